@@ -1,0 +1,59 @@
+# `make` shows what there is. Every target sets up what it needs first.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-kills check defects up status down customer-token format schemas asyncapi lock clean
+
+PY := .venv/bin/python
+PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## the whole system from nothing: start, run the main job, show what happened, stop
+	@$(PY) -m deploy.local.demo
+
+test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
+	@$(PY) -m pytest $(ARGS)
+
+test-kills: .venv/ready ## kill each role, the broker and Postgres ten times under load; takes a while
+	@KILLS=10 $(PY) -m pytest -s tests/acceptance/test_kills.py
+
+check: .venv/ready ## format, lint, types, import rules and our own rules
+	@$(PY) -m deploy.check.all
+
+defects: .venv/ready ## break each law in a copy of the tree: the test that the patch names must see it; ARGS='L4' narrows
+	@$(PY) -m tests.defects.run $(ARGS)
+
+up: .venv/ready ## start the system in the background, write .local/stack.env; WITH=module:NAME adds a third party's service
+	@$(PY) -m deploy.local.stack up $(addprefix --with ,$(WITH))
+
+status: .venv/ready ## roles, lag, outbox depth and versions of the running system
+	@$(PY) -m deploy.local.stack status
+
+down: .venv/ready ## stop the system; no process and no data stay
+	@$(PY) -m deploy.local.stack down
+
+customer-token: .venv/ready ## a token for one customer: make customer-token SUBJECT=<subject id>
+	@$(PY) -m deploy.local.stack customer-token $(or $(SUBJECT),$(error Name the customer: make customer-token SUBJECT=<subject id>))
+
+format: .venv/ready ## put the code in its format
+	@.venv/bin/ruff check --quiet --select I --fix . && .venv/bin/ruff format --quiet .
+
+schemas: .venv/ready ## write the contracts' JSON Schemas anew (refused when an unversioned change would break a reader)
+	@$(PY) -m deploy.check.schemas --write
+
+asyncapi: .venv/ready ## write docs/asyncapi/ anew from the running code
+	@$(PY) -m deploy.check.asyncapi --write
+
+setup: .venv/ready ## the virtual environment from requirements.lock; PYTHON=python3.12 chooses another Python
+
+lock: .venv/ready ## resolve requirements.in anew into requirements.lock
+	@$(PY) -m venv .local/lock && .local/lock/bin/pip install --quiet uv && .local/lock/bin/uv pip compile --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock requirements.in
+	@rm -r .local/lock
+
+clean: ## remove the virtual environment and all caches
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find shared services deploy tests -name __pycache__ -type d -prune -exec rm -r {} +
+
+.venv/ready: requirements.lock deploy/setup.sh $(PACKAGES:=/pyproject.toml)
+	@bash deploy/setup.sh

@@ -1,0 +1,219 @@
+"""The main job on realistic input, from nothing, shown: `make demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+
+from deploy.local import views
+from deploy.local.controls import make_controls, plant
+from deploy.local.keys import staff_token
+from deploy.local.people import PLACES, Crowd, Customer, Person
+from deploy.local.scan import Findings, scan_stack
+from deploy.local.services import ROOT
+from deploy.local.shop import Placed, Registered, Shop, all_of
+from deploy.local.stack import Stack
+from event_contracts.topics import CARRIERS
+from tests.support.carrier import Carrier
+from tests.support.stacks import FAST_PASSWORDS, account_of
+
+REPORT = ROOT / ".local" / "demo.json"
+CUSTOMERS = 300
+PATIENCE = 120.0
+
+# Two panels side by side, also where the output goes to a file.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+@dataclass
+class Day:
+    """What happened in the shop, and to whom."""
+
+    people: list[Registered] = field(default_factory=list)
+    orders: list[Placed] = field(default_factory=list)
+    strangers: list[Person] = field(default_factory=list)
+
+    @property
+    def canaries(self) -> set[str]:
+        persons = [who.customer.person for who in self.people] + self.strangers
+        return {value for person in persons for value in person.canaries} | {
+            who.customer.password for who in self.people
+        }
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """A line that says what is going on, and how long it took."""
+    started = time.monotonic()
+    with console.status(what):
+        yield
+    console.print(f"  [green]✓[/green] {what} [dim]{time.monotonic() - started:.1f} s[/dim]")
+
+
+async def shop_for_a_day(shop: Shop, crowd: Crowd) -> Day:
+    """Registrations, addresses, favourites, browsing, orders and gift orders."""
+    day = Day()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    async def visit(who: Registered) -> list[Placed]:
+        await shop.save_address(who)
+        await shop.browse(who, crowd, now)
+        await shop.add_favourite(who, "TEA-GREEN-100")
+        placed = [await shop.place_order(who, crowd)]
+        return placed + [await shop.place_order(who, crowd, friend) for friend in who.customer.friends]
+
+    with step(f"{CUSTOMERS} people from {len(PLACES)} countries register and sign in"):
+        customers: list[Customer] = list(crowd.customers(CUSTOMERS))
+        day.people = await all_of(shop.register, customers)
+        day.strangers = [friend for customer in customers for friend in customer.friends]
+    with step("they keep addresses and favourites, browse, and order, some of them gifts"):
+        day.orders = [order for orders in await all_of(visit, day.people) for order in orders]
+    return day
+
+
+async def wait_for_parcels(shop: Shop, carriers: list[Carrier], day: Day) -> None:
+    """Until every order is delivered and its buyer has read so."""
+
+    async def all_delivered(who: Registered) -> None:
+        while sum(notice["kind"] == "delivered" for notice in await shop.notices(who)) < len(who.orders):
+            await asyncio.sleep(0.1)
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while shipments_of(carriers) < len(day.orders):
+                await asyncio.sleep(0.05)
+            await all_of(all_delivered, day.people)
+    except TimeoutError:
+        raise RuntimeError(f"Not all parcels arrived within {PATIENCE:.0f} s; the logs of the stack say why.") from None
+
+
+def shipments_of(carriers: list[Carrier]) -> int:
+    return sum(len(carrier.desk.shipments) for carrier in carriers)
+
+
+async def count_rows(stack: Stack, system: str, sql: str) -> int:
+    connection = await asyncpg.connect(stack.dsn(system))
+    try:
+        return int(await connection.fetchval(sql))
+    finally:
+        await connection.close()
+
+
+async def search(stack: Stack, day: Day) -> tuple[Findings, int, int]:
+    """The findings, how many controls were planted and how many of them were found."""
+    exports = stack.folder / "exports"
+    exports.mkdir(exist_ok=True)
+    folders = {"log": stack.logs, "export": exports}
+    controls = make_controls(tuple(folders))
+    admin_dsn = stack.postgres.admin_dsn
+    await plant(controls, stack.kafka, admin_dsn, folders)
+    planted = {control.value for control in controls}
+    findings = await scan_stack(
+        day.canaries | planted,
+        kafka=stack.kafka.data_dir,
+        postgres=stack.postgres.data_dir,
+        admin_dsn=admin_dsn,
+        folders=folders,
+    )
+    return findings, len(planted), len(planted & findings.values)
+
+
+def privacyctl(stack: Stack, *arguments: str, term: str = "") -> str:
+    """Runs the command-line tool as support staff would; the term goes in at its prompt."""
+    token = staff_token(stack.keys, "support")
+    environment = {**os.environ, "PRIVACY_URL": stack.url("privacy"), "PRIVACY_TOKEN": token, "COLUMNS": "150"}
+    command = [str(Path(sys.executable).with_name("privacyctl")), *arguments]
+    ran = subprocess.run(command, env=environment, input=term, capture_output=True, text=True, check=True, timeout=60)
+    return ran.stdout
+
+
+async def run() -> dict[str, Any]:
+    """The whole demo; returns what goes into `.local/demo.json`."""
+    started = time.monotonic()
+    console.rule("[bold]The shop opens")
+    stack = Stack(progress=lambda line: console.print(f"  [dim]{line}[/dim]"))
+    stack.overrides["account"] = dict(FAST_PASSWORDS)
+    with stack:
+        shop = Shop(stack.url("account"), stack.url("order"))
+        async with AsyncExitStack() as running:
+            running.push_async_callback(shop.close)
+            carriers = [await running.enter_async_context(Carrier(account_of(stack, name))) for name in CARRIERS]
+            console.rule("[bold]A day in the shop")
+            day = await shop_for_a_day(shop, Crowd(secrets.randbits(32)))
+            with step(f"{len(day.orders)} parcels reach their carriers, are acknowledged, handed over and delivered"):
+                await wait_for_parcels(shop, carriers, day)
+            await show(stack, carriers, day)
+            report = await count(stack, carriers, day)
+        console.rule("[bold]Is anything in clear?")
+        with step("every byte that Kafka, Postgres and the logs wrote is searched"):
+            findings, controls, control_hits = await search(stack, day)
+        clear = findings.values & day.canaries
+        report |= {"canary_values": len(day.canaries), "canary_hits": len(clear)}
+        report |= {"control_hits": control_hits, "controls": controls}
+        views.show_search(console, findings, day.canaries, controls, control_hits)
+    report["seconds"] = round(time.monotonic() - started, 1)
+    return report
+
+
+async def show(stack: Stack, carriers: list[Carrier], day: Day) -> None:
+    """One order in its four forms, and what the inventory knows of one person."""
+    who = next(person for person in day.people if person.customer.friends)
+    gift = who.orders[-1]
+    console.rule("[bold]One order, four times")
+    shipments = [shipment for carrier in carriers for shipment in carrier.desk.shipments.values()]
+    at_carrier = next(s for s in shipments if s["recipient"]["person_name"] == gift.consignee.name)
+    await views.show_order(console, stack, gift, at_carrier)
+    console.rule("[bold]What is held about one person")
+    console.print(
+        "[dim]$ privacyctl find --by email   (the address is asked for, never typed on the command line)[/dim]"
+    )
+    console.print(privacyctl(stack, "find", "--by", "email", term=who.customer.person.email + "\n"))
+    console.print(f"[dim]$ privacyctl inventory {who.subject_id}[/dim]")
+    console.print(privacyctl(stack, "inventory", str(who.subject_id)))
+
+
+async def count(stack: Stack, carriers: list[Carrier], day: Day) -> dict[str, Any]:
+    return {
+        "customers": len(day.people),
+        "orders": len(day.orders),
+        "shipments": shipments_of(carriers),
+        "acknowledged": await count_rows(
+            stack, "logistics-gateway", "SELECT count(*) FROM disclosures WHERE acknowledged_at IS NOT NULL"
+        ),
+        "inventory_rows": await count_rows(stack, "privacy", "SELECT count(*) FROM inventory"),
+    }
+
+
+def main() -> None:
+    try:
+        report = asyncio.run(run())
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        raise SystemExit(130) from None
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    console.rule("[bold]Done")
+    for name, value in report.items():
+        console.print(f"  {name:<16} {value}")
+    console.print(f"\n  nothing is left running; the figures are in {REPORT.relative_to(ROOT)}")
+    shipped = report["orders"] == report["shipments"] == report["acknowledged"]
+    if report["canary_hits"] or report["control_hits"] != report["controls"] or not shipped:
+        console.print("  [red]the demo did not show what it should: see the figures above[/red]")
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""All key files of one stack, and the tokens that a person at the keyboard needs.
+
+Layout of the folder (mode 0700, files 0600):
+
+    identities/<system>.pem          a service's own Ed25519 key (PKCS#8)
+    service_keys/<system>.pem        its public half (SPKI), for the vault
+    customer.pem, customer.pub.pem   sign and verify customers' tokens (Ed25519)
+    staff.pem, staff.pub.pem         the same for staff
+    kek/epoch-1.key, kek/index.key   32 random bytes each, the vault's
+    reply.jwk, reply.pub.json        the gateway's X25519 key, private and public, for what carriers answer
+    carriers/<carrier>.json          a carrier's public X25519 JWK, for the gateway
+    carrier_keys/<carrier>.json      the carrier's private JWK
+    kafka/<user>.password            written by the stack
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+from uuid import UUID, uuid4
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+
+AUDIENCE = "shop"
+StaffRole = Literal["support", "privacy_officer"]
+
+
+def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) -> None:
+    """Write every key that a new stack of these systems and carriers needs into the new folder."""
+    for part in ("", "identities", "service_keys", "kek", "carriers", "carrier_keys"):
+        (folder / part).mkdir(mode=0o700)
+    for name in ("customer", "staff"):
+        _write_pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
+    for system in systems:
+        add_service(folder, system)
+    for name in ("epoch-1.key", "index.key"):
+        _write(folder / "kek" / name, secrets.token_bytes(32))
+    reply_key = _carrier_key("gateway")
+    _write(folder / "reply.jwk", _jwk(reply_key, private=True))
+    _write(reply_key_file(folder), _jwk(reply_key, private=False))
+    for carrier in carriers:
+        add_carrier(folder, carrier)
+
+
+def add_service(folder: Path, system: str) -> None:
+    """The identity of one service: its private key, and the public one where the vault looks."""
+    _write_pair(identity_file(folder, system), folder / "service_keys" / f"{system}.pem")
+
+
+def add_carrier(folder: Path, carrier: str) -> None:
+    """The key pair of one carrier: the public half where the gateway looks, the private half for the carrier."""
+    key = _carrier_key(carrier)
+    _write(carrier_key_file(folder, carrier), _jwk(key, private=True))
+    _write(folder / "carriers" / f"{carrier}.json", _jwk(key, private=False))
+
+
+def identity_file(folder: Path, system: str) -> Path:
+    """Where a service's private key is."""
+    return folder / "identities" / f"{system}.pem"
+
+
+def reply_key_file(folder: Path) -> Path:
+    """Where the public JWK is to which carriers encrypt their replies."""
+    return folder / "reply.pub.json"
+
+
+def carrier_key_file(folder: Path, carrier: str) -> Path:
+    """Where a carrier's private JWK is."""
+    return folder / "carrier_keys" / f"{carrier}.json"
+
+
+def customer_token(folder: Path, subject: UUID | str, scope: str = "customer", minutes: float = 60) -> str:
+    """A customer's JWT (Ed25519), as sign-in gives it: iss "account", aud "shop", sub, scope (customer or guest)."""
+    claims = {"iss": "account", "sub": str(UUID(str(subject))), "scope": scope}
+    return _token(folder / "customer.pem", claims, minutes)
+
+
+def staff_token(folder: Path, role: StaffRole, subject: UUID | None = None, minutes: float = 600) -> str:
+    """A staff member's JWT (Ed25519): iss "staff", aud "shop", sub (random by default), role."""
+    return _token(folder / "staff.pem", {"iss": "staff", "sub": str(subject or uuid4()), "role": role}, minutes)
+
+
+def _token(key_file: Path, claims: dict[str, str], minutes: float) -> str:
+    now = datetime.now(UTC)
+    times = {"iat": int(now.timestamp()), "exp": int((now + timedelta(minutes=minutes)).timestamp())}
+    key = OKPKey.import_key(key_file.read_bytes())
+    # RFC 9864's name of the algorithm; joserfc warns of the older and wider "EdDSA".
+    return jwt.encode({"alg": "Ed25519"}, {**claims, **times, "aud": AUDIENCE}, key, algorithms=["Ed25519"])
+
+
+def _carrier_key(name: str) -> OKPKey:
+    return OKPKey.generate_key("X25519", parameters={"kid": f"{name}-1", "use": "enc"}, private=True)
+
+
+def _jwk(key: OKPKey, private: bool) -> bytes:
+    return json.dumps(key.as_dict(private=private), indent=1).encode()
+
+
+def _write_pair(private_file: Path, public_file: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    _write(private_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    _write(public_file, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _write(path: Path, content: bytes) -> None:
+    # Created with its mode, and never over an existing key.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)

@@ -1,0 +1,1 @@
+"""Customers: registration, sign-in, their own data, address book, favourites, browsing and notices."""

@@ -1,0 +1,33 @@
+"""All the wiring of the account service."""
+
+from pathlib import Path
+
+from account_service import handlers
+from account_service.holdings import HOLDINGS
+from account_service.http import make_router
+from account_service.settings import AccountSettings
+from event_contracts.account import EVENTS
+from event_contracts.order import ORDER_EVENTS, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from servicekit.consuming import Consumes
+from servicekit.service import Service
+
+SERVICE = Service(
+    "account",
+    emits=EVENTS,
+    consumes=[
+        Consumes(
+            (ORDER_EVENTS,),
+            handlers={
+                OrderPlaced: handlers.on_order_placed,
+                OrderCancelled: handlers.on_order_cancelled,
+                OrderHandedOver: handlers.on_order_handed_over,
+                OrderDelivered: handlers.on_order_delivered,
+            },
+        )
+    ],
+    holdings=HOLDINGS,
+    router=make_router,
+    settings=AccountSettings,
+    migrations=Path(__file__).parent / "migrations",
+    package="account-service",
+)

@@ -1,0 +1,267 @@
+"""What the account service does with accounts: registration, sign-in, guests, the person's own data, and their notices.
+
+Sealing and opening come before the transaction, which holds no network call. Every change locks the account's row
+first, so a person's events are published in the order of their commits (PROTOCOLS §5).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from account_service import store
+from account_service.access import Access, AccessToken
+from account_service.domain import (
+    EMAIL_TAKEN,
+    GUEST_RETRY,
+    NOTICE_OF,
+    Notice,
+    check_birth_date,
+    edited,
+)
+from event_contracts import Erased, Sealed
+from event_contracts.account import (
+    AccountRegistered,
+    Contact,
+    ContactChanged,
+    Credentials,
+    Identity,
+    IdentityChanged,
+)
+from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from servicekit.cloudevents import Received
+from servicekit.errors import Conflict, NotFound, Unauthenticated
+from servicekit.kit import Kit, Opening
+from servicekit.postgres import Record, Tx
+from servicekit.vault_client import IndexEntry
+
+_EDIT_TRIES = 3
+KEY_USED = "This Idempotency-Key was used for something else. Send the request with a fresh one."
+
+
+@dataclass(frozen=True)
+class Registration:
+    identity: Identity
+    contact: Contact
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person's own view. A part is None when it is erased; a guest has no identity."""
+
+    subject_id: UUID
+    guest: bool
+    registered_at: datetime
+    identity: Identity | None
+    identity_number: int
+    contact: Contact | None
+    contact_number: int
+
+
+async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration) -> None:
+    """Raises `Conflict` when id or e-mail address are taken, `Invalid`, `TooMany`.
+
+    Again with the same id changes nothing.
+    """
+    check_birth_date(new.identity, kit.clock.now().date())
+    digest = await kit.digest("email", new.contact.email)
+    access.register_limit.take(digest)
+    if await _is_registered(kit, subject_id, digest):
+        return
+    # Before anything is sealed: the index entries would stand beside the keys of somebody else.
+    if await store.find_account(kit.db, subject_id) is not None:
+        raise Conflict(KEY_USED)
+    credentials = Credentials(password_hash=await access.passwords.hash(new.password))
+    sealed_identity, sealed_contact, sealed_credentials = await kit.seal_many(
+        [
+            (new.identity, subject_id, subject_id),
+            (new.contact, subject_id, subject_id),
+            (credentials, subject_id, subject_id),
+        ],
+        await _index(kit, new.contact, key=1),
+    )
+    event = AccountRegistered(subject_id=subject_id, identity=sealed_identity, contact=sealed_contact)
+
+    async def work(tx: Tx) -> bool:
+        inserted = await store.insert_account(
+            tx, subject_id, digest, sealed_identity, sealed_contact, sealed_credentials, kit.clock.now()
+        )
+        if inserted:
+            await tx.emit(event)
+        return inserted
+
+    if not await kit.run_tx("register", work) and not await _is_registered(kit, subject_id, digest):
+        raise Conflict(EMAIL_TAKEN)
+
+
+async def _is_registered(kit: Kit, subject_id: UUID, email_digest: bytes) -> bool:
+    """Whether this very registration was made before. Raises `Conflict` when the address is somebody else's."""
+    row = await store.find_by_email(kit.db, email_digest)
+    if row is not None and row["subject_id"] != subject_id:
+        raise Conflict(EMAIL_TAKEN)
+    return row is not None
+
+
+async def _index(kit: Kit, contact: Contact, key: int) -> list[IndexEntry]:
+    """What the directory finds a person by, left beside the contact's key: the one at position `key`."""
+    terms = {"email": contact.email, "phone": contact.phone}
+    return [IndexEntry(kind, await kit.digest(kind, term), key) for kind, term in terms.items() if term is not None]
+
+
+async def sign_in(kit: Kit, access: Access, email: str, password: str) -> AccessToken:
+    """Raises `Unauthenticated`, alike and after the same time for an unknown address and a wrong password;
+    `TooMany`.
+    """
+    digest = await kit.digest("email", email)
+    access.sign_in_limit.take(digest)
+    asked = kit.clock.boottime()
+    row = await store.find_by_email(kit.db, digest)
+    stored = None if row is None else await _password_hash(kit, row)
+    if not await access.passwords.verify(stored, password) or row is None:
+        await asyncio.sleep(access.rest_of_refusal(kit.clock.boottime() - asked))
+        raise Unauthenticated("No account has this e-mail address with this password. Check both and try again.")
+    return access.tokens.customer(row["subject_id"])
+
+
+async def _password_hash(kit: Kit, row: Record) -> str | None:
+    subject_id = row["subject_id"]
+    sealed: Sealed[Credentials] = Sealed(row["credentials"])
+    opening = Opening(sealed, Credentials, subject_id, subject_id)
+    opened = await kit.open(opening, purpose="authentication")
+    return None if isinstance(opened, Erased) else opened.password_hash
+
+
+async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact) -> AccessToken:
+    """A subject for guest orders. With the same id and contact the token is given again, for an hour;
+    else `Conflict`.
+    """
+    access.register_limit.take(await kit.digest("email", contact.email))
+    if await store.find_account(kit.db, subject_id) is not None:
+        await _check_guest_retry(kit, subject_id, contact)
+        return access.tokens.guest(subject_id)
+    (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], await _index(kit, contact, key=0))
+    event = AccountRegistered(subject_id=subject_id, guest=True, identity=None, contact=sealed)
+
+    async def work(tx: Tx) -> bool:
+        inserted = await store.insert_account(tx, subject_id, None, None, sealed, None, kit.clock.now())
+        if inserted:
+            await tx.emit(event)
+        return inserted
+
+    if not await kit.run_tx("add_guest", work):
+        await _check_guest_retry(kit, subject_id, contact)
+    return access.tokens.guest(subject_id)
+
+
+async def _check_guest_retry(kit: Kit, subject_id: UUID, contact: Contact) -> None:
+    row = await store.find_account(kit.db, subject_id)
+    if row is not None and row["guest"] and kit.clock.now() - row["registered_at"] < GUEST_RETRY:
+        sealed: Sealed[Contact] = Sealed(row["contact"])
+        opening = Opening(sealed, Contact, subject_id, subject_id)
+        if await kit.open(opening, purpose="authentication") == contact:
+            return
+    raise Conflict(KEY_USED)
+
+
+async def show_account(kit: Kit, subject_id: UUID) -> Account:
+    """Raises `NotFound`."""
+    row = await store.find_account(kit.db, subject_id)
+    if row is None:
+        raise NotFound
+    return await _open_account(kit, row)
+
+
+async def _open_account(kit: Kit, row: Record) -> Account:
+    subject_id = row["subject_id"]
+    models = {"identity": Identity, "contact": Contact}
+    held = [name for name in models if row[name] is not None]
+    wanted: list[Opening[Any]] = [Opening(Sealed(row[name]), models[name], subject_id, subject_id) for name in held]
+    opened = await kit.open_many(wanted, purpose="own_access")
+    parts = {name: None if isinstance(part, Erased) else part for name, part in zip(held, opened, strict=True)}
+    return Account(
+        subject_id=subject_id,
+        guest=row["guest"],
+        registered_at=row["registered_at"],
+        identity=parts.get("identity"),
+        identity_number=row["identity_number"],
+        contact=parts.get("contact"),
+        contact_number=row["contact_number"],
+    )
+
+
+async def edit_account(kit: Kit, subject_id: UUID, changes: dict[str, Any]) -> Account:
+    """The account after `changes` (fields of identity and contact). A part that changes gets the next version number.
+
+    Raises `NotFound`, `Invalid`, `Conflict` when the address is taken or somebody else edits all the time.
+    """
+    for _ in range(_EDIT_TRIES):
+        account = await show_account(kit, subject_id)
+        if account.identity is None or account.contact is None:
+            raise Conflict("What should be edited is erased. Nothing can be changed in it.")
+        identity, contact = edited(account.identity, account.contact, changes)
+        if identity is None and contact is None:
+            return account
+        if await _save_edit(kit, account, identity, contact):
+            return await show_account(kit, subject_id)
+    raise Conflict("The account is being edited elsewhere. Read it again and decide.")
+
+
+async def _save_edit(kit: Kit, account: Account, identity: Identity | None, contact: Contact | None) -> bool:
+    """False when the account is no longer at the versions that `account` shows."""
+    me = account.subject_id
+    digest = None
+    index: list[IndexEntry] = []
+    if identity is not None:
+        check_birth_date(identity, kit.clock.now().date())
+    if contact is not None:
+        digest = await kit.digest("email", contact.email)
+        await _is_registered(kit, me, digest)  # or the directory would lose the address that stays
+        index = await _index(kit, contact, key=0)
+    changed = [part for part in (contact, identity) if part is not None]
+    sealed = await kit.seal_many([(part, me, me) for part in changed], index)
+    by_type = {type(part): token for part, token in zip(changed, sealed, strict=True)}
+
+    async def work(tx: Tx) -> bool:
+        row = await store.lock_account(tx, me)
+        seen = (account.identity_number, account.contact_number)
+        if row is None or (row["identity_number"], row["contact_number"]) != seen:
+            return False
+        if Identity in by_type:
+            number = account.identity_number + 1
+            await store.update_identity(tx, me, number, by_type[Identity])
+            await tx.emit(IdentityChanged(subject_id=me, number=number, identity=by_type[Identity]))
+        if digest is not None:
+            number = account.contact_number + 1
+            await store.update_contact(tx, me, number, by_type[Contact])
+            await store.move_sign_in(tx, me, digest)
+            await tx.emit(ContactChanged(subject_id=me, number=number, contact=by_type[Contact]))
+        return True
+
+    return await kit.run_tx("edit_account", work)
+
+
+async def on_order_placed(tx: Tx, received: Sequence[Received[OrderPlaced]]) -> None:
+    await _notify(tx, [(each, each.event.placed_at) for each in received])
+
+
+async def on_order_cancelled(tx: Tx, received: Sequence[Received[OrderCancelled]]) -> None:
+    await _notify(tx, [(each, each.time) for each in received])
+
+
+async def on_order_handed_over(tx: Tx, received: Sequence[Received[OrderHandedOver]]) -> None:
+    await _notify(tx, [(each, each.event.at) for each in received])
+
+
+async def on_order_delivered(tx: Tx, received: Sequence[Received[OrderDelivered]]) -> None:
+    await _notify(tx, [(each, each.event.at) for each in received])
+
+
+async def _notify(tx: Tx, received: Sequence[tuple[Received[Any], datetime]]) -> None:
+    """The buyer's notice of each event; one per order and kind, however often the event comes."""
+    notices = [
+        Notice(each.event.buyer_id, each.event.order_id, NOTICE_OF[type(each.event)], at) for each, at in received
+    ]
+    await store.insert_notices(tx, notices)

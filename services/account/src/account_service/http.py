@@ -1,0 +1,178 @@
+"""The HTTP API of the account service. Routes translate; what happens stands in `handlers` and `belongings`."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Response
+
+from account_service import belongings, browsing_events, handlers, shapes
+from account_service.access import Access
+from account_service.domain import Look
+from account_service.handlers import Account, Registration
+from account_service.settings import AccountSettings
+from event_contracts.account import Address, Contact, Favourite, Identity
+from servicekit.auth import Customer, customer
+from servicekit.errors import Misconfigured
+from servicekit.http import idempotency_key
+from servicekit.kit import Kit
+from servicekit.paging import Page, Paging, paging
+
+Who = Annotated[Customer, Depends(customer())]
+Member = Annotated[Customer, Depends(customer(guests=False))]
+NewId = Annotated[UUID, Depends(idempotency_key)]
+Paged = Annotated[Paging, Depends(paging)]
+
+
+def make_router(kit: Kit) -> APIRouter:
+    """All routes. Raises `Misconfigured` without the key that signs customers' tokens."""
+    if not isinstance(kit.settings, AccountSettings):
+        raise Misconfigured("The account service was started without its own settings: see account_service.app.")
+    access = Access(kit.settings, kit.clock)
+    router = APIRouter(prefix="/v1")
+    _add_entrance(router, kit, access)
+    _add_account(router, kit)
+    _add_addresses(router, kit)
+    _add_favourites(router, kit)
+    _add_browsing(router, kit)
+    return router
+
+
+def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
+    @router.post("/accounts", status_code=201, summary="Register", tags=["accounts"])
+    async def register(subject_id: NewId, body: shapes.RegistrationBody) -> shapes.SubjectAnswer:
+        new = Registration(
+            Identity(name=body.name, birth_date=body.birth_date),
+            Contact(email=body.email, phone=body.phone),
+            body.password.get_secret_value(),
+        )
+        await handlers.register(kit, access, subject_id, new)
+        return shapes.SubjectAnswer(subject_id=subject_id)
+
+    @router.post("/sign-in", summary="Sign in with e-mail address and password", tags=["accounts"])
+    async def sign_in(body: shapes.SignInBody) -> shapes.TokenAnswer:
+        token = await handlers.sign_in(kit, access, body.email, body.password.get_secret_value())
+        return shapes.TokenAnswer(access_token=token.text, expires_in=token.expires_in)
+
+    @router.post("/guests", status_code=201, summary="Begin as a guest, without an account", tags=["accounts"])
+    async def add_guest(subject_id: NewId, body: shapes.GuestBody) -> shapes.GuestAnswer:
+        token = await handlers.add_guest(kit, access, subject_id, Contact(email=body.email, phone=body.phone))
+        return shapes.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
+
+
+def _add_account(router: APIRouter, kit: Kit) -> None:
+    @router.get("/accounts/me", summary="Read one's own data", tags=["accounts"])
+    async def show_account(who: Who) -> shapes.AccountAnswer:
+        return _account_answer(await handlers.show_account(kit, who.subject_id))
+
+    @router.patch("/accounts/me", summary="Edit one's own data", tags=["accounts"])
+    async def edit_account(who: Member, body: shapes.EditBody) -> shapes.AccountAnswer:
+        changes = body.model_dump(exclude_unset=True)
+        return _account_answer(await handlers.edit_account(kit, who.subject_id, changes))
+
+    @router.get("/accounts/me/notices", summary="What happened to one's orders, newest first", tags=["notices"])
+    async def list_notices(who: Who, paged: Paged) -> Page[shapes.NoticeAnswer]:
+        page = await belongings.list_notices(kit, who.subject_id, paged)
+        items = [shapes.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=row["at"]) for row in page.items]
+        return Page(items=items, next=page.next)
+
+
+def _account_answer(account: Account) -> shapes.AccountAnswer:
+    identity, contact = account.identity, account.contact
+    return shapes.AccountAnswer(
+        subject_id=account.subject_id,
+        guest=account.guest,
+        registered_at=account.registered_at,
+        identity=identity
+        and shapes.IdentityAnswer(number=account.identity_number, name=identity.name, birth_date=identity.birth_date),
+        contact=contact
+        and shapes.ContactAnswer(number=account.contact_number, email=contact.email, phone=contact.phone),
+    )
+
+
+def _add_addresses(router: APIRouter, kit: Kit) -> None:
+    @router.post("/accounts/me/addresses", status_code=201, summary="Add to the address book", tags=["addresses"])
+    async def add_address(who: Member, address_id: NewId, body: shapes.AddressBody) -> shapes.AddressIdAnswer:
+        await belongings.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
+        return shapes.AddressIdAnswer(address_id=address_id)
+
+    @router.get("/accounts/me/addresses", summary="The address book, newest first", tags=["addresses"])
+    async def list_addresses(who: Member, paged: Paged) -> Page[shapes.AddressAnswer]:
+        page = await belongings.list_addresses(kit, who.subject_id, paged)
+        return Page(items=[_address_answer(entry) for entry in page.items], next=page.next)
+
+    @router.get("/accounts/me/addresses/{address_id}", summary="One address", tags=["addresses"])
+    async def show_address(who: Member, address_id: UUID) -> shapes.AddressAnswer:
+        return _address_answer(await belongings.show_address(kit, who.subject_id, address_id))
+
+    @router.put("/accounts/me/addresses/{address_id}", status_code=204, summary="Correct it", tags=["addresses"])
+    async def replace_address(who: Member, address_id: UUID, body: shapes.AddressBody) -> Response:
+        await belongings.replace_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
+        return Response(status_code=204)
+
+    @router.delete("/accounts/me/addresses/{address_id}", status_code=204, summary="Delete it", tags=["addresses"])
+    async def delete_address(who: Member, address_id: UUID) -> Response:
+        await belongings.delete_address(kit, who.subject_id, address_id)
+        return Response(status_code=204)
+
+
+def _address_answer(entry: belongings.Entry[Address]) -> shapes.AddressAnswer:
+    address = entry.value and shapes.AddressValue.model_validate(entry.value)
+    row = entry.row
+    return shapes.AddressAnswer(
+        address_id=row["address_id"], number=row["number"], added_at=row["added_at"], address=address
+    )
+
+
+def _add_favourites(router: APIRouter, kit: Kit) -> None:
+    @router.post("/accounts/me/favourites", status_code=201, summary="Add a favourite", tags=["favourites"])
+    async def add_favourite(who: Member, favourite_id: NewId, body: shapes.FavouriteBody) -> shapes.FavouriteIdAnswer:
+        await belongings.add_favourite(kit, who.subject_id, favourite_id, Favourite(sku=body.sku))
+        return shapes.FavouriteIdAnswer(favourite_id=favourite_id)
+
+    @router.get("/accounts/me/favourites", summary="One's favourites, newest first", tags=["favourites"])
+    async def list_favourites(who: Member, paged: Paged) -> Page[shapes.FavouriteAnswer]:
+        page = await belongings.list_favourites(kit, who.subject_id, paged)
+        return Page(items=[_favourite_answer(entry) for entry in page.items], next=page.next)
+
+    @router.delete("/accounts/me/favourites/{favourite_id}", status_code=204, summary="Remove it", tags=["favourites"])
+    async def delete_favourite(who: Member, favourite_id: UUID) -> Response:
+        await belongings.delete_favourite(kit, who.subject_id, favourite_id)
+        return Response(status_code=204)
+
+
+def _favourite_answer(entry: belongings.Entry[Favourite]) -> shapes.FavouriteAnswer:
+    return shapes.FavouriteAnswer(
+        favourite_id=entry.row["favourite_id"],
+        added_at=entry.row["added_at"],
+        sku=entry.value and entry.value.sku,
+    )
+
+
+def _add_browsing(router: APIRouter, kit: Kit) -> None:
+    @router.post(
+        "/browsing-events",
+        summary="Record browsing: CloudEvents, one or up to 500",
+        tags=["browsing"],
+        openapi_extra=browsing_events.describe(),
+    )
+    async def record_browsing(
+        who: Who, looks: Annotated[list[Look], Depends(browsing_events.read_looks)]
+    ) -> shapes.RecordedAnswer:
+        recorded = await belongings.record_browsing(kit, who.subject_id, looks)
+        return shapes.RecordedAnswer(recorded=recorded, known=len(looks) - recorded)
+
+    @router.get("/accounts/me/browsing", summary="One's own browsing, newest first", tags=["browsing"])
+    async def list_browsing(who: Who, paged: Paged) -> Page[shapes.BrowsingAnswer]:
+        page = await belongings.list_browsing(kit, who.subject_id, paged)
+        items = [
+            shapes.BrowsingAnswer(
+                browsing_id=entry.row["browsing_id"],
+                at=entry.row["at"],
+                kind=entry.row["kind"],
+                seconds=entry.row["seconds"],
+                page=entry.value and entry.value.page,
+                sku=entry.value and entry.value.sku,
+            )
+            for entry in page.items
+        ]
+        return Page(items=items, next=page.next)

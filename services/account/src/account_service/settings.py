@@ -1,0 +1,27 @@
+"""What the account service is told besides the kit's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from servicekit.settings import Settings
+
+
+class AccountSettings(Settings):
+    # Signs customers' access tokens; only the role `api` needs it.
+    customer_key_file: Path | None = None
+    customer_token_minutes: int = Field(60, ge=1, le=24 * 60)
+    # A guest has no password to come back with, so the token lasts as long as an order is usually under way.
+    guest_token_minutes: int = Field(14 * 24 * 60, ge=1, le=60 * 24 * 60)
+
+    # RFC 9106 §4, the second recommended option; memory in KiB.
+    argon2_time_cost: int = Field(3, ge=1)
+    argon2_memory_kib: int = Field(65_536, ge=8)
+    argon2_lanes: int = Field(4, ge=1)
+    argon2_threads: int = Field(2, ge=1)
+    argon2_waiting: int = Field(64, ge=1)
+
+    # Per e-mail address. A refused sign-in takes a multiple of this, whatever it was refused for.
+    sign_in_per_minute: float = Field(10, gt=0)
+    sign_in_burst: int = Field(10, ge=1)
+    sign_in_refusal_seconds: float = Field(0.5, ge=0)

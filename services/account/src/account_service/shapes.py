@@ -1,0 +1,163 @@
+"""The bodies of requests and answers. Requests know no other fields than these; texts may be of any script."""
+
+from datetime import date, datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from account_service.domain import NoticeKind
+from event_contracts.account import BrowsingKind, Email, Line, Phone
+from event_contracts.codes import Country
+
+# A line of text without control characters.
+Text = Annotated[Line, StringConstraints(pattern=r"^\P{Cc}+$")]
+# NIST SP 800-63B: length is what counts; the upper bound is for argon2's sake.
+Password = Annotated[SecretStr, Field(min_length=12, max_length=128)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class RegistrationBody(Request):
+    email: Email
+    password: Password
+    name: Text
+    birth_date: date | None = None
+    phone: Phone | None = None
+
+
+class SignInBody(Request):
+    email: Email
+    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
+
+
+class GuestBody(Request):
+    email: Email
+    phone: Phone | None = None
+
+
+class EditBody(Request):
+    """What is absent stays as it is; null takes away what may be missing."""
+
+    name: Text = ""
+    birth_date: date | None = None
+    email: Email = ""
+    phone: Phone | None = None
+
+
+class AddressBody(Request):
+    name: Text
+    company: Text | None = None
+    lines: Annotated[tuple[Text, ...], Field(min_length=1, max_length=3)]
+    city: Text
+    state: Text | None = None
+    postal_code: Text
+    country: Country
+    phone: Phone | None = None
+
+
+class FavouriteBody(Request):
+    sku: Text
+
+
+class SubjectAnswer(BaseModel):
+    subject_id: UUID
+
+
+class TokenAnswer(BaseModel):
+    """As RFC 6749 §5.1 names them; `expires_in` in seconds."""
+
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the scheme, no secret
+    expires_in: int
+
+
+class GuestAnswer(TokenAnswer):
+    subject_id: UUID
+
+
+class IdentityAnswer(BaseModel):
+    """`number` is the version: it goes up with every edit."""
+
+    number: int
+    name: str
+    birth_date: date | None
+
+
+class ContactAnswer(BaseModel):
+    number: int
+    email: str
+    phone: str | None
+
+
+class AccountAnswer(BaseModel):
+    """A part is null when it is erased; a guest has no identity."""
+
+    subject_id: UUID
+    guest: bool
+    registered_at: datetime
+    identity: IdentityAnswer | None
+    contact: ContactAnswer | None
+
+
+class AddressIdAnswer(BaseModel):
+    address_id: UUID
+
+
+class AddressValue(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    name: str
+    company: str | None
+    lines: tuple[str, ...]
+    city: str
+    state: str | None
+    postal_code: str
+    country: str
+    phone: str | None
+
+
+class AddressAnswer(BaseModel):
+    """`address` is null when it is erased."""
+
+    address_id: UUID
+    number: int
+    added_at: datetime
+    address: AddressValue | None
+
+
+class FavouriteIdAnswer(BaseModel):
+    favourite_id: UUID
+
+
+class FavouriteAnswer(BaseModel):
+    """`sku` is null when it is erased."""
+
+    favourite_id: UUID
+    added_at: datetime
+    sku: str | None
+
+
+class BrowsingAnswer(BaseModel):
+    """`page` and `sku` are null when they are erased."""
+
+    browsing_id: UUID
+    at: datetime
+    kind: BrowsingKind
+    seconds: int
+    page: str | None
+    sku: str | None
+
+
+class RecordedAnswer(BaseModel):
+    """How many events were new, and how many were known already."""
+
+    recorded: int
+    known: int
+
+
+class NoticeAnswer(BaseModel):
+    order_id: UUID
+    kind: NoticeKind
+    at: datetime

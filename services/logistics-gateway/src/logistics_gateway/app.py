@@ -1,0 +1,52 @@
+"""All the wiring of the gateway."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from event_contracts.carrier import replies_topic
+from event_contracts.logistics_gateway import EVENTS
+from event_contracts.order import ORDER_EVENTS, OrderCancelled, OrderPlaced
+from event_contracts.topics import CARRIERS
+from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
+from logistics_gateway.holdings import DISCLOSURES
+from logistics_gateway.http import make_router
+from logistics_gateway.replies import apply_replies, prepare_replies, retry_early
+from logistics_gateway.sending import catch_up, idle, open_gateway, send_stale
+from logistics_gateway.settings import GatewaySettings
+from servicekit.consuming import Consumes
+from servicekit.service import Job, Service
+
+ORDERS = Consumes(
+    topics=(ORDER_EVENTS,),
+    contracts=(OrderPlaced, OrderCancelled),
+    prepare=prepare_orders,
+    apply=apply_orders,
+    deliver=deliver_orders,
+    assigned=catch_up,
+    idle=idle,
+    reader="orders",
+)
+# A reader for each carrier, so that what one of them gets wrong parks nothing of another's.
+REPLIES = tuple(
+    Consumes(
+        topics=(replies_topic(carrier),), prepare=prepare_replies, apply=apply_replies, reader=f"replies-{carrier}"
+    )
+    for carrier in CARRIERS
+)
+
+SERVICE = Service(
+    "logistics-gateway",
+    emits=EVENTS,
+    consumes=[ORDERS, *REPLIES],
+    router=make_router,
+    holdings=[DISCLOSURES],
+    jobs=[
+        Job("retry_blocked", timedelta(seconds=30), retry_blocked),
+        Job("send_stale", timedelta(seconds=30), send_stale),
+        Job("retry_early", timedelta(seconds=30), retry_early),
+    ],
+    migrations=Path(__file__).parent / "migrations",
+    settings=GatewaySettings,
+    own=open_gateway,
+    package="logistics-gateway",
+)

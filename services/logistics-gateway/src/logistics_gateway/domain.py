@@ -1,0 +1,121 @@
+"""What is decided about an order: its lane, what leaves, under which ids. Pure: no I/O, no clock, no randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID, uuid5
+
+import orjson
+
+from event_contracts import Erased
+from event_contracts.carrier import MessageKind
+from event_contracts.order import Delivery, Service
+from logistics_gateway.lanes import Lane, in_force
+from logistics_gateway.projection import CannotShip, Message, Route, compile_lane, disclosed_fields, project
+
+DATA_CLASS = PURPOSE = "delivery"
+_SHIPMENTS = UUID("0d5c2f0e-6a3b-4a57-9a6e-1f3c8b7d2e94")
+
+
+def shipment_id_of(order_id: UUID) -> UUID:
+    """The same for ever, so that a gateway restored from a backup sends nothing under a second id."""
+    return uuid5(_SHIPMENTS, order_id.bytes.hex())
+
+
+def message_id_of(shipment_id: UUID, kind: str) -> UUID:
+    """One per shipment and kind, however often it is sent: carriers deduplicate by it."""
+    return uuid5(shipment_id, kind)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """All lanes by id and version, and those in force by country and service."""
+
+    versions: Mapping[tuple[str, int], Route]
+    serving: Mapping[tuple[str, Service], Route] = field(repr=False)
+
+    def version(self, lane_id: str, number: int) -> Route:
+        """The lane version that a disclosure was recorded with. Raises `CannotShip` when its file is gone."""
+        try:
+            return self.versions[lane_id, number]
+        except KeyError:
+            raise CannotShip("lane_version_gone") from None
+
+
+def make_routes(lanes: Iterable[Lane]) -> Routes:
+    """Compiles every lane, once per process."""
+    all_lanes = tuple(lanes)
+    versions = {(lane.id, lane.version): compile_lane(lane) for lane in all_lanes}
+    serving = {
+        (country, service): versions[lane.id, lane.version]
+        for lane in in_force(all_lanes)
+        for country in lane.destinations
+        for service in lane.services
+    }
+    return Routes(versions, serving)
+
+
+def choose_lane(routes: Routes, delivery: Delivery) -> Route:
+    """The lane in force for the delivery's country and service. Raises `CannotShip`."""
+    route = routes.serving.get((delivery.consignee.country, delivery.service))
+    if route is None:
+        raise CannotShip("no_lane")
+    return route
+
+
+class State(StrEnum):
+    """Of a disclosure (`PROTOCOLS.md` §6). `recorded` counts as "may have left"."""
+
+    RECORDED = "recorded"
+    SENT = "sent"
+    WITHHELD = "withheld"
+    BLOCKED = "blocked"
+
+
+ERASED, CANCELLED = "erased", "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one delivery: `state` and its reason, or the lane with the fields and shipment that leave."""
+
+    state: State
+    reason: str | None = None
+    route: Route | None = None
+    fields: tuple[str, ...] = ()
+    shipment: Message | None = None
+
+    def not_after(self, recorded_at: datetime) -> datetime | None:
+        """Until when the carrier may act on the message."""
+        return None if self.route is None else recorded_at + timedelta(hours=self.route.lane.not_after_hours)
+
+
+def decide(routes: Routes, delivery: Delivery | Erased, fixed: Route | None = None) -> Decision:
+    """`fixed` is the lane version of an earlier disclosure that must be sent as it was recorded."""
+    if isinstance(delivery, Erased):
+        return Decision(State.WITHHELD, ERASED)
+    try:
+        route = fixed or choose_lane(routes, delivery)
+        shipment = project(route, delivery)
+    except CannotShip as error:
+        return Decision(State.BLOCKED, error.reason_code)
+    return Decision(State.RECORDED, route=route, fields=disclosed_fields(route, delivery), shipment=shipment)
+
+
+def shipment_message(shipment_id: UUID, not_after: datetime, shipment: Message) -> bytes:
+    """The JSON of a `CarrierMessage`, the same whenever it is built again: its digest is in the ledger."""
+    return _message(MessageKind.SHIPMENT, shipment_id, not_after, {"shipment": shipment})
+
+
+def recall_message(shipment_id: UUID, not_after: datetime) -> bytes:
+    """The JSON of the `CarrierMessage` that tells the carrier to delete, and never to act on this shipment again."""
+    return _message(MessageKind.RECALL, shipment_id, not_after, {})
+
+
+def _message(kind: MessageKind, shipment_id: UUID, not_after: datetime, content: Message) -> bytes:
+    # as text: the driver's own UUID type is none that the encoder knows
+    head = {"message_id": str(message_id_of(shipment_id, kind)), "kind": kind, "shipment_id": str(shipment_id)}
+    return orjson.dumps({**head, "not_after": not_after, **content})

@@ -1,0 +1,219 @@
+"""From order events to disclosures and carriers' messages. Each step does its work for the whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from event_contracts.logistics_gateway import DeliveryDisclosed
+from event_contracts.order import Delivery, OrderCancelled, OrderPlaced
+from logistics_gateway import store
+from logistics_gateway.domain import (
+    CANCELLED,
+    DATA_CLASS,
+    ERASED,
+    PURPOSE,
+    Decision,
+    State,
+    decide,
+    shipment_id_of,
+    shipment_message,
+)
+from logistics_gateway.sending import Gateway, Outgoing, catch_up, forget, mark, open_again, send, unmarked
+from servicekit.consuming import Batch, Received
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit, Opening
+from servicekit.postgres import Record, Tx
+
+declare("gateway.recorded")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An order with the sealed delivery, and the record of `order.events` that it came in."""
+
+    order_id: UUID
+    subject_id: UUID
+    delivery: bytes
+    topic: str
+    partition: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One order, decided: its line of the ledger and, if it leaves, its message in clear and the lane's fields."""
+
+    row: store.Row
+    fields: tuple[str, ...]
+    message: bytes | None
+
+
+@dataclass
+class OrderWork:
+    """What the steps of a batch hand on: orders by id; then what was written, marked and is to be recalled."""
+
+    prepared: dict[UUID, Prepared]
+    outgoing: dict[UUID, Outgoing]
+    new: set[UUID] = field(default_factory=set)
+    recalls: list[Record] = field(default_factory=list)
+    marks: tuple[list[UUID], list[UUID]] = ([], [])
+
+
+async def prepare_orders(kit: Kit, batch: Batch) -> None:
+    """Opens all deliveries with one vault call, projects them and seals the messages; runs beside the batch before."""
+    gateway: Gateway = kit.own
+    if gateway.behind:
+        await catch_up(kit)
+    placed: list[Received[OrderPlaced]] = [r for r in batch.events if isinstance(r.event, OrderPlaced)]
+    openings = [Opening(r.event.delivery, Delivery, r.event.consignee_id, r.event.order_id) for r in placed]
+    opened = await kit.open_many(openings, purpose=PURPOSE) if openings else []
+    now = kit.clock.now()
+    work = OrderWork({}, {})
+    for received, delivery in zip(placed, opened, strict=True):
+        order, place = received.event, (received.topic, received.partition, received.offset)
+        source = Source(order.order_id, order.consignee_id, order.delivery.token, *place)
+        prepared = work.prepared[order.order_id] = prepare(kit, source, decide(gateway.routes, delivery), now)
+        if prepared.message is not None and prepared.row.carrier is not None:
+            record = gateway.seal_for(prepared.row.carrier, order.consignee_id, prepared.message)
+            work.outgoing[order.order_id] = Outgoing(prepared.row.shipment_id, record, order.delivery.key_id)
+    batch.state = work
+
+
+def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prepared:
+    """The line of the ledger for a decision, and the message if it is to leave."""
+    gateway: Gateway = kit.own
+    shipment_id = shipment_id_of(source.order_id)
+    message = digest = retry = None
+    not_after = decision.not_after(now)
+    if not_after is not None and decision.shipment is not None:
+        message = shipment_message(shipment_id, not_after, decision.shipment)
+        digest = gateway.reply_key.digest(shipment_id, message)
+    if decision.state is State.BLOCKED:
+        retry = now + timedelta(seconds=gateway.settings.blocked_retry_seconds)
+    lane = None if decision.route is None else decision.route.lane
+    row = store.Row(
+        shipment_id=shipment_id,
+        order_id=source.order_id,
+        subject_id=source.subject_id,
+        state=decision.state.value,
+        reason=decision.reason,
+        carrier=None if lane is None else lane.carrier,
+        lane=None if lane is None else lane.id,
+        lane_version=None if lane is None else lane.version,
+        policy_version=kit.policy.version,
+        data_class=DATA_CLASS,
+        purpose=PURPOSE,
+        fields=",".join(decision.fields),
+        digest=digest,
+        not_after=not_after,
+        topic=source.topic,
+        partition=source.partition,
+        position=source.position,
+        delivery=None if decision.state is State.WITHHELD else source.delivery,
+        recorded_at=now,
+        next_try_at=retry,
+    )
+    return Prepared(row, decision.fields, message)
+
+
+async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
+    """Marks what the batch before sent, records the disclosures with one insert, cancels, and emits."""
+    work: OrderWork = batch.state
+    gateway: Gateway = kit.own
+    work.marks = unmarked(gateway)
+    await mark(kit, tx, work.marks)
+    placed = [r.event.order_id for r in batch.events if isinstance(r.event, OrderPlaced)]
+    cancelled = {r.event.order_id for r in batch.events if isinstance(r.event, OrderCancelled)}
+    # An order that is cancelled in the same batch never leaves; a replayed OrderPlaced changes nothing.
+    wanted = [work.prepared[order_id] for order_id in dict.fromkeys(placed) if order_id not in cancelled]
+    never = [withheld(work.prepared[order_id].row) for order_id in dict.fromkeys(placed) if order_id in cancelled]
+    work.new = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
+    work.recalls = await store.cancel(tx, [*cancelled], CANCELLED)
+    await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.new])
+    faultpoint("gateway.recorded")
+
+
+async def deliver_orders(kit: Kit, batch: Batch) -> None:
+    """After the commit: sends the batch's new shipments and recalls with one produce round trip."""
+    if batch.state is None:
+        return
+    work: OrderWork = batch.state
+    gateway: Gateway = kit.own
+    forget(gateway, work.marks)
+    cancelled = {r.event.order_id for r in batch.events if isinstance(r.event, OrderCancelled)}
+    shipments = [m for order, m in work.outgoing.items() if order in work.new and order not in cancelled]
+    recalls = [gateway.recall(row) for row in work.recalls if row["recall"] == "due"]
+    await send(kit, [*shipments, *recalls])
+
+
+async def emit_disclosed(tx: Tx, recorded: Sequence[Prepared]) -> None:
+    """One `DeliveryDisclosed` for each line that is to leave."""
+    await tx.emit(
+        *(
+            DeliveryDisclosed(
+                order_id=row.order_id,
+                shipment_id=row.shipment_id,
+                subject_id=row.subject_id,
+                carrier=row.carrier,
+                lane=row.lane,
+                lane_version=row.lane_version,
+                policy_version=row.policy_version,
+                data_class=row.data_class,
+                purpose=row.purpose,
+                fields=prepared.fields,
+            )
+            for prepared in recorded
+            if (row := prepared.row).carrier is not None and row.lane is not None and row.lane_version is not None
+        )
+    )
+
+
+def withheld(row: store.Row) -> store.Row:
+    """The line of an order that was cancelled before anything could leave."""
+    return replace(
+        row,
+        state=State.WITHHELD.value,
+        reason=CANCELLED,
+        carrier=None,
+        lane=None,
+        lane_version=None,
+        fields="",
+        digest=None,
+        not_after=None,
+        delivery=None,
+        next_try_at=None,
+    )
+
+
+async def retry_blocked(kit: Kit) -> None:
+    """Job: blocked lines are decided anew, by the lanes in force now; those that can leave are recorded and sent."""
+    now = kit.clock.now()
+    while page := await store.blocked(kit.db, now):
+        decisions = await open_again(kit, page, by_stored_lane=False)
+        pairs = list(zip(page, decisions, strict=True))
+        sendable = [prepare(kit, _source(row), d, now) for row, d in pairs if d.state is State.RECORDED]
+        erased = [row["shipment_id"] for row, d in pairs if d.state is State.WITHHELD]
+        still = {row["shipment_id"]: d.reason or "unknown" for row, d in pairs if d.state is State.BLOCKED}
+        await kit.run_tx("retry_blocked", _retried(kit, sendable, erased, still, now))
+    # What is recorded now is sent by the job that looks for lines nobody has sent.
+
+
+def _retried(
+    kit: Kit, sendable: Sequence[Prepared], erased: Sequence[UUID], still: dict[UUID, str], now: datetime
+) -> Callable[[Tx], Awaitable[None]]:
+    gateway: Gateway = kit.own
+
+    async def work(tx: Tx) -> None:
+        changed = await store.record_again(tx, [prepared.row for prepared in sendable])
+        await emit_disclosed(tx, [prepared for prepared in sendable if prepared.row.order_id in changed])
+        await store.withhold(tx, erased, ERASED)
+        await store.block(tx, still, now + timedelta(seconds=gateway.settings.blocked_retry_seconds))
+
+    return work
+
+
+def _source(row: Record) -> Source:
+    return Source(row["order_id"], row["subject_id"], row["delivery"], row["topic"], row["partition"], row["position"])

@@ -1,0 +1,57 @@
+"""What staff may see of a shipment: its line of the ledger, without personal data."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from event_contracts.codes import DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
+from logistics_gateway import store
+from logistics_gateway.domain import State
+from servicekit.auth import Staff, staff
+from servicekit.errors import NotFound
+from servicekit.kit import Kit
+
+Reason = FieldPath  # a code of the same form, such as `no_lane` or `missing.consignee.email`
+SupportOrOfficer = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
+
+
+class Shipment(BaseModel):
+    """One disclosure: who was to get which fields of the delivery, why, and how far it is."""
+
+    shipment_id: UUID
+    order_id: UUID
+    state: State
+    reason: Reason | None
+    carrier: SystemName | None
+    lane: LaneId | None
+    lane_version: Version | None
+    policy_version: PolicyVersion
+    data_class: DataClass
+    purpose: Purpose
+    fields: tuple[FieldPath, ...]
+    not_after: datetime | None
+    recorded_at: datetime
+    next_try_at: datetime | None
+    sent_at: datetime | None
+    recall: Literal["due", "sent"] | None
+    recalled_at: datetime | None
+    acknowledged_at: datetime | None
+    refused_at: datetime | None
+    handed_over_at: datetime | None
+    delivered_at: datetime | None
+
+
+def make_router(kit: Kit) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/shipments/{shipment_id}")
+    async def read_shipment(shipment_id: UUID, who: SupportOrOfficer) -> Shipment:
+        row = await store.find(kit.db, shipment_id)
+        if row is None:
+            raise NotFound
+        return Shipment(**dict(row))
+
+    return router

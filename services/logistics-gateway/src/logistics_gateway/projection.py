@@ -1,0 +1,209 @@
+"""Projecting a delivery onto a lane. Pure: no I/O, no clock, no randomness.
+
+The projection is built once per lane, from the lane's data, as nested functions; nothing else of a delivery is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from event_contracts.order import Delivery
+from logistics_gateway.lanes import EACH, Lane, LaneField
+from logistics_gateway.transforms import TRANSFORMS
+
+Message = dict[str, Any]
+# reads a value from a part of a delivery; None when it is absent
+Getter = Callable[[Any], Any]
+
+
+class CannotShip(Exception):
+    """This delivery cannot leave on its lane, or has none. `reason_code` says why and holds no value of it."""
+
+    def __init__(self, reason_code: str) -> None:
+        super().__init__(reason_code)
+        self.reason_code = reason_code
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A lane ready for use."""
+
+    lane: Lane
+    build: Callable[[Any], Message]
+    shape: Mapping[str, Any]
+    always: tuple[str, ...]
+    optional: tuple[tuple[str, Getter], ...]
+
+
+def project(route: Route, delivery: Delivery) -> Message:
+    """What leaves: the lane's fields that are present, and nothing else. Raises `CannotShip`.
+
+    The result is checked against the lane's paths once more and refused when anything else is in it (law L9).
+    """
+    message = route.build(delivery)
+    if not _within(message, route.shape):
+        raise CannotShip("outside_lane")
+    return message
+
+
+def disclosed_fields(route: Route, delivery: Delivery) -> tuple[str, ...]:
+    """The delivery's own fields that leave on this lane, as codes such as `consignee.name`, for the ledger."""
+    return (*route.always, *(code for code, get in route.optional if get(delivery) is not None))
+
+
+def leaf_paths(value: Any, path: str = "") -> Iterator[str]:
+    """The paths of all single values in a message, written as lanes write them."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaf_paths(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaf_paths(item, path + EACH)
+    else:
+        yield path
+
+
+def compile_lane(lane: Lane) -> Route:
+    """Turns the lane's data into functions."""
+    always = dict.fromkeys(_code(f.source) for f in lane.fields if f.required or EACH in f.source)
+    optional: dict[str, Getter] = {}
+    for entry in lane.fields:
+        if (code := _code(entry.source)) not in always:
+            optional.setdefault(code, _getter(entry.source))
+    return Route(
+        lane=lane,
+        build=_compile(_Part.of(lane)),
+        shape=_shape(lane.paths),
+        always=tuple(always),
+        optional=tuple(optional.items()),
+    )
+
+
+def _code(source: str) -> str:
+    return ".".join(segment.partition("[")[0] for segment in source.split("."))
+
+
+@dataclass
+class _Part:
+    """One object of the message while a lane is compiled; `items_of` is set when it is repeated for each item."""
+
+    constants: Message = field(default_factory=dict)
+    fields: list[tuple[str, LaneField, str]] = field(default_factory=list)
+    parts: dict[str, _Part] = field(default_factory=dict)
+    items_of: str | None = None
+
+    @classmethod
+    def of(cls, lane: Lane) -> _Part:
+        root = cls()
+        for path, value in lane.constants.items():
+            part, key = root._find(path)
+            part.constants[key] = value
+        for entry in lane.fields:
+            part, key = root._find(entry.to)
+            source = entry.source
+            if EACH in source:
+                items_of, _, source = source.partition(f"{EACH}.")
+                root._find(entry.to.partition(EACH)[0] + ".")[0].items_of = items_of
+            part.fields.append((key, entry, source))
+        return root
+
+    def _find(self, path: str) -> tuple[_Part, str]:
+        *parents, key = path.replace(EACH, "").split(".")
+        part = self
+        for name in parents:
+            part = part.parts.setdefault(name, _Part())
+        return part, key
+
+
+def _compile(part: _Part) -> Callable[[Any], Message]:
+    constants = part.constants
+    leaves = [(key, _reader(entry, source), _missing(entry)) for key, entry, source in part.fields]
+    objects = [(key, _compile(p)) for key, p in part.parts.items() if p.items_of is None]
+    lists = [(key, attrgetter(p.items_of), _compile(p)) for key, p in part.parts.items() if p.items_of is not None]
+
+    def build(source: Any) -> Message:
+        message = constants.copy()
+        for key, read, missing in leaves:
+            value = read(source)
+            if value is not None:
+                message[key] = value
+            elif missing is not None:
+                raise CannotShip(missing)
+        for key, build_object in objects:
+            message[key] = build_object(source)
+        for key, items_of, build_item in lists:
+            message[key] = [build_item(item) for item in items_of(source)]
+        return message
+
+    return build
+
+
+def _missing(entry: LaneField) -> str | None:
+    return f"missing.{_code(entry.source)}" if entry.required else None
+
+
+def _reader(entry: LaneField, source: str) -> Getter:
+    get = _getter(source)
+    if entry.transform is None:
+        return get
+    apply = TRANSFORMS[entry.transform].apply
+    owner_path = source.rpartition(".")[0]
+    owner: Getter = attrgetter(owner_path) if owner_path else lambda part: part
+
+    def read(part: Any) -> Any:
+        value = get(part)
+        return None if value is None else apply(value, owner(part))
+
+    return read
+
+
+def _getter(source: str) -> Getter:
+    path, _, index = source.partition("[")
+    get: Getter = attrgetter(path)
+    if not index:
+        return get
+    place = int(index.rstrip("]"))
+
+    def item(part: Any) -> Any:
+        items = get(part)
+        return items[place] if place < len(items) else None
+
+    return item
+
+
+def _shape(paths: Iterable[str]) -> dict[str, Any]:
+    """Nested dicts of all paths; a list is a list of one shape, a single value is None."""
+    shape: dict[str, Any] = {}
+    for path in paths:
+        here = shape
+        *parents, leaf = path.split(".")
+        for name in parents:
+            inner: dict[str, Any] = {}
+            if name.endswith(EACH):
+                here = here.setdefault(name.removesuffix(EACH), [inner])[0]
+            else:
+                here = here.setdefault(name, inner)
+        here[leaf] = None
+    return shape
+
+
+_SINGLE = (str, int, float)
+
+
+def _within(message: Any, shape: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(shape, dict) or not message.keys() <= shape.keys():
+        return False
+    for key, value in message.items():
+        inner = shape[key]
+        if isinstance(inner, list):
+            if not isinstance(value, list) or not all(_within(item, inner[0]) for item in value):
+                return False
+        elif inner is not None:
+            if not _within(value, inner):
+                return False
+        elif not isinstance(value, _SINGLE):
+            return False
+    return True

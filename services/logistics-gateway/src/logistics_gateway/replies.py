@@ -1,0 +1,105 @@
+"""What carriers answer: opened, checked against the ledger, noted once, and published as shipment events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+from event_contracts import Event
+from event_contracts.carrier import CarrierReply, ReplyKind
+from event_contracts.logistics_gateway import (
+    ShipmentAcknowledged,
+    ShipmentDelivered,
+    ShipmentHandedOver,
+    ShipmentRefused,
+)
+from logistics_gateway import store
+from logistics_gateway.sending import Gateway
+from servicekit.consuming import Batch
+from servicekit.errors import Poison
+from servicekit.kit import Kit
+from servicekit.logs import get_log
+from servicekit.postgres import Record, Tx
+
+log = get_log("replies")
+# Kafka keeps replies for 72 hours: an older one cannot be about an order that is still to be read again.
+EARLY_REPLIES_KEPT = timedelta(hours=96)
+
+ByKind: TypeAlias = dict[ReplyKind, list[store.Answer]]
+
+# In the order in which a shipment goes through them.
+EVENTS: Mapping[ReplyKind, Callable[[Record], Event]] = {
+    ReplyKind.REFUSED: lambda row: ShipmentRefused(**_ids(row), carrier=row["carrier"]),
+    ReplyKind.ACKNOWLEDGED: lambda row: ShipmentAcknowledged(**_ids(row), carrier=row["carrier"]),
+    ReplyKind.HANDED_OVER: lambda row: ShipmentHandedOver(**_ids(row), at=row["at"]),
+    ReplyKind.DELIVERED: lambda row: ShipmentDelivered(**_ids(row), at=row["at"]),
+}
+
+
+async def prepare_replies(kit: Kit, batch: Batch) -> None:
+    """Opens every reply; what is not sealed to the gateway, or is no reply, goes to quarantine unread."""
+    gateway: Gateway = kit.own
+    opened: list[tuple[str, CarrierReply]] = []
+    for record in batch.records:
+        try:
+            opened.append((carrier_of(record.topic), gateway.reply_key.open_reply(record.value)))
+        except Poison as poison:
+            batch.reject(record, poison.reason)
+    batch.state = opened
+
+
+async def apply_replies(kit: Kit, tx: Tx, batch: Batch) -> None:
+    """Notes the replies, emits an event for each that is news. Raises `Poison` if a carrier names another's parcel."""
+    by_kind: ByKind = {kind: [] for kind in EVENTS}
+    for carrier, reply in batch.state or ():
+        by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at))
+    await note(tx, by_kind, kit.clock.now())
+
+
+async def note(tx: Tx, by_kind: ByKind, now: datetime) -> None:
+    """Replies about shipments that the ledger lacks are kept: after a restore it is the ledger that is late.
+
+    So are later ones about the same shipment, until the first are noted.
+    """
+    carriers = await store.known(tx, [answer for answers in by_kind.values() for answer in answers])
+    events: list[Event] = []
+    for kind, answers in by_kind.items():
+        await store.keep_early(tx, kind, [a for a in answers if a.shipment_id not in carriers], now)
+        ours = [answer for answer in answers if answer.shipment_id in carriers]
+        if any(carriers[answer.shipment_id] != answer.carrier for answer in ours):
+            raise Poison("wrong_carrier")
+        events += map(EVENTS[kind], await store.answered(tx, kind, ours))
+    await tx.emit(*events)
+
+
+async def retry_early(kit: Kit) -> None:
+    """Job: replies that came before their shipment was in the ledger (again); what nobody asked for is dropped."""
+    now = kit.clock.now()
+
+    async def work(tx: Tx) -> int:
+        rows = await store.take_early(tx)
+        by_kind: ByKind = {kind: [] for kind in EVENTS}
+        for row in rows:
+            by_kind[ReplyKind(row["kind"])].append(store.Answer(row["shipment_id"], row["carrier"], row["at"]))
+        await note(tx, by_kind, now)
+        return len(rows)
+
+    async def drop(tx: Tx) -> int:
+        return await store.drop_early(tx, now - EARLY_REPLIES_KEPT)
+
+    while await kit.run_tx("retry_early", work):
+        pass
+    dropped = await kit.run_tx("drop_early", drop)
+    if dropped:
+        log.warning("early_replies_dropped", count=dropped)
+
+
+def carrier_of(topic: str) -> str:
+    """The carrier whose topic this is, such as `carrier.meridian.replies`: nobody else can write to it."""
+    return topic.split(".")[1]
+
+
+def _ids(row: Record) -> dict[str, UUID]:
+    return {"order_id": row["order_id"], "shipment_id": row["shipment_id"]}

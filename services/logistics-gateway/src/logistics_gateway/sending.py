@@ -1,0 +1,272 @@
+"""Sending what is recorded. A line goes from `recorded` to `sent` in the transaction after the send (PROTOCOLS §6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from event_contracts import Sealed
+from event_contracts.carrier import shipments_topic
+from event_contracts.order import Delivery
+from logistics_gateway import store
+from logistics_gateway.carriers import Envelopes, ReplyKey, read_jwk
+from logistics_gateway.domain import (
+    DATA_CLASS,
+    PURPOSE,
+    Decision,
+    Routes,
+    State,
+    decide,
+    make_routes,
+    recall_message,
+    shipment_message,
+)
+from logistics_gateway.lanes import Lane, in_force, load_lanes
+from logistics_gateway.projection import CannotShip
+from logistics_gateway.settings import GatewaySettings
+from servicekit.errors import Misconfigured
+from servicekit.faults import declare, faultpoint
+from servicekit.kafka import OutRecord, Producer
+from servicekit.kit import Kit, Opening
+from servicekit.logs import code, get_log
+from servicekit.postgres import Record, Tx
+
+log = get_log("sending")
+HEADERS = (("content-type", b"application/jose"),)
+Place = tuple[str, int]
+
+declare("gateway.sent", "gateway.caught_up", "gateway.stale_sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message on its way out. `key_id` is the key whose lease allows it; None for a recall."""
+
+    shipment_id: UUID
+    record: OutRecord
+    key_id: UUID | None
+
+
+@dataclass
+class Gateway:
+    """What one process of the gateway holds: lanes, keys, a producer, and what it sent but has yet to mark."""
+
+    settings: GatewaySettings
+    routes: Routes
+    reply_key: ReplyKey
+    envelopes: Mapping[str, Envelopes]
+    record_keys: Mapping[str, Callable[[UUID], bytes]]
+    producer: Producer
+    places: list[Place] = field(default_factory=list)
+    sent: list[UUID] = field(default_factory=list)
+    recalled: list[UUID] = field(default_factory=list)
+    behind: bool = False
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def seal_for(self, carrier: str, subject_id: UUID, message: bytes) -> OutRecord:
+        """The record for a carrier's topic: key, JWE, and no header that says anything."""
+        key = self.record_keys[carrier](subject_id)
+        return OutRecord(shipments_topic(carrier), key, self.envelopes[carrier].seal(message), HEADERS)
+
+    def recall(self, row: Record) -> Outgoing:
+        message = recall_message(row["shipment_id"], row["not_after"])
+        return Outgoing(row["shipment_id"], self.seal_for(row["carrier"], row["subject_id"], message), None)
+
+
+@asynccontextmanager
+async def open_gateway(kit: Kit) -> AsyncIterator[Gateway]:
+    """Loads lanes and keys. Raises `Misconfigured` for lanes that the policy or the carriers' keys do not cover."""
+    settings = kit.settings
+    if not isinstance(settings, GatewaySettings) or settings.lanes_dir is None or settings.carriers_dir is None:
+        raise Misconfigured("The environment lacks LANES_DIR or CARRIERS_DIR: set them and start again.")
+    settings.require("reply_key_file")
+    lanes = load_lanes(settings.lanes_dir)
+    recipients = kit.policy.classes[DATA_CLASS].recipients
+    for lane in in_force(lanes):
+        if lane.carrier not in recipients:
+            raise Misconfigured(
+                f"Lane {lane.id} sends to {lane.carrier}, who is no recipient of {DATA_CLASS} in the policy: "
+                "add it there first."
+            )
+    gateway = make_gateway(settings, lanes, kit.clock.boottime)
+    try:
+        yield gateway
+    finally:
+        await gateway.producer.stop()
+
+
+def make_gateway(settings: GatewaySettings, lanes: Sequence[Lane], now: Callable[[], float]) -> Gateway:
+    """Raises `Misconfigured` when a carrier's key is missing or unusable."""
+    if settings.carriers_dir is None or settings.reply_key_file is None:
+        raise Misconfigured("The environment lacks CARRIERS_DIR or REPLY_KEY_FILE: set them and start again.")
+    reply_key = ReplyKey(read_jwk(settings.reply_key_file))
+    carriers = sorted({lane.carrier for lane in lanes})
+    window = settings.agreement_seconds, settings.agreement_messages
+    return Gateway(
+        settings,
+        make_routes(lanes),
+        reply_key,
+        {c: Envelopes(read_jwk(settings.carriers_dir / f"{c}.json"), now, *window) for c in carriers},
+        {carrier: reply_key.record_keys(carrier) for carrier in carriers},
+        Producer(settings),
+    )
+
+
+async def send(kit: Kit, messages: Sequence[Outgoing]) -> None:
+    """Sends with one produce round trip, unless a lease has run out meanwhile: then all is opened and built again.
+
+    Raises one of `Producer.ERRORS`; the lines stay `recorded` and `behind` has the next turn send them.
+    """
+    gateway: Gateway = kit.own
+    async with gateway.sending:
+        if gateway.behind or not kit.vault.is_live(PURPOSE, {m.key_id for m in messages if m.key_id is not None}):
+            await _catch_up(kit, gateway)
+            return
+        await _produce(gateway, messages)
+
+
+async def catch_up(kit: Kit, places: Sequence[Place] | None = None) -> None:
+    """Sends again, under the same ids, what the ledger says has not been sent; `places` are now this process's own."""
+    gateway: Gateway = kit.own
+    async with gateway.sending:
+        if places is not None:
+            gateway.places = [*places]
+        await _mark_now(kit, gateway)
+        await _catch_up(kit, gateway)
+
+
+async def _catch_up(kit: Kit, gateway: Gateway) -> None:
+    gateway.behind = True
+    while page := await store.unsent(kit.db, gateway.places, gateway.sent):
+        await _produce(gateway, await build_again(kit, page))
+    while page := await store.recalls_due(kit.db, gateway.recalled):
+        await _produce(gateway, [gateway.recall(row) for row in page])
+    gateway.behind = False
+    faultpoint("gateway.caught_up")
+
+
+async def _produce(gateway: Gateway, messages: Sequence[Outgoing]) -> None:
+    try:
+        await gateway.producer.send([message.record for message in messages])
+    except Exception:
+        gateway.behind = True
+        raise
+    faultpoint("gateway.sent")
+    for message in messages:
+        (gateway.sent if message.key_id is not None else gateway.recalled).append(message.shipment_id)
+
+
+async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
+    """The messages of recorded lines, by their stored lane version. What cannot or may not leave now is marked so."""
+    gateway: Gateway = kit.own
+    now = kit.clock.now()
+    messages: list[Outgoing] = []
+    erased: list[UUID] = []
+    blocked: dict[UUID, str] = {}
+    for row, decision in zip(rows, await open_again(kit, rows, by_stored_lane=True), strict=True):
+        shipment_id, sealed = row["shipment_id"], Sealed[Delivery](row["delivery"])
+        if decision.state is State.WITHHELD:
+            erased.append(shipment_id)
+        elif decision.route is None or decision.shipment is None:
+            blocked[shipment_id] = decision.reason or "unknown"
+        elif row["not_after"] <= now:
+            blocked[shipment_id] = "too_late"
+        else:
+            message = shipment_message(shipment_id, row["not_after"], decision.shipment)
+            if gateway.reply_key.digest(shipment_id, message) != row["digest"]:
+                # The ledger would not say what left: it is recorded anew before anything leaves.
+                blocked[shipment_id] = "differs_from_record"
+                continue
+            record = gateway.seal_for(decision.route.lane.carrier, row["subject_id"], message)
+            messages.append(Outgoing(shipment_id, record, sealed.key_id))
+    if erased or blocked:
+
+        async def work(tx: Tx) -> None:
+            await store.withhold(tx, erased, "erased")
+            await store.block(tx, blocked, now)
+
+        await kit.run_tx("build_again", work)
+        log.warning("not_sent_again", erased=len(erased), blocked=len(blocked))
+    return messages
+
+
+async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) -> list[Decision]:
+    """Opens the stored deliveries with one vault call and decides anew, or by the lane version that each row names."""
+    gateway: Gateway = kit.own
+    openings = [Opening(Sealed[Delivery](r["delivery"]), Delivery, r["subject_id"], r["order_id"]) for r in rows]
+    decisions = []
+    for row, delivery in zip(rows, await kit.open_many(openings, purpose=PURPOSE), strict=True):
+        try:
+            fixed = gateway.routes.version(row["lane"], row["lane_version"]) if by_stored_lane else None
+            decisions.append(decide(gateway.routes, delivery, fixed))
+        except CannotShip as error:
+            decisions.append(Decision(State.BLOCKED, error.reason_code))
+    return decisions
+
+
+def unmarked(gateway: Gateway) -> tuple[list[UUID], list[UUID]]:
+    """What was sent and recalled since the last mark."""
+    return list(gateway.sent), list(gateway.recalled)
+
+
+async def mark(kit: Kit, tx: Tx, marks: tuple[list[UUID], list[UUID]]) -> None:
+    """Marks in the caller's transaction; call `forget` once it is committed."""
+    sent, recalled = marks
+    now = kit.clock.now()
+    await store.mark_sent(tx, sent, now)
+    await store.mark_recalled(tx, recalled, now)
+
+
+def forget(gateway: Gateway, marks: tuple[list[UUID], list[UUID]]) -> None:
+    """What is marked in the database need not be remembered."""
+    for remembered, marked in zip((gateway.sent, gateway.recalled), marks, strict=True):
+        gone = set(marked)
+        remembered[:] = [shipment_id for shipment_id in remembered if shipment_id not in gone]
+
+
+async def idle(kit: Kit) -> None:
+    """When nothing arrives: send what is behind, mark what was sent."""
+    gateway: Gateway = kit.own
+    if gateway.behind:
+        await catch_up(kit)
+    await _mark_now(kit, gateway)
+
+
+async def _mark_now(kit: Kit, gateway: Gateway) -> None:
+    marks = unmarked(gateway)
+    if any(marks):
+
+        async def work(tx: Tx) -> None:
+            await mark(kit, tx, marks)
+
+        await kit.run_tx("mark_sent", work)
+        forget(gateway, marks)
+
+
+async def send_stale(kit: Kit) -> None:
+    """Job: lines recorded a while ago that nobody has sent, recalls included. Sends and marks them page by page."""
+    gateway: Gateway = kit.own
+    before = kit.clock.now() - timedelta(seconds=gateway.settings.stale_seconds)
+    while page := await store.stale(kit.db, before):
+        log.warning("sending_stale", lines=len(page), carrier=code("any"))
+        messages = await build_again(kit, page)
+        await _send_and_mark(kit, messages)
+    while page := await store.recalls_due(kit.db, ()):
+        await _send_and_mark(kit, [gateway.recall(row) for row in page])
+
+
+async def _send_and_mark(kit: Kit, messages: Sequence[Outgoing]) -> None:
+    gateway: Gateway = kit.own
+    await gateway.producer.send([message.record for message in messages])
+    faultpoint("gateway.stale_sent")
+    sent = [m.shipment_id for m in messages if m.key_id is not None]
+    recalled = [m.shipment_id for m in messages if m.key_id is None]
+
+    async def work(tx: Tx) -> None:
+        await mark(kit, tx, (sent, recalled))
+
+    await kit.run_tx("mark_sent", work)

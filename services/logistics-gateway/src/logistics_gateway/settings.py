@@ -1,0 +1,20 @@
+"""What the gateway is told beyond every service's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from servicekit.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """`carriers_dir`: each carrier's public JWK as `<carrier>.json`; `reply_key_file`: the gateway's private JWK."""
+
+    carriers_dir: Path | None = None
+    reply_key_file: Path | None = None
+    # One key agreement with a carrier serves this long, or this many messages (FIELD-NOTES: Speed).
+    agreement_seconds: float = Field(60, gt=0, le=300)
+    agreement_messages: int = Field(10_000, ge=1, le=100_000)
+    # How long a line that cannot be sent waits for the next try, and how old an unsent one is before a job takes it up.
+    blocked_retry_seconds: int = Field(300, ge=1)
+    stale_seconds: int = Field(60, ge=1)

@@ -1,0 +1,297 @@
+"""All SQL of the gateway: the disclosure ledger and early replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from event_contracts.carrier import ReplyKind
+from servicekit.postgres import Database, Record, Tx
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A new line of the ledger. `fields` are codes joined by commas; `delivery` is the sealed token, as bytes."""
+
+    shipment_id: UUID
+    order_id: UUID
+    subject_id: UUID
+    state: str
+    reason: str | None
+    carrier: str | None
+    lane: str | None
+    lane_version: int | None
+    policy_version: str
+    data_class: str
+    purpose: str
+    fields: str
+    digest: bytes | None
+    not_after: datetime | None
+    topic: str
+    partition: int
+    position: int
+    delivery: bytes | None
+    recorded_at: datetime
+    next_try_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A carrier's answer about one shipment."""
+
+    shipment_id: UUID
+    carrier: str
+    at: datetime
+
+
+_PG_TYPES = {"UUID": "uuid", "str": "varchar", "int": "bigint", "bytes": "bytea", "datetime": "timestamptz"}
+_ROW_NAMES = [field.name for field in fields(Row)]
+_row_values = attrgetter(*_ROW_NAMES)  # `astuple` copies every value deeply: a fifth of the gateway's time
+_ROW_TYPES = [_PG_TYPES[str(field.type).removesuffix(" | None")] for field in fields(Row)]
+_ROW_ARRAYS = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_ROW_TYPES, start=1))
+_ROW_VALUES = ", ".join("string_to_array(u.fields, ',')" if n == "fields" else f"u.{n}" for n in _ROW_NAMES)
+_INSERT = f"""-- record
+    INSERT INTO disclosures ({", ".join(_ROW_NAMES)}) SELECT {_ROW_VALUES}
+    FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)})
+    ON CONFLICT DO NOTHING RETURNING order_id"""  # noqa: S608 - names and types of our own
+
+
+async def record(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
+    """Writes all lines with one statement. Returns the orders that had none before."""
+    if not rows:
+        return set()
+    columns = [list(column) for column in zip(*map(_row_values, rows), strict=True)]
+    return {row["order_id"] for row in await tx.fetch(_INSERT, *columns)}
+
+
+async def mark_sent(tx: Tx, shipment_ids: Sequence[UUID], now: datetime) -> None:
+    """recorded → sent; the sealed delivery has done its work."""
+    if shipment_ids:
+        await tx.execute(
+            """-- mark_sent
+            UPDATE disclosures SET state = 'sent', sent_at = $2, delivery = NULL
+            WHERE shipment_id = ANY($1::uuid[]) AND state = 'recorded'""",
+            list(shipment_ids),
+            now,
+        )
+
+
+async def mark_recalled(tx: Tx, shipment_ids: Sequence[UUID], now: datetime) -> None:
+    if shipment_ids:
+        await tx.execute(
+            """-- mark_recalled
+            UPDATE disclosures SET recall = 'sent', recalled_at = $2
+            WHERE shipment_id = ANY($1::uuid[]) AND recall = 'due'""",
+            list(shipment_ids),
+            now,
+        )
+
+
+async def cancel(tx: Tx, order_ids: Sequence[UUID], reason: str) -> list[Record]:
+    """What has not left stays here; what left, or may have, is to be recalled. Returns the shipments to recall."""
+    if not order_ids:
+        return []
+    return await tx.fetch(
+        """-- cancel
+        UPDATE disclosures SET
+            recall = CASE WHEN state IN ('recorded', 'sent') THEN 'due' END,
+            state = CASE WHEN state = 'sent' THEN state ELSE 'withheld' END,
+            reason = coalesce(reason, $2), delivery = NULL, next_try_at = NULL
+        WHERE order_id = ANY($1::uuid[]) AND state <> 'withheld' AND recall IS NULL
+        RETURNING shipment_id, subject_id, carrier, not_after, recall""",
+        list(order_ids),
+        reason,
+    )
+
+
+async def withhold(tx: Tx, shipment_ids: Sequence[UUID], reason: str) -> None:
+    """recorded or blocked → withheld, for good."""
+    if shipment_ids:
+        await tx.execute(
+            """-- withhold
+            UPDATE disclosures SET state = 'withheld', reason = $2, delivery = NULL, next_try_at = NULL
+            WHERE shipment_id = ANY($1::uuid[]) AND state IN ('recorded', 'blocked')""",
+            list(shipment_ids),
+            reason,
+        )
+
+
+async def block(tx: Tx, blocked: Mapping[UUID, str], next_try_at: datetime) -> None:
+    """recorded or blocked → blocked, each with its reason, to be tried again at `next_try_at`."""
+    if blocked:
+        await tx.execute(
+            """-- block
+            UPDATE disclosures d SET state = 'blocked', reason = u.reason, next_try_at = $3
+            FROM unnest($1::uuid[], $2::varchar[]) AS u(shipment_id, reason)
+            WHERE d.shipment_id = u.shipment_id AND d.state IN ('recorded', 'blocked')""",
+            list(blocked),
+            list(blocked.values()),
+            next_try_at,
+        )
+
+
+async def record_again(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
+    """blocked → recorded, with the lane that it leaves on now. Returns the orders changed."""
+    if not rows:
+        return set()
+    found = await tx.fetch(
+        """-- record_again
+        UPDATE disclosures d SET state = 'recorded', reason = NULL, next_try_at = NULL,
+            carrier = u.carrier, lane = u.lane, lane_version = u.lane_version,
+            policy_version = u.policy_version, fields = string_to_array(u.fields, ','), digest = u.digest,
+            not_after = u.not_after, recorded_at = u.recorded_at
+        FROM unnest($1::uuid[], $2::varchar[], $3::varchar[], $4::int[], $5::varchar[], $6::varchar[], $7::bytea[],
+            $8::timestamptz[], $9::timestamptz[])
+            AS u(shipment_id, carrier, lane, lane_version, policy_version, fields, digest, not_after, recorded_at)
+        WHERE d.shipment_id = u.shipment_id AND d.state = 'blocked' RETURNING d.order_id""",
+        [row.shipment_id for row in rows],
+        [row.carrier for row in rows],
+        [row.lane for row in rows],
+        [row.lane_version for row in rows],
+        [row.policy_version for row in rows],
+        [row.fields for row in rows],
+        [row.digest for row in rows],
+        [row.not_after for row in rows],
+        [row.recorded_at for row in rows],
+    )
+    return {row["order_id"] for row in found}
+
+
+_WAITING = (
+    "shipment_id, order_id, subject_id, lane, lane_version, digest, not_after, delivery, topic, partition, position"
+)
+
+
+async def unsent(db: Database, places: Iterable[tuple[str, int]], skip: Iterable[UUID]) -> list[Record]:
+    """A page of recorded lines of these topics and partitions in their order, without `skip`."""
+    pairs = list(places)
+    return await db.fetch(
+        f"""-- unsent
+        SELECT {_WAITING} FROM disclosures d
+        JOIN unnest($1::varchar[], $2::int[]) AS u(topic, partition) USING (topic, partition)
+        WHERE d.state = 'recorded' AND d.shipment_id <> ALL($3::uuid[])
+        ORDER BY topic, partition, position LIMIT {PAGE}""",  # noqa: S608 - names of our own
+        [topic for topic, _ in pairs],
+        [partition for _, partition in pairs],
+        list(skip),
+    )
+
+
+async def stale(db: Database, before: datetime) -> list[Record]:
+    """A page of lines recorded before `before` and still not sent, whatever their partition."""
+    return await db.fetch(
+        f"""-- stale
+        SELECT {_WAITING} FROM disclosures WHERE state = 'recorded' AND recorded_at < $1
+        ORDER BY topic, partition, position LIMIT {PAGE}""",  # noqa: S608 - names of our own
+        before,
+    )
+
+
+async def blocked(db: Database, now: datetime) -> list[Record]:
+    """A page of blocked lines whose time has come."""
+    return await db.fetch(
+        f"""-- blocked
+        SELECT {_WAITING} FROM disclosures WHERE state = 'blocked' AND next_try_at <= $1
+        ORDER BY next_try_at LIMIT {PAGE}""",  # noqa: S608 - names of our own
+        now,
+    )
+
+
+async def recalls_due(db: Database, skip: Iterable[UUID]) -> list[Record]:
+    """A page of shipments whose carrier must still be told to delete, without `skip`."""
+    return await db.fetch(
+        f"""-- recalls_due
+        SELECT shipment_id, subject_id, carrier, not_after FROM disclosures
+        WHERE recall = 'due' AND shipment_id <> ALL($1::uuid[]) ORDER BY shipment_id LIMIT {PAGE}""",  # noqa: S608
+        list(skip),
+    )
+
+
+async def find(db: Database, shipment_id: UUID) -> Record | None:
+    """One line of the ledger, without the sealed delivery and the digest."""
+    return await db.fetchrow(
+        """-- find
+        SELECT shipment_id, order_id, subject_id, state, reason, carrier, lane, lane_version, policy_version,
+            data_class, purpose, fields, not_after, recorded_at, next_try_at, sent_at, recall, recalled_at,
+            acknowledged_at, refused_at, handed_over_at, delivered_at
+        FROM disclosures WHERE shipment_id = $1""",
+        shipment_id,
+    )
+
+
+async def known(tx: Tx, answers: Sequence[Answer]) -> dict[UUID, str | None]:
+    """The carrier of each of the answers' shipments that the ledger has, but for those with early replies.
+
+    These go first: a delivery that is noted before the hand-over would hide it from the order for ever.
+    """
+    rows = await tx.fetch(
+        """-- known
+        SELECT shipment_id, carrier FROM disclosures d WHERE shipment_id = ANY($1::uuid[]) AND NOT EXISTS
+            (SELECT FROM early_replies e WHERE e.shipment_id = d.shipment_id AND e.carrier = d.carrier)""",
+        [answer.shipment_id for answer in answers],
+    )
+    return {row["shipment_id"]: row["carrier"] for row in rows}
+
+
+# A kind of reply is counted once, and none after a refusal; a refusal counts for nothing once the parcel is on its way.
+_OPEN = {
+    ReplyKind.ACKNOWLEDGED: "acknowledged_at IS NULL AND d.refused_at IS NULL",
+    ReplyKind.HANDED_OVER: "handed_over_at IS NULL AND d.refused_at IS NULL",
+    ReplyKind.DELIVERED: "delivered_at IS NULL AND d.refused_at IS NULL",
+    ReplyKind.REFUSED: "refused_at IS NULL AND d.handed_over_at IS NULL AND d.recall IS NULL",
+}
+
+
+async def answered(tx: Tx, kind: ReplyKind, answers: Sequence[Answer]) -> list[Record]:
+    """Notes one kind of reply. Returns the shipments for which it is news. What was answered was sent."""
+    if not answers:
+        return []
+    return await tx.fetch(
+        f"""-- answered
+        UPDATE disclosures d SET {kind.value}_at = u.at
+        FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
+        WHERE d.shipment_id = u.shipment_id AND d.carrier = u.carrier AND d.{_OPEN[kind]}
+        RETURNING d.order_id, d.shipment_id, d.carrier, u.at""",  # noqa: S608 - names of our own
+        *_columns(answers),
+    )
+
+
+async def keep_early(tx: Tx, kind: ReplyKind, answers: Sequence[Answer], now: datetime) -> None:
+    if answers:
+        await tx.execute(
+            """-- keep_early
+            INSERT INTO early_replies (shipment_id, carrier, at, kind, arrived_at)
+            SELECT u.*, $4, $5 FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
+            ON CONFLICT DO NOTHING""",
+            *_columns(answers),
+            kind.value,
+            now,
+        )
+
+
+async def take_early(tx: Tx) -> list[Record]:
+    """Takes out a page of early replies whose shipment is known by now."""
+    return await tx.fetch(
+        f"""-- take_early
+        DELETE FROM early_replies e USING (
+            SELECT r.shipment_id, r.carrier FROM early_replies r
+            JOIN disclosures d USING (shipment_id, carrier) LIMIT {PAGE}
+        ) found WHERE e.shipment_id = found.shipment_id AND e.carrier = found.carrier
+        RETURNING e.shipment_id, e.carrier, e.kind, e.at"""  # noqa: S608
+    )
+
+
+async def drop_early(tx: Tx, before: datetime) -> int:
+    """Forgets replies that nobody asked for. Returns how many."""
+    status = await tx.execute("-- drop_early\nDELETE FROM early_replies WHERE arrived_at < $1", before)
+    return int(status.split()[-1])
+
+
+def _columns(answers: Sequence[Answer]) -> list[list[Any]]:
+    return [[a.shipment_id for a in answers], [a.carrier for a in answers], [a.at for a in answers]]

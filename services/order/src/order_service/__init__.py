@@ -1,0 +1,1 @@
+"""Orders: placing, reading, cancelling, and how their shipments go."""

@@ -1,0 +1,43 @@
+"""All the wiring of the order service."""
+
+from pathlib import Path
+
+from event_contracts.logistics_gateway import (
+    SHIPMENT_EVENTS,
+    ShipmentAcknowledged,
+    ShipmentDelivered,
+    ShipmentHandedOver,
+    ShipmentRefused,
+)
+from event_contracts.order import EVENTS
+from order_service.handlers import (
+    on_shipment_acknowledged,
+    on_shipment_delivered,
+    on_shipment_handed_over,
+    on_shipment_refused,
+)
+from order_service.holdings import HOLDINGS
+from order_service.http import make_router
+from servicekit.consuming import Consumes
+from servicekit.service import Service
+
+SHIPMENTS = Consumes(
+    topics=(SHIPMENT_EVENTS,),
+    handlers={
+        ShipmentAcknowledged: on_shipment_acknowledged,
+        ShipmentRefused: on_shipment_refused,
+        ShipmentHandedOver: on_shipment_handed_over,
+        ShipmentDelivered: on_shipment_delivered,
+    },
+    reader="shipments",
+)
+
+SERVICE = Service(
+    "order",
+    migrations=Path(__file__).parent / "migrations",
+    emits=EVENTS,
+    consumes=(SHIPMENTS,),
+    holdings=HOLDINGS,
+    router=make_router,
+    package="order-service",
+)

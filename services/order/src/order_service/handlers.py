@@ -1,0 +1,221 @@
+"""What the order service does: on a buyer's request, and when a shipment's events come in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from event_contracts import Erased, Event
+from event_contracts.logistics_gateway import (
+    ShipmentAcknowledged,
+    ShipmentDelivered,
+    ShipmentHandedOver,
+    ShipmentRefused,
+)
+from event_contracts.order import (
+    CancelReason,
+    Delivery,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderHandedOver,
+    OrderPlaced,
+    OrderRecord,
+)
+from order_service import store
+from order_service.domain import Parts, Purchase, Status, cancels, order_number, split_purchase
+from order_service.holdings import DELIVERIES, RECORDS
+from servicekit.consuming import Received
+from servicekit.errors import Conflict, NotFound
+from servicekit.faults import declare, faultpoint
+from servicekit.holdings import Holding
+from servicekit.kit import Kit
+from servicekit.logs import get_log
+from servicekit.paging import Cursor, Paging
+from servicekit.postgres import Record, Tx
+from servicekit.vault_client import IndexEntry
+
+log = get_log("order")
+OWN_ACCESS = "own_access"
+
+declare("order.sealed")
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order as its buyer sees it. A part is None when it was erased."""
+
+    order_id: UUID
+    status: Status
+    status_at: datetime
+    placed_at: datetime
+    gift: bool
+    record: OrderRecord | None
+    delivery: Delivery | None = None
+
+
+async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
+    """Places the order, with True; or finds it, with False, when this buyer placed it before under the same id.
+
+    Raises `Conflict` when the id is another buyer's order, `Invalid`, and what sealing raises; then there is no order.
+    """
+    found = await _placed_before(kit, buyer_id, order_id)
+    if found is not None:
+        return found, False
+    parts = split_purchase(order_id, purchase)
+    event = await _seal_order(kit, buyer_id, order_id, parts, gift=purchase.gift)
+    faultpoint("order.sealed")
+
+    async def work(tx: Tx) -> bool:
+        inserted = await store.insert_order(tx, event)
+        if inserted:
+            await tx.emit(event)
+        return inserted
+
+    if not await kit.run_tx("place_order", work):
+        # A request with the same id was faster; the keys made for this one are named by no event and go (PROTOCOLS.md §1).
+        found = await _placed_before(kit, buyer_id, order_id)
+        if found is None:
+            raise Conflict
+        return found, False
+    log.info("order_placed", order_id=order_id, lines=len(parts.record.lines), gift=purchase.gift)
+    at = event.placed_at
+    return Order(order_id, Status.PLACED, at, at, purchase.gift, parts.record, parts.delivery), True
+
+
+async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, *, gift: bool) -> OrderPlaced:
+    """All three parts with one call of the vault; the order number's digest stands beside the record's key."""
+    # A gift's consignee is a person of their own, one per order and never merged.
+    consignee_id = uuid4() if gift else buyer_id
+    digest = await kit.digest("order_number", order_number(order_id))
+    delivery, record, payment = await kit.seal_many(
+        [
+            (parts.delivery, consignee_id, order_id),
+            (parts.record, buyer_id, order_id),
+            (parts.payment, buyer_id, order_id),
+        ],
+        index=[IndexEntry("order_number", digest, key=1)],
+    )
+    return OrderPlaced(
+        order_id=order_id,
+        buyer_id=buyer_id,
+        consignee_id=consignee_id,
+        placed_at=kit.clock.now(),
+        delivery=delivery,
+        record=record,
+        payment=payment,
+    )
+
+
+async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order | None:
+    row = await store.find_order(kit.db, order_id)
+    if row is None:
+        return None
+    if row["buyer_id"] != buyer_id:
+        raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
+    (order,) = await _opened(kit, [row], RECORDS)
+    return order
+
+
+async def read_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
+    """The buyer's order with delivery and record, opened with one call of the vault. Raises `NotFound`."""
+    (order,) = await _opened(kit, [await _own_row(kit, buyer_id, order_id)], RECORDS, DELIVERIES)
+    return order
+
+
+async def confirm_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
+    """The buyer's order with its record. Raises `NotFound`."""
+    (order,) = await _opened(kit, [await _own_row(kit, buyer_id, order_id)], RECORDS)
+    return order
+
+
+async def list_orders(kit: Kit, buyer_id: UUID, paging: Paging) -> tuple[list[Order], str | None]:
+    """The buyer's orders with their records, newest first, and the cursor of the next page; one call of the vault a page."""
+    rows = await store.list_orders(kit.db, buyer_id, paging)
+    shown = paging.page(rows, [Cursor(row["placed_at"], row["order_id"]) for row in rows])
+    return await _opened(kit, shown.items, RECORDS), shown.next
+
+
+async def cancel_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
+    """Cancels the buyer's order; does nothing to one that is cancelled. Raises `NotFound`, `Conflict` once it is too late."""
+    now = kit.clock.now()
+
+    async def work(tx: Tx) -> None:
+        row = await store.lock_order(tx, order_id, buyer_id)
+        if row is None:
+            raise NotFound
+        if cancels(Status(row["status"])):
+            await _advance(tx, Status.CANCELLED, [(order_id, now)], _cancelled(CancelReason.BY_BUYER))
+
+    await kit.run_tx("cancel_order", work)
+    return await confirm_order(kit, buyer_id, order_id)
+
+
+async def on_shipment_acknowledged(tx: Tx, received: Sequence[Received[ShipmentAcknowledged]]) -> None:
+    times = [(each.event.order_id, each.time) for each in received]
+    await _advance(
+        tx, Status.CONFIRMED, times, lambda row: OrderConfirmed(order_id=row["order_id"], buyer_id=row["buyer_id"])
+    )
+
+
+async def on_shipment_refused(tx: Tx, received: Sequence[Received[ShipmentRefused]]) -> None:
+    times = [(each.event.order_id, each.time) for each in received]
+    await _advance(tx, Status.CANCELLED, times, _cancelled(CancelReason.UNDELIVERABLE))
+
+
+async def on_shipment_handed_over(tx: Tx, received: Sequence[Received[ShipmentHandedOver]]) -> None:
+    times = [(each.event.order_id, each.event.at) for each in received]
+    await _advance(tx, Status.HANDED_OVER, times, lambda row: OrderHandedOver(**_at(row)))
+
+
+async def on_shipment_delivered(tx: Tx, received: Sequence[Received[ShipmentDelivered]]) -> None:
+    times = [(each.event.order_id, each.event.at) for each in received]
+    await _advance(tx, Status.DELIVERED, times, lambda row: OrderDelivered(**_at(row)))
+
+
+def _cancelled(reason: CancelReason) -> Callable[[Record], Event]:
+    return lambda row: OrderCancelled(order_id=row["order_id"], buyer_id=row["buyer_id"], reason=reason)
+
+
+def _at(row: Record) -> dict[str, Any]:
+    return {"order_id": row["order_id"], "buyer_id": row["buyer_id"], "at": row["status_at"]}
+
+
+async def _advance(
+    tx: Tx, onto: Status, times: Sequence[tuple[UUID, datetime]], event_of: Callable[[Record], Event]
+) -> None:
+    """Moves the orders that may get into `onto` and says so for exactly these. Their rows are locked before (§5)."""
+    changed = await store.advance_orders(tx, onto, times)
+    await tx.emit(*map(event_of, changed))
+
+
+async def _own_row(kit: Kit, buyer_id: UUID, order_id: UUID) -> Record:
+    row = await store.find_order(kit.db, order_id)
+    if row is None or row["buyer_id"] != buyer_id:
+        raise NotFound
+    return row
+
+
+async def _opened(kit: Kit, rows: Sequence[Record], *parts: Holding) -> list[Order]:
+    """The orders of the rows with these parts opened, all in one call of the vault."""
+    wanted = [(row["order_id"], *opening) for row in rows for part in parts for opening in part.openings(row).items()]
+    values = await kit.open_many([opening for _, _, opening in wanted], purpose=OWN_ACCESS) if wanted else []
+    found = {(order_id, column): value for (order_id, column, _), value in zip(wanted, values, strict=True)}
+    return [
+        _order(row, found.get((row["order_id"], "record")), found.get((row["order_id"], "delivery"))) for row in rows
+    ]
+
+
+def _order(row: Record, record: Any, delivery: Any) -> Order:
+    return Order(
+        row["order_id"],
+        Status(row["status"]),
+        row["status_at"],
+        row["placed_at"],
+        gift=row["consignee_id"] != row["buyer_id"],
+        record=None if isinstance(record, Erased) else record,
+        delivery=None if isinstance(delivery, Erased) else delivery,
+    )

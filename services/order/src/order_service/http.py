@@ -1,0 +1,136 @@
+"""The order service's HTTP API: a buyer's own orders. Another person's order is answered like one that does not exist."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel
+
+from event_contracts.codes import Currency, Minor
+from event_contracts.order import Consignee, OrderLine, Parcel, Service
+from order_service import handlers
+from order_service.domain import Purchase, Status
+from order_service.handlers import Order
+from servicekit.auth import Customer, customer
+from servicekit.http import idempotency_key
+from servicekit.kit import Kit
+from servicekit.paging import Page, Paging, paging
+
+Buyer = Annotated[Customer, Depends(customer())]
+
+
+class ErasedPart(BaseModel):
+    """Stands for a part whose key is gone: its content cannot be read by anybody any more."""
+
+    erased: Literal[True] = True
+
+
+class OrderState(BaseModel):
+    """`status_at`: since when the order has this status. `gift`: the consignee is another person than the buyer."""
+
+    order_id: UUID
+    status: Status
+    status_at: datetime
+    placed_at: datetime
+    gift: bool
+
+
+class RecordPart(BaseModel):
+    """Amounts in minor units of the currency."""
+
+    order_number: str
+    lines: list[OrderLine]
+    currency: Currency
+    total: Minor
+
+
+class DeliveryPart(BaseModel):
+    consignee: Consignee
+    service: Service
+    parcels: list[Parcel]
+
+
+class OrderSummary(OrderState):
+    record: RecordPart | ErasedPart
+
+
+class OrderDetail(OrderSummary):
+    delivery: DeliveryPart | ErasedPart
+
+
+class OrderConfirmation(OrderState):
+    """What was ordered, in one piece; `erased` when the order's record is gone, and then nothing of it is shown."""
+
+    order_number: str | None = None
+    lines: list[OrderLine] | None = None
+    currency: Currency | None = None
+    total: Minor | None = None
+    erased: Literal[True] | None = None
+
+
+def make_router(kit: Kit) -> APIRouter:
+    """The routes of the role `api`."""
+    router = APIRouter(tags=["orders"])
+
+    @router.post(
+        "/v1/orders", status_code=201, response_model_exclude_none=True, responses={200: {"model": OrderConfirmation}}
+    )
+    async def place_order(
+        purchase: Purchase, buyer: Buyer, order_id: Annotated[UUID, Depends(idempotency_key)], response: Response
+    ) -> OrderConfirmation:
+        """Places an order; 200 with the same order when it was placed under this Idempotency-Key before."""
+        order, new = await handlers.place_order(kit, buyer.subject_id, order_id, purchase)
+        if not new:
+            response.status_code = 200
+        return _confirmation(order)
+
+    @router.get("/v1/orders", response_model_exclude_none=True)
+    async def list_orders(buyer: Buyer, paging: Annotated[Paging, Depends(paging)]) -> Page[OrderSummary]:
+        """The buyer's orders, newest first."""
+        orders, following = await handlers.list_orders(kit, buyer.subject_id, paging)
+        return Page[OrderSummary](items=[_summary(order) for order in orders], next=following)
+
+    @router.get("/v1/orders/{order_id}", response_model_exclude_none=True)
+    async def read_order(order_id: UUID, buyer: Buyer) -> OrderDetail:
+        """One order with its delivery; the payment is never shown."""
+        return _detail(await handlers.read_order(kit, buyer.subject_id, order_id))
+
+    @router.get("/v1/orders/{order_id}/confirmation", response_model_exclude_none=True)
+    async def confirm_order(order_id: UUID, buyer: Buyer) -> OrderConfirmation:
+        """The order's confirmation, as the buyer may keep it."""
+        return _confirmation(await handlers.confirm_order(kit, buyer.subject_id, order_id))
+
+    @router.post("/v1/orders/{order_id}/cancel", response_model_exclude_none=True)
+    async def cancel_order(order_id: UUID, buyer: Buyer) -> OrderConfirmation:
+        """Cancels an order that is not yet with the carrier; 409 when it is. Doing it again changes nothing."""
+        return _confirmation(await handlers.cancel_order(kit, buyer.subject_id, order_id))
+
+    return router
+
+
+def _state(order: Order) -> dict[str, object]:
+    return {name: getattr(order, name) for name in OrderState.model_fields}
+
+
+def _summary(order: Order) -> OrderSummary:
+    return OrderSummary.model_validate({**_state(order), "record": _record(order)})
+
+
+def _detail(order: Order) -> OrderDetail:
+    return OrderDetail.model_validate({**_state(order), "record": _record(order), "delivery": _delivery(order)})
+
+
+def _confirmation(order: Order) -> OrderConfirmation:
+    record = dict(order.record) if order.record is not None else {"erased": True}
+    return OrderConfirmation.model_validate({**_state(order), **record})
+
+
+def _record(order: Order) -> dict[str, object]:
+    return dict(order.record) if order.record is not None else {"erased": True}
+
+
+def _delivery(order: Order) -> dict[str, object]:
+    if order.delivery is None:
+        return {"erased": True}
+    return {name: getattr(order.delivery, name) for name in DeliveryPart.model_fields}

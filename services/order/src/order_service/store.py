@@ -1,0 +1,94 @@
+"""All SQL of the order service. A row of an order has its own columns and, where asked for, the sealed parts that are left."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from event_contracts.order import OrderPlaced
+from order_service.domain import BEFORE, Status
+from servicekit.paging import Cursor, Paging
+from servicekit.postgres import Database, Record, Tx
+
+_END_OF_TIME: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+
+
+async def insert_order(tx: Tx, placed: OrderPlaced) -> bool:
+    """The order and its parts, in one statement. False when there is an order of this id already."""
+    order_id = await tx.fetchval(
+        """-- insert_order
+        WITH placed AS (
+            INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at)
+            VALUES ($1, $2, $3, 'placed', $4, $4) ON CONFLICT (order_id) DO NOTHING RETURNING order_id
+        ), delivery AS (
+            INSERT INTO order_deliveries (consignee_id, order_id, delivery) SELECT $3, order_id, $5 FROM placed
+        ), record AS (
+            INSERT INTO order_records (buyer_id, order_id, record) SELECT $2, order_id, $6 FROM placed
+        ), payment AS (
+            INSERT INTO order_payments (buyer_id, order_id, payment) SELECT $2, order_id, $7 FROM placed
+        )
+        SELECT order_id FROM placed""",
+        placed.order_id,
+        placed.buyer_id,
+        placed.consignee_id,
+        placed.placed_at,
+        placed.delivery,
+        placed.record,
+        placed.payment,
+    )
+    return order_id is not None
+
+
+async def find_order(db: Database, order_id: UUID) -> Record | None:
+    """The order with its record and delivery; a part that was erased is null."""
+    return await db.fetchrow(
+        """-- find_order
+        SELECT o.*, r.record, d.delivery FROM orders o
+        LEFT JOIN order_records r ON r.buyer_id = o.buyer_id AND r.order_id = o.order_id
+        LEFT JOIN order_deliveries d ON d.consignee_id = o.consignee_id AND d.order_id = o.order_id
+        WHERE o.order_id = $1""",
+        order_id,
+    )
+
+
+async def list_orders(db: Database, buyer_id: UUID, paging: Paging) -> list[Record]:
+    """The buyer's orders with their records, newest first."""
+    after = paging.after or _END_OF_TIME
+    return await db.fetch(
+        """-- list_orders
+        SELECT o.*, r.record FROM orders o
+        LEFT JOIN order_records r ON r.buyer_id = $1 AND r.order_id = o.order_id
+        WHERE o.buyer_id = $1 AND (o.placed_at, o.order_id) < ($2, $3)
+        ORDER BY o.placed_at DESC, o.order_id DESC LIMIT $4""",
+        buyer_id,
+        after.at,
+        after.id,
+        paging.fetch,
+    )
+
+
+async def lock_order(tx: Tx, order_id: UUID, buyer_id: UUID) -> Record | None:
+    """The order, locked, if it is this buyer's."""
+    return await tx.fetchrow(
+        "-- lock_order\nSELECT * FROM orders WHERE order_id = $1 AND buyer_id = $2 FOR UPDATE", order_id, buyer_id
+    )
+
+
+async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datetime]]) -> list[Record]:
+    """Moves the orders that may get into `onto`, one statement for all, and locks them.
+
+    `times` says since when, by order id; of several for one order the first counts. Returns `order_id, buyer_id, status_at`
+    of exactly those that changed.
+    """
+    first = dict(reversed(times))
+    return await tx.fetch(
+        """-- advance_orders
+        UPDATE orders o SET status = $1, status_at = u.at
+        FROM unnest($2::uuid[], $3::timestamptz[]) AS u(order_id, at)
+        WHERE o.order_id = u.order_id AND o.status = ANY($4::text[])
+        RETURNING o.order_id, o.buyer_id, o.status_at""",
+        onto,
+        list(first),
+        list(first.values()),
+        list(BEFORE[onto]),
+    )

@@ -1,0 +1,1 @@
+"""Rights, inventory and the vault."""

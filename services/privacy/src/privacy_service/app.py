@@ -1,0 +1,58 @@
+"""The privacy service: what it reads, serves and holds. The vault is a service of its own, in `vault/`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter
+
+from event_contracts.privacy import CountHoldings, HoldingsCounted
+from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
+from privacy_service.inventory import http as inventory_http
+from privacy_service.inventory.domain import event_topics
+from privacy_service.inventory.handlers import read_headers, write_inventory
+from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
+from privacy_service.probes import http as probes_http
+from privacy_service.probes.handlers import on_holdings_counted, participants
+from privacy_service.probes.holdings import PROBES
+from servicekit.consuming import Consumes
+from servicekit.kit import Kit
+from servicekit.policy import Policy
+from servicekit.service import Service
+
+OWN_EVENT_TOPICS: Final = tuple(sorted(topic.name for topic in TOPICS if topic.name.endswith(".events")))
+
+
+def inventory_of(topics: tuple[str, ...]) -> Consumes:
+    """Headers of all event topics, nothing decoded: a third party's need no code here."""
+    return Consumes(topics, reader="inventory", prepare=read_headers, apply=write_inventory, ordered=False)
+
+
+def answers_of(systems: Sequence[str]) -> Consumes:
+    """What the participants answer, each on its own topic."""
+    topics = tuple(map(system_replies, systems))
+    return Consumes(topics, reader="answers", handlers={HoldingsCounted: on_holdings_counted})
+
+
+def make_router(kit: Kit) -> APIRouter:
+    router = APIRouter()
+    router.include_router(inventory_http.make_router(kit))
+    router.include_router(probes_http.make_router(kit))
+    return router
+
+
+SERVICE: Final = Service(
+    "privacy",
+    migrations=Path(__file__).parent / "migrations",
+    emits=[CountHoldings],
+    consumes=[inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
+    holdings=[INVENTORY, RECIPIENTS, PROBES],
+    router=make_router,
+    package="privacy-service",
+)
+
+
+def service_under(policy: Policy) -> Service:
+    """The service with the topics of the policy, third parties' included."""
+    return replace(SERVICE, consumes=[inventory_of(event_topics(policy)), answers_of(participants(policy))])

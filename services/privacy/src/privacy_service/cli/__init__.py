@@ -1,0 +1,1 @@
+"""`privacyctl`: the privacy service at the keyboard of staff."""

@@ -1,0 +1,1 @@
+"""The inventory: who holds what about whom, learned from the headers of events."""

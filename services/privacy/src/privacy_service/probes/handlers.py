@@ -1,0 +1,73 @@
+"""What a probe does: asks all participants, notes their answers, and says who has not answered yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from event_contracts.privacy import CountHoldings, HoldingsCounted
+from event_contracts.topics import system_replies
+from privacy_service.inventory.store import write_looks
+from privacy_service.probes import store
+from servicekit.auth import Staff
+from servicekit.cloudevents import Received
+from servicekit.errors import NotFound, Poison
+from servicekit.kit import Kit
+from servicekit.policy import Policy
+from servicekit.postgres import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one participant said: `row_count` is None while it is silent, which never means nothing."""
+
+    system: str
+    row_count: int | None
+    answered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    request_id: UUID
+    subject_id: UUID
+    asked_at: datetime
+    answers: list[Answer]
+
+
+def participants(policy: Policy) -> list[str]:
+    """Who must answer: the policy's systems that have a topic to answer on."""
+    return sorted(system for system in policy.systems if system_replies(system) in policy.topics)
+
+
+async def probe_subject(kit: Kit, who: Staff, subject_id: UUID) -> UUID:
+    """Asks all participants; the look is committed with the question."""
+    request_id = uuid4()
+
+    async def work(tx: Tx) -> None:
+        now = kit.clock.now()
+        await write_looks(tx, who.staff_id, who.role, now, "probe", [subject_id])
+        await store.write_probe(tx, request_id, subject_id, now)
+        await tx.emit(CountHoldings(request_id=request_id, subject_id=subject_id))
+
+    await kit.run_tx("probe_subject", work)
+    return request_id
+
+
+async def read_probe(kit: Kit, request_id: UUID) -> Probe:
+    """Raises `NotFound`."""
+    probe = await store.read_probe(kit.db, request_id)
+    if probe is None:
+        raise NotFound
+    said = {row["system"]: row for row in await store.read_answers(kit.db, request_id)}
+    answers = [
+        Answer(name, said[name]["row_count"], said[name]["answered_at"]) if name in said else Answer(name, None, None)
+        for name in participants(kit.policy)
+    ]
+    return Probe(request_id, probe["subject_id"], probe["asked_at"], answers)
+
+
+async def on_holdings_counted(tx: Tx, received: Sequence[Received[HoldingsCounted]]) -> None:
+    """The answers of a batch. Raises `Poison` for one that names another system than the topic's owner."""
+    if any(each.topic != system_replies(each.event.system) for each in received):
+        raise Poison("wrong_producer")
+    await store.write_answers(tx, received)

@@ -1,0 +1,195 @@
+"""What the vault does for a service that it knows: ensure, lease, index keys, find. Nothing without a grant (L7)."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from privacy_service.vault import store
+from privacy_service.vault.domain import PROBE, Action, Standing, StoredKey, Tally, bound, probe_bound
+from privacy_service.vault.kek import Kek, WrongKek
+from privacy_service.vault.store import Head
+from servicekit.clock import Clock
+from servicekit.errors import Fenced, Forbidden, Misconfigured, NoSuchKey, Unavailable
+from servicekit.faults import declare, faultpoint
+from servicekit.leases import KeyName
+from servicekit.logs import code, get_log
+from servicekit.metrics import KEYS_ENSURED, KEYS_LEASED, LEASES_REFUSED
+from servicekit.policy import Policy
+from servicekit.postgres import Database, Tx
+from servicekit.token import KEY_BYTES
+from servicekit.vault_client import IndexEntry, LeaseName
+
+declare("vault.keys_inserted", "vault.ensured")
+log = get_log("vault")
+
+
+@dataclass(frozen=True)
+class Vault:
+    """What the handlers work with; one per process."""
+
+    db: Database
+    policy: Policy
+    kek: Kek
+    clock: Clock
+    tally: Tally = field(default_factory=Tally)
+
+
+async def ensure_keys(
+    vault: Vault, service: str, names: Sequence[KeyName], index: Sequence[IndexEntry]
+) -> tuple[Head, list[tuple[StoredKey, bytes]]]:
+    """The key of each name, in the same order, made where there is none; returns after the commit.
+
+    Raises Forbidden, TooMany, Fenced (one of the subjects is), WrongKek, Unavailable.
+    """
+    for name in names:
+        if not vault.policy.may_seal(service, name.data_class):
+            raise _refused(service, "no_seal_grant")
+    for entry in index:
+        if not vault.policy.may_index(service, entry.kind):
+            raise _refused(service, "no_index_grant")
+    _count(vault, service, "ensured", [name.data_class for name in names])
+
+    async def work(tx: Tx) -> tuple[Head, list[StoredKey]]:
+        head, standings = await store.read_standings(tx, names)
+        made = await _make_keys(vault, tx, standings)
+        if made is None:
+            # Another transaction made some of them first; by now it has committed, and its keys are ours.
+            head, standings = await store.read_standings(tx, names)
+        keys = _usable(standings, made or {})
+        if index:
+            entries = [(keys[entry.key].name.subject, keys[entry.key].key_id, entry) for entry in index]
+            await store.write_directory(tx, [(subject, key, e.kind, e.digest) for subject, key, e in entries])
+        return head, keys
+
+    head, keys = await vault.db.run_tx("ensure_keys", work)
+    faultpoint("vault.ensured")
+    for data_class, count in Counter(name.data_class for name in names).items():
+        KEYS_ENSURED.labels(service, data_class).inc(count)
+    return head, [(key, _unwrap(vault.kek, key)) for key in keys]
+
+
+async def _make_keys(vault: Vault, tx: Tx, standings: Iterable[Standing]) -> dict[KeyName, StoredKey] | None:
+    """A key for each name that has none; None if not all could be made here."""
+    missing = {each.name: each for each in standings if each.key is None and not each.is_fenced}
+    if not missing:
+        return {}
+    epoch = await store.lock_active_epoch(tx)
+    keys = {name: _new_key(vault.kek, each, epoch) for name, each in missing.items()}
+    inserted = await store.insert_keys(tx, list(keys.values()))
+    faultpoint("vault.keys_inserted")
+    return keys if inserted == len(keys) else None
+
+
+def _new_key(kek: Kek, standing: Standing, epoch: int) -> StoredKey:
+    key_id, generation = uuid4(), standing.next_generation
+    wrapped = kek.wrap(epoch, secrets.token_bytes(KEY_BYTES), bound(key_id, standing.name, generation, epoch))
+    return StoredKey(key_id, standing.name, generation, epoch, wrapped)
+
+
+def _usable(standings: Sequence[Standing], made: Mapping[KeyName, StoredKey]) -> list[StoredKey]:
+    if any(each.is_fenced for each in standings):
+        raise Fenced
+    found = (each.key or made.get(each.name) for each in standings)
+    keys = [key for key in found if key is not None]
+    if len(keys) != len(standings):
+        # A key was fenced between our insert and our look; on the next try its name begins a new generation.
+        raise Unavailable("A key was fenced while it was asked for. Try again.")
+    return keys
+
+
+async def lease_keys(
+    vault: Vault, service: str, purpose: str, wanted: Sequence[LeaseName]
+) -> tuple[Head, list[tuple[str, bytes | None]]]:
+    """(state, key while it is active) of each, in the same order.
+
+    Raises Forbidden, TooMany, NoSuchKey (an id that is unknown or belongs to another name), WrongKek, Unavailable.
+    """
+    for data_class in {lease.data_class for lease in wanted}:
+        if not vault.policy.may_open(service, data_class, purpose):
+            raise _refused(service, "no_open_grant")
+    _count(vault, service, "leased", [lease.data_class for lease in wanted])
+    found = await store.read_leases(vault.db, wanted)
+    if found is None:
+        LEASES_REFUSED.labels(service, "unknown_key").inc()
+        raise NoSuchKey
+    head, leases = found
+    for data_class, count in Counter(lease.data_class for lease in wanted).items():
+        KEYS_LEASED.labels(service, data_class, purpose).inc(count)
+    return head, [(each.state, _unwrap(vault.kek, each.key) if each.key is not None else None) for each in leases]
+
+
+def index_keys(vault: Vault, service: str, kinds: Iterable[str]) -> dict[str, bytes]:
+    """The key of each blind index. Raises Forbidden."""
+    granted = vault.policy.index_kinds(service)
+    wanted = list(kinds)
+    if not wanted or not granted.issuperset(wanted):
+        raise _refused(service, "no_index_grant")
+    return {kind: vault.kek.index_key(kind) for kind in wanted}
+
+
+async def find_names(vault: Vault, service: str, kind: str, digest: bytes) -> list[KeyName]:
+    """Whose active keys have this digest beside them, at most 100. Raises Forbidden."""
+    if not vault.policy.may_find(service, kind):
+        raise _refused(service, "no_find_grant")
+    return await store.find_names(vault.db, kind, digest)
+
+
+async def prepare(vault: Vault, newest_epoch: int) -> None:
+    """Opens the first epoch of a new vault; refuses to go on with KEKs that are not those of this database.
+
+    Raises Misconfigured.
+    """
+
+    async def work(tx: Tx) -> None:
+        probe = vault.kek.wrap(newest_epoch, PROBE, probe_bound(newest_epoch))
+        await store.open_first_epoch(tx, newest_epoch, probe)
+
+    if not await store.read_probes(vault.db):
+        await vault.db.run_tx("open_first_epoch", work)
+    for epoch, probe in await store.read_probes(vault.db):
+        try:
+            vault.kek.unwrap(epoch, probe, probe_bound(epoch))
+        except WrongKek:
+            raise Misconfigured(f"epoch-{epoch}.key is not the KEK of this database. Restore the right one.") from None
+
+
+async def store_counts(vault: Vault) -> None:
+    """Add what the tally has counted to the table; what cannot be stored now is kept for the next time."""
+    counts = vault.tally.drain()
+    if not counts:
+        return
+
+    async def work(tx: Tx) -> None:
+        await store.add_lease_counts(tx, counts)
+
+    try:
+        await vault.db.run_tx("add_lease_counts", work)
+    except BaseException:
+        vault.tally.give_back(counts)
+        raise
+
+
+def _count(vault: Vault, service: str, action: Action, data_classes: Sequence[str]) -> None:
+    quotas = {name: vault.policy.quota(service, name) for name in data_classes}
+    try:
+        vault.tally.take(service, action, data_classes, quotas, vault.clock.now())
+    except Exception:
+        LEASES_REFUSED.labels(service, "quota").inc()
+        log.warning("quota_exceeded", system=code(service), keys=len(data_classes))
+        raise
+
+
+def _unwrap(kek: Kek, key: StoredKey) -> bytes:
+    try:
+        return kek.unwrap(key.epoch, key.wrapped, bound(key.key_id, key.name, key.generation, key.epoch))
+    except WrongKek:
+        log.error("unwrap_failed", key_id=key.key_id, epoch=key.epoch)
+        raise
+
+
+def _refused(service: str, reason: str) -> Forbidden:
+    LEASES_REFUSED.labels(service, reason).inc()
+    log.warning("refused", system=code(service), reason=code(reason))
+    return Forbidden("The policy does not grant this service that use. Ask the owner of the policy for a grant.")

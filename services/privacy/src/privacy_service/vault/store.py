@@ -1,0 +1,212 @@
+"""All SQL of the vault. Batches travel as arrays: one statement per step, whatever the number of keys."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID
+
+from privacy_service.vault.domain import Action, Standing, StoredKey, standing
+from servicekit.errors import Unavailable
+from servicekit.leases import KeyName
+from servicekit.postgres import Database, Record, Tx
+from servicekit.vault_client import LeaseName
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The vault's incarnation, and the number of the last revocation in the snapshot that was read."""
+
+    incarnation: UUID
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A key that was asked for: its state, and the key itself while it is active."""
+
+    state: str
+    key: StoredKey | None
+
+
+async def read_head(db: Database) -> Head:
+    return _head(await db.fetchrow("-- read_head\nSELECT incarnation, revision FROM list_head"))
+
+
+async def read_standings(tx: Tx, names: Sequence[KeyName]) -> tuple[Head, list[Standing]]:
+    """How each name stands, in the same order. The transaction must have its id already (PROTOCOLS §3)."""
+    rows = await tx.fetch(
+        """-- read_standings
+        SELECT head.incarnation, head.revision,
+               latest.key_id, coalesce(latest.generation, 0) AS generation, latest.epoch, latest.wrapped,
+               coalesce(latest.state = 'active', false) AS is_active,
+               coalesce(fence.is_final, false) AS is_fenced,
+               coalesce(fence.generation, 0) AS fence_generation
+        FROM unnest($1::uuid[], $2::varchar[], $3::uuid[])
+             WITH ORDINALITY AS wanted (subject_id, data_class, anchor, place)
+        CROSS JOIN list_head AS head
+        LEFT JOIN LATERAL (
+            SELECT key_id, generation, epoch, state, wrapped
+            FROM keys
+            WHERE keys.subject_id = wanted.subject_id
+              AND keys.data_class = wanted.data_class
+              AND keys.anchor = wanted.anchor
+            ORDER BY generation DESC LIMIT 1
+        ) AS latest ON true
+        LEFT JOIN LATERAL (
+            SELECT bool_or(fences.data_class IS NULL) AS is_final, max(fences.generation) AS generation
+            FROM fences
+            WHERE fences.subject_id = wanted.subject_id
+              AND (fences.data_class IS NULL OR fences.data_class = wanted.data_class)
+        ) AS fence ON true
+        ORDER BY wanted.place""",
+        *_columns(names),
+    )
+    found = [
+        standing(
+            name,
+            row["generation"],
+            _stored_key(row, name) if row["is_active"] else None,
+            row["is_fenced"],
+            row["fence_generation"],
+        )
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return _head(rows[0]), found
+
+
+async def lock_active_epoch(tx: Tx) -> int:
+    """The epoch to wrap under, locked so that it cannot be closed before this transaction ends (PROTOCOLS §7)."""
+    epoch: int | None = await tx.fetchval(
+        "-- lock_active_epoch\nSELECT epoch FROM epochs WHERE state = 'active' FOR SHARE"
+    )
+    if epoch is None:
+        raise Unavailable("No KEK epoch is active, so no key can be made; the operator opens one.")
+    return epoch
+
+
+async def insert_keys(tx: Tx, keys: Sequence[StoredKey]) -> int:
+    """How many were new; what another transaction made first stays. Sorted, so that two batches cannot deadlock."""
+    ordered = sorted(keys, key=lambda key: key.name)
+    status = await tx.execute(
+        """-- insert_keys
+        INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped)
+        SELECT * FROM unnest($1::uuid[], $2::varchar[], $3::uuid[], $4::uuid[], $5::int[], $6::int[], $7::bytea[])
+        ON CONFLICT DO NOTHING""",
+        *_columns([key.name for key in ordered]),
+        [key.key_id for key in ordered],
+        [key.generation for key in ordered],
+        [key.epoch for key in ordered],
+        [key.wrapped for key in ordered],
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def write_directory(tx: Tx, entries: Sequence[tuple[UUID, UUID, str, bytes]]) -> None:
+    """(subject, key id, kind, digest) each; replaces the digest that the key had of that kind."""
+    last = {(subject, key_id, kind): digest for subject, key_id, kind, digest in entries}
+    ordered = sorted(last.items())
+    await tx.execute(
+        """-- write_directory
+        INSERT INTO directory (subject_id, key_id, kind, digest)
+        SELECT subject_id, key_id, kind::index_kind, digest
+        FROM unnest($1::uuid[], $2::uuid[], $3::varchar[], $4::bytea[]) AS entry (subject_id, key_id, kind, digest)
+        ON CONFLICT (subject_id, key_id, kind) DO UPDATE SET digest = excluded.digest
+        WHERE directory.digest <> excluded.digest""",
+        [subject for (subject, _, _), _ in ordered],
+        [key_id for (_, key_id, _), _ in ordered],
+        [kind for (_, _, kind), _ in ordered],
+        [digest for _, digest in ordered],
+    )
+
+
+async def read_leases(db: Database, wanted: Sequence[LeaseName]) -> tuple[Head, list[Leased]] | None:
+    """The keys of these ids that have these very names, in the same order; None if one of them is unknown."""
+    rows = await db.fetch(
+        """-- read_leases
+        SELECT head.incarnation, head.revision,
+               keys.key_id, keys.generation, keys.epoch, keys.state::text AS state, keys.wrapped
+        FROM unnest($1::uuid[], $2::varchar[], $3::uuid[], $4::uuid[])
+             WITH ORDINALITY AS wanted (subject_id, data_class, anchor, key_id, place)
+        CROSS JOIN list_head AS head
+        JOIN keys ON keys.subject_id = wanted.subject_id AND keys.key_id = wanted.key_id
+                 AND keys.data_class = wanted.data_class AND keys.anchor = wanted.anchor
+        ORDER BY wanted.place""",
+        *_columns([lease.name for lease in wanted]),
+        [lease.key_id for lease in wanted],
+    )
+    if len(rows) != len(wanted):
+        return None
+    found = [
+        Leased(row["state"], _stored_key(row, lease.name) if row["state"] == "active" else None)
+        for lease, row in zip(wanted, rows, strict=True)
+    ]
+    return _head(rows[0]), found
+
+
+async def find_names(db: Database, kind: str, digest: bytes) -> list[KeyName]:
+    rows = await db.fetch(
+        """-- find_names
+        SELECT keys.subject_id, keys.data_class, keys.anchor
+        FROM directory JOIN keys USING (subject_id, key_id)
+        WHERE directory.kind = $1::text::index_kind AND directory.digest = $2 AND keys.state = 'active'
+        ORDER BY keys.subject_id, keys.data_class, keys.anchor
+        LIMIT 100""",
+        kind,
+        digest,
+    )
+    return [KeyName(row["subject_id"], row["data_class"], row["anchor"]) for row in rows]
+
+
+async def read_probes(db: Database) -> list[tuple[int, bytes]]:
+    """(epoch, probe) of every epoch whose KEK must be there."""
+    rows = await db.fetch(
+        "-- read_probes\nSELECT epoch, probe FROM epochs WHERE state IN ('active', 'closed') ORDER BY epoch"
+    )
+    return [(row["epoch"], row["probe"]) for row in rows]
+
+
+async def open_first_epoch(tx: Tx, epoch: int, probe: bytes) -> None:
+    """Only where no epoch was ever opened; a second process that tries at the same time changes nothing."""
+    await tx.execute(
+        """-- open_first_epoch
+        INSERT INTO epochs (epoch, state, probe)
+        SELECT $1, 'active', $2 WHERE NOT EXISTS (SELECT FROM epochs)
+        ON CONFLICT DO NOTHING""",
+        epoch,
+        probe,
+    )
+
+
+async def add_lease_counts(tx: Tx, counts: Counter[tuple[str, str, date, Action]]) -> None:
+    days = sorted({(system, data_class, day) for system, data_class, day, _ in counts})
+    await tx.execute(
+        """-- add_lease_counts
+        INSERT INTO lease_counts AS kept (system, data_class, day, ensured, leased)
+        SELECT * FROM unnest($1::varchar[], $2::varchar[], $3::date[], $4::bigint[], $5::bigint[])
+        ON CONFLICT (system, data_class, day)
+        DO UPDATE SET ensured = kept.ensured + excluded.ensured, leased = kept.leased + excluded.leased""",
+        [system for system, _, _ in days],
+        [data_class for _, data_class, _ in days],
+        [day for _, _, day in days],
+        [counts[(*place, "ensured")] for place in days],
+        [counts[(*place, "leased")] for place in days],
+    )
+
+
+async def delete_lease_counts(tx: Tx, before: date) -> None:
+    await tx.execute("-- delete_lease_counts\nDELETE FROM lease_counts WHERE day < $1", before)
+
+
+def _columns(names: Sequence[KeyName]) -> tuple[list[UUID], list[str], list[UUID]]:
+    return [name.subject for name in names], [name.data_class for name in names], [name.anchor for name in names]
+
+
+def _stored_key(row: Record, name: KeyName) -> StoredKey:
+    return StoredKey(row["key_id"], name, row["generation"], row["epoch"], row["wrapped"])
+
+
+def _head(row: Record | None) -> Head:
+    if row is None:
+        raise Unavailable("The vault's head row is missing: the database is not a whole one. Restore it.")
+    return Head(row["incarnation"], row["revision"])

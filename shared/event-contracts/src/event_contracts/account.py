@@ -1,0 +1,127 @@
+"""What the account service publishes."""
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from event_contracts.codes import Country, Version
+from event_contracts.event import Event
+from event_contracts.personal import PersonalData, Sealed, about, category
+
+ACCOUNT_EVENTS = "account.events"
+BROWSING_EVENTS = "browsing.events"
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+# E.164: a plus sign and at most 15 digits
+Phone = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254)]
+
+
+class Identity(PersonalData, data_class="identity"):
+    name: Line = category("user.name")
+    birth_date: date | None = category("user.demographic.date_of_birth", default=None)
+
+
+class Contact(PersonalData, data_class="contact"):
+    email: Email = category("user.contact.email")
+    phone: Phone | None = category("user.contact.phone_number", default=None)
+
+
+class Credentials(PersonalData, data_class="credentials"):
+    password_hash: str = category("user.authorization.password", max_length=256)
+
+
+class Address(PersonalData, data_class="contact"):
+    """One entry of the address book; its anchor is the address, so it can be erased alone."""
+
+    name: Line = category("user.name")
+    company: Line | None = category("user.contact", default=None)
+    lines: tuple[Line, ...] = category("user.contact.address.street", min_length=1, max_length=3)
+    city: Line = category("user.contact.address.city")
+    state: Line | None = category("user.contact.address.state", default=None)
+    postal_code: Line = category("user.contact.address.postal_code")
+    country: Country = category("user.contact.address.country")
+    phone: Phone | None = category("user.contact.phone_number", default=None)
+
+
+class Favourite(PersonalData, data_class="behaviour"):
+    sku: Line = category("user.behavior.purchase_history")
+
+
+class Browsing(PersonalData, data_class="behaviour"):
+    page: Line = category("user.behavior.browsing_history")
+    sku: Line | None = category("user.behavior.browsing_history", default=None)
+
+
+class AccountRegistered(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    guest: bool = False
+    identity: Sealed[Identity] | None = about(subject="subject_id", anchor="subject_id")
+    contact: Sealed[Contact] = about(subject="subject_id", anchor="subject_id")
+
+
+class IdentityChanged(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    number: Version
+    identity: Sealed[Identity] = about(subject="subject_id", anchor="subject_id")
+
+
+class ContactChanged(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    number: Version
+    contact: Sealed[Contact] = about(subject="subject_id", anchor="subject_id")
+
+
+class AddressSaved(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    address_id: UUID
+    number: Version
+    address: Sealed[Address] = about(subject="subject_id", anchor="address_id")
+
+
+class AddressDeleted(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    address_id: UUID
+
+
+class FavouriteAdded(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    favourite_id: UUID
+    favourite: Sealed[Favourite] = about(subject="subject_id", anchor="favourite_id")
+
+
+class FavouriteRemoved(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    subject_id: UUID
+    favourite_id: UUID
+
+
+class BrowsingKind(StrEnum):
+    PAGE_VIEWED = "page_viewed"
+    PRODUCT_VIEWED = "product_viewed"
+    SEARCHED = "searched"
+
+
+class BrowsingRecorded(Event, topic=BROWSING_EVENTS, key="subject_id"):
+    """One look at a page. `month_id` is the anchor: browsing is kept and erased by the month."""
+
+    subject_id: UUID
+    browsing_id: UUID
+    month_id: UUID
+    kind: BrowsingKind
+    seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
+    browsing: Sealed[Browsing] = about(subject="subject_id", anchor="month_id")
+
+
+EVENTS: tuple[type[Event], ...] = (
+    AccountRegistered,
+    IdentityChanged,
+    ContactChanged,
+    AddressSaved,
+    AddressDeleted,
+    FavouriteAdded,
+    FavouriteRemoved,
+    BrowsingRecorded,
+)

@@ -1,0 +1,127 @@
+"""What the order service publishes. Delivery, order record and payment are sealed apart (policy C1, D2)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from event_contracts.account import Email, Line, Phone
+from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku
+from event_contracts.event import Event
+from event_contracts.personal import PersonalData, Sealed, about, category
+
+ORDER_EVENTS = "order.events"
+
+_GOODS = "user.behavior.purchase_history"
+_Centimetres = Annotated[int, Field(ge=1, le=1_000)]
+
+
+class Service(StrEnum):
+    STANDARD = "standard"
+    EXPRESS = "express"
+
+
+class Consignee(PersonalData):
+    """Who receives the parcel; addresses in their own script, three lines at most."""
+
+    name: Line = category("user.name")
+    company: Line | None = category("user.contact", default=None)
+    lines: tuple[Line, ...] = category("user.contact.address.street", min_length=1, max_length=3)
+    city: Line = category("user.contact.address.city")
+    state: Line | None = category("user.contact.address.state", default=None)
+    postal_code: Line = category("user.contact.address.postal_code")
+    country: Country = category("user.contact.address.country")
+    phone: Phone = category("user.contact.phone_number")
+    email: Email | None = category("user.contact.email", default=None)
+
+
+class Parcel(PersonalData):
+    weight_g: Grams = category(_GOODS)
+    length_cm: _Centimetres = category(_GOODS)
+    width_cm: _Centimetres = category(_GOODS)
+    height_cm: _Centimetres = category(_GOODS)
+
+
+class CustomsLine(PersonalData):
+    """What customs needs to know of one line (WCO data set): no SKU, no order history."""
+
+    description: Line = category(_GOODS)
+    quantity: Quantity = category(_GOODS)
+    net_weight_g: Grams = category(_GOODS)
+    value: Minor = category(_GOODS)
+    currency: Currency = category(_GOODS)
+    origin_country: Country = category(_GOODS)
+    hs_code: HsCode = category(_GOODS)
+
+
+class Delivery(PersonalData, data_class="delivery"):
+    consignee: Consignee = category("user.contact")
+    service: Service = category(_GOODS)
+    parcels: tuple[Parcel, ...] = category(_GOODS, min_length=1, max_length=20)
+    customs: tuple[CustomsLine, ...] = category(_GOODS, min_length=1, max_length=100)
+
+
+class OrderLine(PersonalData):
+    sku: Sku = category(_GOODS)
+    description: Line = category(_GOODS)
+    quantity: Quantity = category(_GOODS)
+    unit_price: Minor = category("user.financial")
+
+
+class OrderRecord(PersonalData, data_class="order_record"):
+    order_number: Annotated[str, Field(pattern=r"^[0-9A-Z]{5}-[0-9A-Z]{5}$")] = category("user.unique_id.pseudonymous")
+    lines: tuple[OrderLine, ...] = category(_GOODS, min_length=1, max_length=100)
+    currency: Currency = category("user.financial")
+    total: Minor = category("user.financial")
+
+
+class Payment(PersonalData, data_class="payment"):
+    """The verification token of the payment provider; never a card number."""
+
+    token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,128}$")] = category("user.payment")
+
+
+class OrderPlaced(Event, topic=ORDER_EVENTS, key="order_id"):
+    order_id: UUID
+    buyer_id: UUID
+    consignee_id: UUID
+    placed_at: datetime
+    delivery: Sealed[Delivery] = about(subject="consignee_id", anchor="order_id")
+    record: Sealed[OrderRecord] = about(subject="buyer_id", anchor="order_id")
+    payment: Sealed[Payment] = about(subject="buyer_id", anchor="order_id")
+
+
+class CancelReason(StrEnum):
+    BY_BUYER = "by_buyer"
+    UNDELIVERABLE = "undeliverable"
+    ERASURE = "erasure"
+
+
+class OrderCancelled(Event, topic=ORDER_EVENTS, key="order_id"):
+    order_id: UUID
+    buyer_id: UUID
+    reason: CancelReason
+
+
+class OrderConfirmed(Event, topic=ORDER_EVENTS, key="order_id"):
+    """The carrier has accepted the shipment."""
+
+    order_id: UUID
+    buyer_id: UUID
+
+
+class OrderHandedOver(Event, topic=ORDER_EVENTS, key="order_id"):
+    order_id: UUID
+    buyer_id: UUID
+    at: datetime
+
+
+class OrderDelivered(Event, topic=ORDER_EVENTS, key="order_id"):
+    order_id: UUID
+    buyer_id: UUID
+    at: datetime
+
+
+EVENTS: tuple[type[Event], ...] = (OrderPlaced, OrderCancelled, OrderConfirmed, OrderHandedOver, OrderDelivered)

@@ -1,0 +1,53 @@
+"""Time comes from here and nowhere else, so that tests can move it."""
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """The machine's clock. `CLOCK_OFFSET_SECONDS` in the environment moves `now`, for tests of running processes."""
+
+    def __init__(self, offset: timedelta | None = None) -> None:
+        self._offset = (
+            timedelta(seconds=float(os.environ.get("CLOCK_OFFSET_SECONDS") or 0)) if offset is None else offset
+        )
+
+    def now(self) -> datetime:
+        """The time of day, aware, UTC."""
+        return datetime.now(UTC) + self._offset
+
+    def boottime(self) -> float:
+        """Seconds on a clock that never goes back and goes on during suspend:
+        what leases are counted by (PROTOCOLS §2).
+        """
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class FakeClock(Clock):
+    """A clock that stands still until `tick`, for tests."""
+
+    def __init__(self, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        super().__init__(timedelta())
+        self._now = now
+        self._boottime = 1_000.0
+
+    def now(self) -> datetime:
+        return self._now
+
+    def boottime(self) -> float:
+        return self._boottime
+
+    def tick(self, seconds: float) -> None:
+        """Both clocks go on by `seconds`."""
+        self._now += timedelta(seconds=seconds)
+        self._boottime += seconds
+
+
+async def pause_until(stopping: asyncio.Event, seconds: float) -> None:
+    """Sleeps so long, or until `stopping` is set."""
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

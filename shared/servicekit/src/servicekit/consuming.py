@@ -1,0 +1,307 @@
+"""Consuming: FastStream owns the subscription, the database owns the position, and batches overlap (`batches.py`).
+
+On assignment the reader seeks to the database's positions; the group's offsets are committed for lag only. So lost offsets,
+replays, restored databases and zombies all end in the same place (`PROTOCOLS.md` §5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Union
+
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+
+from event_contracts import Event
+from servicekit.batches import AWAY, LONGEST_PAUSE, UNHELPED, Applier, Batch, Consumes
+from servicekit.clock import pause_until
+from servicekit.cloudevents import Received
+from servicekit.errors import PositionLost, Unavailable
+from servicekit.health import Progress
+from servicekit.inbox import Place, load_positions
+from servicekit.kafka import MAX_RECORD_BYTES, make_broker, to_raw
+from servicekit.kit import Kit
+from servicekit.logs import code, get_log
+from servicekit.metrics import CONSUMER_LAG
+from servicekit.quarantine import waiting
+
+__all__ = ["Batch", "Consumes", "Received", "describe", "run_reader"]
+
+log = get_log("consuming")
+BATCH = 500
+BATCHES_AHEAD = 2
+POLL_MS = 50
+IDLE_SECONDS = 0.2
+DRAIN_SECONDS = 8.0
+COMMIT_SECONDS = 2.0
+LEAVE_SECONDS = 3.0
+STEADY_SECONDS = 30.0
+
+
+class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One subscription of one process: a bounded queue between FastStream and the applier."""
+
+    def __init__(self, kit: Kit, consumes: Consumes, progress: Progress) -> None:
+        self._kit = kit
+        self._consumes = consumes
+        self._progress = progress
+        # One for each assignment: a batch that outlives its own moves positions from where *that* assignment had them.
+        self._applier = Applier(kit, consumes)
+        self._queue: asyncio.Queue[tuple[Applier, Batch, asyncio.Task[Batch]]] = asyncio.Queue(BATCHES_AHEAD)
+        self._fetched: dict[Place, int] = {}
+        self._assigned = False
+        self._polled: dict[TopicPartition, int | None] = {}
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._subscriber: Any = None
+
+    def subscribe(self, broker: KafkaBroker) -> None:
+        self._subscriber = _subscribe(broker, self._kit.name, self._consumes, self._take, self)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Applies batches until `stopping`, then those that are under way. Raises when it lost its partitions."""
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            while not (stopping.is_set() and self._queue.empty()):
+                get = asyncio.ensure_future(self._queue.get())
+                try:
+                    waits: set[asyncio.Future[Any]] = {get, stop, self._failed}
+                    await asyncio.wait(waits, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    if self._failed.done():
+                        self._failed.result()
+                    if stopping.is_set():
+                        self._fetched.clear()  # nothing more is taken
+                    if get.done():
+                        await self._apply(*get.result(), stopping)
+                    else:
+                        # Before anything is awaited: a batch that it took meanwhile would be lost.
+                        get.cancel()
+                        await self._idle()
+                finally:
+                    get.cancel()
+        finally:
+            stop.cancel()
+            self._fetched.clear()
+            self._forget()
+
+    async def _apply(
+        self, applier: Applier, batch: Batch, prepared: asyncio.Task[Batch], stopping: asyncio.Event
+    ) -> None:
+        pause = 0.1
+        first: asyncio.Task[Batch] | None = prepared
+        try:
+            while applier is self._applier and batch.records:
+                try:
+                    await applier.apply(batch, first or applier.prepare(batch))
+                    break
+                except PositionLost:
+                    if applier is self._applier:
+                        raise
+                except AWAY as error:
+                    # The batch waits. What it needs comes back, or the partitions go to somebody else.
+                    log.error("reader_waits", reader=code(self._consumes.reader), error=error, pause=pause)
+                    self._progress.beat(lag=self._lag() or 1)
+                    await pause_until(stopping, pause)
+                    if stopping.is_set():
+                        break
+                    pause = min(pause * 2, LONGEST_PAUSE)
+                    batch, first = applier.rest_of(batch), None
+        finally:
+            prepared.cancel()
+            self._queue.task_done()
+        await self._report()
+
+    async def _report(self) -> None:
+        self._progress.beat(lag=self._lag(), advanced=True)
+        offsets = {TopicPartition(*place): offset for place, offset in self._applier.next.items()}
+        consumer = self._subscriber.consumer
+        if consumer is not None and self._queue.empty():
+            try:
+                mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
+                await asyncio.wait_for(consumer.commit(mine), COMMIT_SECONDS)
+            except (KafkaError, TimeoutError):
+                return  # for lag only: the database has the truth
+
+    async def _idle(self) -> None:
+        lag = self._lag()
+        if self._hears():
+            self._progress.beat(lag=lag)
+        if self._consumes.idle is not None:
+            try:
+                await self._consumes.idle(self._kit)
+            except AWAY as error:
+                log.warning("idle_failed", reader=code(self._consumes.reader), error=error)
+
+    def _hears(self) -> bool:
+        """Whether Kafka has answered since the last time: a consumer can be stuck and look idle (aiokafka#1154)."""
+        consumer = self._subscriber.consumer
+        if consumer is None or not self._assigned:
+            return False
+        before, self._polled = self._polled, {tp: consumer.last_poll_timestamp(tp) for tp in consumer.assignment()}
+        return not self._polled or self._polled != before
+
+    def _lag(self) -> int:
+        """Records to come. Raises `Unavailable` where a topic ends before the position: what is new would be skipped."""
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            return 0
+        by_topic: dict[str, int] = dict.fromkeys(self._consumes.topics, 0)
+        for (topic, partition), following in self._applier.next.items():
+            end = consumer.highwater(TopicPartition(topic, partition))
+            if end is not None and 0 <= end < following:
+                raise Unavailable(
+                    "A topic ends before this reader's position: Kafka was set back. Feed it again first."
+                )
+            by_topic[topic] += max(0, (end or 0) - following)
+        for topic, lag in by_topic.items():
+            CONSUMER_LAG.labels(topic).set(lag)
+        return sum(by_topic.values())
+
+    async def _take(self, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
+        """Called by FastStream with each fetched batch; waits while enough batches are under way."""
+        applier, expected = self._applier, []
+        for record in records:
+            place = (record.topic, record.partition)
+            following = self._fetched.get(place)
+            # Not sought yet, or fetched before the seek: it comes again.
+            if following is None or record.offset < following:
+                continue
+            if 0 < following < record.offset:
+                # Kafka's retention was faster than this reader.
+                log.error("records_gone", topic=code(record.topic), since=following, until=record.offset)
+            self._fetched[place] = record.offset + 1
+            expected.append(to_raw(record))
+        if not expected:
+            return
+        batch = Batch(expected)
+        prepared = asyncio.ensure_future(applier.prepare(batch))
+        prepared.add_done_callback(_retrieve)
+        await self._queue.put((applier, batch, prepared))
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """What is under way is applied first, for a while; then the rest is dropped, and comes again to its next owner."""
+        try:
+            await asyncio.wait_for(self._queue.join(), DRAIN_SECONDS)
+        except TimeoutError:
+            log.warning("drain_timed_out", reader=code(self._consumes.reader))
+        self._applier.next.clear()
+        self._applier = Applier(self._kit, self._consumes)
+        self._assigned = False
+        self._fetched.clear()
+        self._forget()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        try:
+            places = [(tp.topic, tp.partition) for tp in assigned]
+            positions = await load_positions(self._kit.db, self._consumes.reader, places)
+            self._applier.waiting = await waiting(self._kit.db, self._consumes.reader)
+            if self._consumes.assigned is not None:
+                await self._consumes.assigned(self._kit, places)
+            for place, offset in positions.items():
+                self._subscriber.consumer.seek(TopicPartition(*place), offset)
+            self._applier.next.update(positions)
+            self._fetched.update(positions)
+            self._assigned = True
+            log.info("assigned", reader=code(self._consumes.reader), partitions=len(places))
+        except Exception as error:  # noqa: BLE001
+            # The client library would log this and go on from the group's offsets: rejoin instead.
+            if not self._failed.done():
+                self._failed.set_exception(error)
+
+    def _forget(self) -> None:
+        while not self._queue.empty():
+            *_, prepared = self._queue.get_nowait()
+            prepared.cancel()
+            self._queue.task_done()
+
+
+def _retrieve(prepared: asyncio.Task[Batch]) -> None:
+    # Whoever awaits it later gets the error; this only keeps a dropped batch from being reported as forgotten.
+    if not prepared.cancelled():
+        prepared.exception()
+
+
+async def _raw_message(records: Any) -> KafkaMessage:
+    # The default parser decodes headers before any error handling: a null header would be skipped silently.
+    return KafkaMessage(body=records, raw_message=records, consumer=FAKE_CONSUMER)
+
+
+async def _as_it_came(message: KafkaMessage) -> Any:
+    return message.raw_message
+
+
+def _subscribe(
+    broker: KafkaBroker, service: str, consumes: Consumes, take: Any, listener: ConsumerRebalanceListener | None
+) -> Any:
+    subscriber = broker.subscriber(
+        *consumes.topics,
+        group_id=f"{service}.{consumes.reader}",
+        batch=True,
+        ack_policy=AckPolicy.MANUAL,
+        auto_offset_reset="earliest",
+        max_records=BATCH,
+        batch_timeout_ms=POLL_MS,
+        fetch_max_wait_ms=500,
+        max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=1_000,
+        max_poll_interval_ms=120_000,
+        listener=listener,
+        parser=_raw_message,
+        decoder=_as_it_came,
+        no_reply=True,
+        title=f"{service}.{consumes.reader}",
+    )
+
+    async def on_records(records: Any) -> None:
+        await take(records)
+
+    # Only for the AsyncAPI document: nothing is parsed by it.
+    model: Any = Union.__getitem__(consumes.types) if consumes.types else bytes
+    on_records.__annotations__["records"] = list[model]
+    subscriber(on_records)
+    return subscriber
+
+
+def describe(broker: KafkaBroker, service: str, consumes: Sequence[Consumes], emits: Sequence[type[Event]]) -> None:
+    """Declares the subscriptions and publications on a broker that is never started, for the AsyncAPI document."""
+
+    async def nothing(records: Any) -> None:
+        raise AssertionError("this broker only describes")
+
+    for each in consumes:
+        _subscribe(broker, service, each, nothing, None)
+    for topic in sorted({event.topic_of(service) for event in emits}):
+        contracts = tuple(event for event in emits if event.topic_of(service) == topic)
+        broker.publisher(topic, schema=Union.__getitem__(contracts), title=f"{service}.{topic}")
+
+
+async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, progress: Progress) -> None:
+    """Joins the group and applies batches until `stopping`; after a failure it leaves and joins again, with pauses."""
+    pause = 0.2
+    while not stopping.is_set():
+        broker = make_broker(kit.settings)
+        reader = Reader(kit, consumes, progress)
+        reader.subscribe(broker)
+        began = kit.clock.boottime()
+        try:
+            await broker.start()
+            await reader.run(stopping)
+        except UNHELPED as error:
+            # Every rejoin stops the whole group for a moment, so a reader that fails at once comes back slowly.
+            pause = 0.2 if kit.clock.boottime() - began > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause)
+            progress.beat(lag=1)
+            await pause_until(stopping, pause)
+        finally:
+            await _leave(broker)
+
+
+async def _leave(broker: KafkaBroker) -> None:
+    try:
+        await asyncio.wait_for(broker.stop(), LEAVE_SECONDS)
+    except AWAY:
+        log.warning("leave_failed")

@@ -1,0 +1,156 @@
+"""Typed errors. The class docstring is the message: what happened, why, what to do; never a value that came from a
+person.
+
+`code` names the error for programs (logs, metrics, the problem's `type`), `status` is what HTTP answers at the edge.
+"""
+
+from typing import ClassVar
+
+
+class KitError(Exception):
+    """Something unexpected failed in this service. Try again later; the operator finds the cause in the log."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str | None = None) -> None:
+        """`detail` replaces the class's message; it is written by us, never taken from input."""
+        self.detail = detail or " ".join((type(self).__doc__ or "").split())
+        super().__init__(self.detail)
+
+
+class Misconfigured(KitError):
+    """The process cannot start as configured. Set what the message names and start again."""
+
+    code = "misconfigured"
+
+
+class Invalid(KitError):
+    """The request is not valid for this resource. Correct it and send it again."""
+
+    code = "invalid"
+    status = 422
+
+
+class CardNumber(Invalid):
+    """The request contains a payment card number. Send the payment provider's verification token instead."""
+
+    code = "card_number"
+
+
+class Malformed(KitError):
+    """The body cannot be read in the format that its content type names. Correct it and send it again."""
+
+    code = "malformed"
+    status = 400
+
+
+class Unauthenticated(KitError):
+    """The request carries no valid access token, or sign-in failed. Sign in and try again."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(KitError):
+    """Whoever asks has no right to do this. Ask the owner of the policy document for a grant."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(KitError):
+    """There is no such resource for you. Check its id."""
+
+    code = "not_found"
+    status = 404
+
+
+class NoSuchKey(NotFound):
+    """The vault has no key of this id with this subject, class and anchor. Check that the vault is the right one."""
+
+    code = "unknown_key"
+
+
+class Conflict(KitError):
+    """The request contradicts what is stored. Read the resource again and decide."""
+
+    code = "conflict"
+    status = 409
+
+
+class Fenced(Conflict):
+    """The person's data is being or was erased, so nothing new can be sealed for them."""
+
+    code = "fenced"
+
+
+class TooLarge(KitError):
+    """The request body is larger than this route allows. Send less at once."""
+
+    code = "too_large"
+    status = 413
+
+
+class UnsupportedMedia(KitError):
+    """This route does not read this content type. The API's description lists those that it does."""
+
+    code = "unsupported_media"
+    status = 415
+
+
+class TooMany(KitError):
+    """Too many requests. Wait as long as Retry-After says and try again."""
+
+    code = "too_many"
+    status = 429
+
+    def __init__(self, retry_after: float = 60, detail: str | None = None) -> None:
+        """`retry_after` in seconds."""
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Unavailable(KitError):
+    """A part that this service cannot work without does not answer. Nothing was done or lost; try again later."""
+
+    code = "unavailable"
+    status = 503
+
+
+class SchemaMismatch(KitError):
+    """The database's schema is not the one this code was written for. Run `migrate` of the same version first."""
+
+    code = "schema_mismatch"
+    status = 503
+
+
+class PositionLost(KitError):
+    """Another process has moved this reader's position, so this one has lost its partitions:
+    it rolls back and rejoins.
+    """
+
+    code = "position_lost"
+
+
+class DeliveryFailed(KitError):
+    """What a committed batch had to send could not be sent. The reader rejoins, and then sends what is recorded."""
+
+    code = "delivery_failed"
+
+
+class UnknownKey(KitError):
+    """The vault does not know the key of a stored value: this is never an erasure. Check that it is the right vault."""
+
+    code = "unknown_key"
+
+
+class Poison(KitError):
+    """A record cannot be processed, however often it is tried. It goes to quarantine with this reason."""
+
+    code = "poison"
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is a code such as `wrong_producer`, never text from the record."""
+        super().__init__()
+        self.reason = reason

@@ -1,0 +1,78 @@
+"""Health is progress: a loop that has work and does not get on is unhealthy, however alive its process is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from servicekit.clock import Clock
+
+Fact = int | float | str | bool | None
+_STALE_AFTER = timedelta(seconds=60)
+
+
+@dataclass
+class Progress:
+    """How one loop gets on. It beats on every turn, idle ones included, and says how much work is left."""
+
+    clock: Clock
+    stale_after: float
+    lag: int = 0
+    _beat_at: float | None = None
+    _advanced_at: float = 0.0
+
+    def beat(self, lag: int = 0, advanced: bool = False) -> None:
+        """A turn is over; `lag` items are left, and `advanced` if this turn got something done."""
+        now = self.clock.boottime()
+        # With nothing to do, standing still is progress.
+        if advanced or lag == 0 or self._beat_at is None:
+            self._advanced_at = now
+        self._beat_at, self.lag = now, lag
+
+    def problem(self) -> str | None:
+        """A code that says what is wrong, or None."""
+        now = self.clock.boottime()
+        if self._beat_at is None:
+            return "starting"
+        if now - self._beat_at > self.stale_after:
+            return "no_sign_of_life"
+        if now - self._advanced_at > self.stale_after:
+            return "no_progress"
+        return None
+
+
+@dataclass
+class Health:
+    """What /healthz of one process reports. `facts` are read when asked: `health.facts["outbox_depth"] = lambda:
+    depth`.
+    """
+
+    service: str
+    role: str
+    version: str
+    clock: Clock
+    facts: dict[str, Callable[[], Fact]] = field(default_factory=dict)
+    _loops: dict[str, Progress] = field(default_factory=dict)
+    _refusals: set[str] = field(default_factory=set)
+
+    def loop(self, name: str, stale_after: timedelta = _STALE_AFTER) -> Progress:
+        """The progress of the loop `name`, which is unhealthy from now until its first beat."""
+        return self._loops.setdefault(name, Progress(self.clock, stale_after.total_seconds()))
+
+    def refuse(self, reason: str) -> None:
+        """The process must not serve, for this reason (a code), until `accept`."""
+        self._refusals.add(reason)
+
+    def accept(self, reason: str) -> None:
+        self._refusals.discard(reason)
+
+    @property
+    def refuses(self) -> bool:
+        return bool(self._refusals)
+
+    def report(self) -> dict[str, object]:
+        """`ok`, what is wrong (codes by loop), lag by loop, and the facts. JSON-ready."""
+        problems = {name: problem for name, loop in self._loops.items() if (problem := loop.problem())}
+        problems |= dict.fromkeys(sorted(self._refusals), "refused")
+        who = {"service": self.service, "role": self.role, "version": self.version}
+        lag = {name: loop.lag for name, loop in self._loops.items()}
+        return {**who, "ok": not problems, "problems": problems, "lag": lag} | {k: v() for k, v in self.facts.items()}

@@ -1,0 +1,260 @@
+"""The HTTP edge of a process: `make_app` and `serve`.
+
+Sizes, card numbers, errors and the access log are dealt with here for all routes.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+from uuid import UUID, uuid4
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Header
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from servicekit import metrics
+from servicekit.auth import Tokens
+from servicekit.cards import Found, find_card_in_body, has_card
+from servicekit.clock import Clock
+from servicekit.errors import CardNumber, Invalid, KitError, Malformed, TooLarge, Unavailable
+from servicekit.health import Health
+from servicekit.logs import code, get_log
+from servicekit.problems import RESPONSES, FieldProblem, InvalidFields, add_handlers, problem_response
+from servicekit.settings import Settings
+
+log = get_log("http")
+
+MAX_BODY = 64 * 1024
+# A route that takes more says so: `openapi_extra=max_body(1_000_000)`.
+_MAX_BODY_KEY = "x-max-body-bytes"
+_OPERATIONAL = ("/healthz", "/metrics")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+def max_body(size: int) -> dict[str, Any]:
+    """`openapi_extra` of a route without path parameters that takes bodies of up to `size` bytes."""
+    return {_MAX_BODY_KEY: size}
+
+
+def make_app(
+    settings: Settings, clock: Clock, health: Health, routers: Iterable[APIRouter] = (), *, refuse_cards: bool = True
+) -> FastAPI:
+    """The app of one process: /healthz, /metrics and, for the role `api`, the routes of its service.
+
+    `refuse_cards=False` is for an API between services that takes ids, codes and digests only, thousands at once.
+    """
+    app = FastAPI(
+        title=health.service,
+        version=health.version,
+        docs_url=None,
+        redoc_url=None,
+        responses=RESPONSES,
+        # Spans would carry paths and exceptions' messages (law L1).
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.tokens = Tokens(
+        clock,
+        customer_key=settings.read("customer_public_key_file") if settings.customer_public_key_file else None,
+        staff_key=settings.read("staff_public_key_file") if settings.staff_public_key_file else None,
+    )
+    for router in routers:
+        app.include_router(router)
+    _add_operational_routes(app, health)
+    add_handlers(app)
+    app.add_middleware(_Edge, health=health, limits=_limits(app.openapi()), refuse_cards=refuse_cards)
+    return app
+
+
+def _limits(openapi: Mapping[str, Any]) -> dict[str, int]:
+    operations = ((path, operation) for path, methods in openapi["paths"].items() for operation in methods.values())
+    return {path: operation[_MAX_BODY_KEY] for path, operation in operations if _MAX_BODY_KEY in operation}
+
+
+def _add_operational_routes(app: FastAPI, health: Health) -> None:
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> Response:
+        report = health.report()
+        return JSONResponse(report, 200 if report["ok"] else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def show_metrics() -> Response:
+        return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
+
+
+def idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="A random UUID (v4 or v7): the id of what is made. Send it again on a retry.",
+        ),
+    ] = None,
+) -> UUID:
+    """A dependency: the id of the new resource, chosen by the caller or fresh (PROTOCOLS §8). Raises `Invalid`."""
+    if key is None:
+        return uuid4()
+    try:
+        chosen = UUID(key)
+    except ValueError:
+        chosen = UUID(int=0)
+    # Other versions are not random: they can be guessed, or computed from something personal (law L2).
+    if chosen.version not in (4, 7):
+        raise InvalidFields([FieldProblem(at="header.idempotency-key", code="uuid_version")])
+    return chosen
+
+
+class _Edge:
+    """Around every request:
+    refuses what is too large or holds a card number, catches what nobody caught, logs and counts.
+    """
+
+    def __init__(self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool) -> None:
+        self._app, self._health, self._limits, self._refuse_cards = app, health, limits, refuse_cards
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        started = time.perf_counter()
+        try:
+            body = await self._checked_body(scope, receive)
+            await self._app(scope, _replay(body, receive), answer.send)
+        except KitError as error:
+            await problem_response(error)(scope, receive, answer.send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its message must not reach the server's own log
+            log.error("request_crashed", error=error, route=code(_route(scope)))
+            if not answer.status:
+                await problem_response(KitError())(scope, receive, answer.send)
+        finally:
+            _record(scope, answer.status, time.perf_counter() - started)
+
+    async def _checked_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises `Unavailable`, `TooLarge`, `Malformed`, `Invalid` or `CardNumber`."""
+        if scope["path"] not in _OPERATIONAL and self._health.refuses:
+            raise Unavailable
+        body = await _read_body(scope, receive, self._limits.get(scope["path"], MAX_BODY))
+        if self._refuse_cards:
+            _check_cards(scope, body)
+        return body
+
+
+def _check_cards(scope: Scope, body: bytes) -> None:
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    if any(has_card(text) for pair in query for text in pair):
+        raise _refused_card(Found((), in_key=False), "query")
+    try:
+        found = find_card_in_body(body) if body else None
+    except ValueError:
+        raise Malformed from None
+    if found is not None:
+        raise _refused_card(found, "body")
+
+
+def _refused_card(found: Found, where: str) -> KitError:
+    metrics.CARD_NUMBERS_REFUSED.inc()
+    place = ".".join((where, *map(str, found.path)))
+    part = "name" if found.in_key else "value"
+    return CardNumber(
+        f"The request contains a payment card number, in the {part} at position {place}. "
+        "Send the payment provider's verification token instead."
+    )
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    length = Headers(scope=scope).get("content-length", "0")
+    if length.isdecimal() and int(length[:12]) > limit:
+        raise TooLarge
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Invalid("The request ended before its body did.")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            raise TooLarge
+    return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read already, then goes on with the connection's own messages."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
+
+
+class _Answer:
+    """Remembers the status on its way out, and keeps personal data out of caches."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["Cache-Control"] = "no-store"
+            headers["X-Content-Type-Options"] = "nosniff"
+        await self._send(message)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route, such as /v1/orders/{order_id}: the path itself is the caller's."""
+    template = getattr(scope.get("route"), "path", None)
+    return template.replace("{", ":").replace("}", "") if isinstance(template, str) else "unmatched"
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    route = _route(scope)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    if route in _OPERATIONAL:
+        return
+    metrics.HTTP_REQUESTS.labels(method, route, status).inc()
+    metrics.HTTP_SECONDS.labels(method, route).observe(seconds)
+    log.info("request", method=code(method), route=code(route), status=status, ms=round(seconds * 1000, 1))
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The process stops all its parts in order; the server must not answer signals by itself.
+        yield
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
+    """Serve `app` at the address of the settings; gives the port. On leaving, requests under way get 5 s to end."""
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        backlog=512,
+        limit_concurrency=500,
+    )
+    server = _Server(config)
+    with config.bind_socket() as listening:
+        task = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task

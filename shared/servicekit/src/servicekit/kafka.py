@@ -1,0 +1,199 @@
+"""Kafka clients with every default that loses data set by hand (FIELD-NOTES: FastStream and aiokafka).
+
+Together with `consuming.py` the only module that imports faststream and aiokafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
+from faststream.kafka import KafkaBroker
+from faststream.security import SASLScram512
+
+from servicekit.cloudevents import RawRecord
+from servicekit.metrics import PRODUCER_REBUILDS
+from servicekit.settings import Settings
+
+MAX_RECORD_BYTES = 1024 * 1024
+SEND_TIMEOUT = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """A record to produce. Its repr shows no content."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+    def __repr__(self) -> str:
+        return f"<record for {self.topic}>"
+
+
+def _login(settings: Settings) -> dict[str, Any]:
+    settings.require("kafka_bootstrap", "kafka_user", "kafka_password_file")
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap,
+        "client_id": settings.kafka_user,
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": settings.kafka_user,
+        "sasl_plain_password": settings.read("kafka_password_file").decode(),
+    }
+
+
+def make_broker(settings: Settings) -> KafkaBroker:
+    """The FastStream broker of one consuming role: it only consumes, creates no topics and logs no payloads."""
+    settings.require("kafka_bootstrap", "kafka_user", "kafka_password_file")
+    password = settings.read("kafka_password_file").decode()
+    return KafkaBroker(
+        settings.kafka_bootstrap,
+        security=SASLScram512(username=settings.kafka_user, password=password, use_ssl=False),
+        client_id=settings.kafka_user,
+        consumer_only=True,
+        allow_auto_create_topics=False,
+        apply_types=False,
+        logger=None,
+        graceful_timeout=None,
+        retry_backoff_ms=200,
+        metadata_max_age_ms=30_000,
+    )
+
+
+class Producer:
+    """An idempotent producer that sends whole batches: one produce request per broker for all partitions together.
+
+    After any failure the client is thrown away, because it can be wedged (aiokafka#1017); the next `send` builds a new one.
+    """
+
+    ERRORS: ClassVar[tuple[type[Exception], ...]] = (KafkaError, TimeoutError, OSError)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._partitioner = DefaultPartitioner()
+        self._partitions: dict[str, list[int]] = {}
+        self._starting = asyncio.Lock()
+
+    async def send(self, records: Sequence[OutRecord]) -> None:
+        """Returns when all records are acknowledged by all replicas in sync.
+
+        Raises one of `ERRORS` otherwise; then some records may have been written.
+        """
+        if not records:
+            return
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                futures = await self._submit(records)
+                await asyncio.gather(*futures)
+        except BaseException:
+            await asyncio.shield(self._discard())
+            raise
+
+    async def _submit(self, records: Sequence[OutRecord]) -> list[Any]:
+        client = await self._started()
+        by_partition: dict[tuple[str, int], list[OutRecord]] = {}
+        for record in records:
+            partition = self._partitioner(record.key, await self._partitions_of(client, record.topic), [])
+            by_partition.setdefault((record.topic, partition), []).append(record)
+        futures = []
+        for (topic, partition), group in by_partition.items():
+            batch = client.create_batch()
+            for record in group:
+                appended = batch.append(
+                    key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
+                )
+                if appended is None:
+                    futures.append(await client.send_batch(batch, topic, partition=partition))
+                    batch = client.create_batch()
+                    if (
+                        batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
+                        is None
+                    ):
+                        raise ValueError("a record is larger than a batch may be")
+            futures.append(await client.send_batch(batch, topic, partition=partition))
+        return futures
+
+    async def _partitions_of(self, client: Any, topic: str) -> list[int]:
+        if topic not in self._partitions:
+            self._partitions[topic] = sorted(await client.partitions_for(topic))
+        return self._partitions[topic]
+
+    async def _started(self) -> Any:
+        async with self._starting:
+            if self._client is None:
+                client = AIOKafkaProducer(
+                    **_login(self._settings),
+                    acks="all",
+                    enable_idempotence=True,
+                    max_batch_size=MAX_RECORD_BYTES - 1024,
+                    max_request_size=8 * MAX_RECORD_BYTES,
+                    linger_ms=0,
+                    request_timeout_ms=10_000,
+                    retry_backoff_ms=100,
+                )
+                try:
+                    await client.start()
+                except BaseException:
+                    await client.stop()
+                    raise
+                self._client = client
+            return self._client
+
+    async def _discard(self) -> None:
+        client, self._client = self._client, None
+        self._partitions.clear()
+        if client is not None:
+            PRODUCER_REBUILDS.inc()
+            await _end(client)
+
+    async def stop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await _end(client)
+
+
+async def _end(client: Any) -> None:
+    """Closes the client and drops what it has yet to send.
+
+    Its own `stop` waits for that while the broker is away; given up half-way it is still sent: late, behind newer records.
+    """
+    sender = client._sender.sender_task  # noqa: SLF001 - there is no public way
+    sender.cancel()
+    client._message_accumulator.fail_all(KafkaError())  # noqa: SLF001
+    try:
+        async with asyncio.timeout(2):
+            await client.client.close()
+            await asyncio.wait([sender])
+            await client.stop()
+    except (TimeoutError, KafkaError, OSError):
+        return
+
+
+async def read_again(settings: Settings, topic: str, partition: int, offset: int) -> RawRecord | None:
+    """One record from its place, or None when the topic does not keep it any more. Raises one of `Producer.ERRORS`."""
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="earliest", **_login(settings))
+    place = TopicPartition(topic, partition)
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        consumer.seek(place, offset)
+        fetched = await consumer.getmany(place, timeout_ms=5_000, max_records=1)
+        for record in fetched.get(place, ()):
+            if record.offset == offset:
+                return to_raw(record)
+        return None
+    finally:
+        await consumer.stop()
+
+
+def to_raw(record: ConsumerRecord[Any, Any]) -> RawRecord:
+    """The record without its client's type."""
+    return RawRecord(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers))

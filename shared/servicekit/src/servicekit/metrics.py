@@ -1,0 +1,43 @@
+"""All metric names in one place. Labels are codes of ours only (topics, routes, data classes), never ids or input."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+HTTP_REQUESTS = Counter("http_requests", "Answered requests", ["method", "route", "status"])
+HTTP_SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"], buckets=_FAST)
+RATE_LIMITED = Counter("rate_limited", "Requests refused by a rate limit", ["limit"])
+CARD_NUMBERS_REFUSED = Counter("card_numbers_refused", "Requests refused because they held a payment card number")
+
+OUTBOX_DEPTH = Gauge("outbox_depth", "Committed events that are not yet published")
+OUTBOX_PUBLISHED = Counter("outbox_published", "Events acknowledged by Kafka", ["topic"])
+PRODUCER_REBUILDS = Counter("producer_rebuilds", "Producers that were thrown away because they were wedged")
+
+CONSUMED = Counter("consumed", "Records whose effect is committed", ["topic"])
+CONSUME_BATCHES = Counter("consume_batches", "Batches committed, each in one transaction", ["topic"])
+CONSUMER_LAG = Gauge("consumer_lag", "Records not yet processed", ["topic"])
+CONSUME_RETRIES = Counter("consume_retries", "Tries of a batch after its first", ["topic"])
+POSITION_LOST = Counter("position_lost", "Batches given up because another process has the partition", ["topic"])
+DUPLICATES = Counter("duplicates", "Records whose effect was there already", ["topic"])
+QUARANTINED = Counter("quarantined", "Records put into quarantine", ["topic", "reason"])
+
+SEALED = Counter("sealed", "Values sealed", ["data_class"])
+OPENED = Counter("opened", "Values opened", ["data_class", "purpose"])
+OPENED_ERASED = Counter("opened_erased", "Values that were asked for and are erased", ["data_class", "purpose"])
+VAULT_CALLS = Counter("vault_calls", "Requests to the vault", ["call", "outcome"])
+VAULT_SECONDS = Histogram("vault_call_seconds", "Time of a request to the vault", ["call"], buckets=_FAST)
+VAULT_CACHED_KEYS = Gauge("vault_cached_keys", "Leased keys in memory")
+KEYS_ENSURED = Counter("keys_ensured", "Keys handed to writers by the vault", ["system", "data_class"])
+KEYS_LEASED = Counter("keys_leased", "Keys leased to readers by the vault", ["system", "data_class", "purpose"])
+LEASES_REFUSED = Counter("leases_refused", "Requests that the vault refused", ["system", "reason"])
+
+TX_RETRIES = Counter("tx_retries", "Transactions run again after a conflict", ["name"])
+JOB_RUNS = Counter("job_runs", "Runs of periodic jobs", ["job", "outcome"])
+FAULT_HITS = Counter("fault_hits", "Fault points that were armed and reached", ["point"])
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def render() -> bytes:
+    """All metrics of this process in the Prometheus text format."""
+    return generate_latest()

@@ -1,0 +1,175 @@
+"""Outbox and relay: an event is committed with the state change and published after it, in order per aggregate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import date
+from uuid import UUID, uuid4
+
+from event_contracts import Event
+from servicekit.clock import Clock, pause_until
+from servicekit.cloudevents import to_headers
+from servicekit.errors import Unavailable
+from servicekit.faults import declare, faultpoint
+from servicekit.health import Progress
+from servicekit.kafka import MAX_RECORD_BYTES, OutRecord, Producer
+from servicekit.logs import get_log
+from servicekit.metrics import OUTBOX_DEPTH, OUTBOX_PUBLISHED
+from servicekit.postgres import Database, Tx
+
+log = get_log("outbox")
+SLOTS = 16
+# Half of the slots at once, so that two relays of a service share the work.
+SLOTS_AT_ONCE = 8
+BATCH = 500
+MAX_EVENT_BYTES = MAX_RECORD_BYTES // 2
+IDLE_SECONDS = 0.05
+_AWAY: tuple[type[Exception], ...] = (Unavailable, *Producer.ERRORS)
+
+declare("relay.produced", "relay.marked")
+
+
+class Outbox:
+    """Writes events of one source into `kit.outbox`. `wake` tells a relay of the same process that there are some."""
+
+    def __init__(self, source: str, clock: Clock, topics: frozenset[str]) -> None:
+        self._source = source
+        self._clock = clock
+        self._topics = topics
+        self.wake = asyncio.Event()
+
+    async def write(self, tx: Tx, events: Sequence[Event]) -> None:
+        """One statement for all events. Raises `TypeError` for a topic that the service does not declare to emit."""
+        if not events:
+            return
+        now = self._clock.now()
+        ids = [uuid4() for _ in events]
+        headers = [
+            to_headers(event, event_id=event_id, source=self._source, time=now)
+            for event, event_id in zip(events, ids, strict=True)
+        ]
+        topics = [event.topic_of(self._source) for event in events]
+        if not set(topics) <= self._topics:
+            raise TypeError("an event of a topic that Service(emits=[…]) does not name")
+        bodies = [event.model_dump_json().encode() for event in events]
+        if max(map(len, bodies)) > MAX_EVENT_BYTES:
+            # Kafka would refuse it for ever, and the relay would get no further.
+            raise ValueError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        keys = [event.partition_key for event in events]
+        await tx.execute(
+            """-- Outbox.write
+            INSERT INTO kit.outbox (day, slot, event_id, topic, key, headers, body)
+            SELECT $1, slot, event_id, topic, key, headers, body
+            FROM unnest($2::smallint[], $3::uuid[], $4::text[], $5::uuid[], $6::bytea[], $7::bytea[])
+                 WITH ORDINALITY AS u(slot, event_id, topic, key, headers, body, place)
+            ORDER BY place""",
+            now.date(),
+            [_slot(key) for key in keys],
+            ids,
+            topics,
+            keys,
+            [_pack(h) for h in headers],
+            bodies,
+        )
+
+
+def _slot(key: UUID) -> int:
+    return key.int % SLOTS
+
+
+def _pack(headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return json.dumps({name: value.decode("ascii") for name, value in headers}).encode()
+
+
+def _unpack(packed: bytes) -> list[tuple[str, bytes]]:
+    return [(name, value.encode("ascii")) for name, value in json.loads(packed).items()]
+
+
+class Relay:
+    """Publishes the outbox. Several may run: each holds the locks of its slots while it publishes."""
+
+    def __init__(self, db: Database, make_producer: Callable[[], Producer], clock: Clock, wake: asyncio.Event) -> None:
+        self._db = db
+        self._producer = make_producer()
+        self._clock = clock
+        self._wake = wake
+
+    async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
+        """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
+        pause = 0.1
+        try:
+            while not stopping.is_set():
+                try:
+                    published = await self.publish_batch()
+                    pause = 0.1
+                    progress.beat(lag=0 if published < BATCH else published, advanced=published > 0)
+                    if published == 0:
+                        await self._idle(stopping)
+                except _AWAY as error:
+                    log.error("relay_failed", error=error, pause=pause)
+                    progress.beat(lag=1)
+                    await pause_until(stopping, pause)
+                    pause = min(pause * 2, 5.0)
+        finally:
+            await self._producer.stop()
+
+    async def publish_batch(self) -> int:
+        """One transaction: lock slots that have work, produce their oldest rows, mark them. Returns the rows published."""
+
+        async def work(tx: Tx) -> int:
+            slots = [row["slot"] for row in await tx.fetch(_LOCK_SLOTS, SLOTS_AT_ONCE)]
+            if not slots:
+                return 0
+            rows = await tx.fetch(_UNPUBLISHED, slots, BATCH)
+            await self._producer.send(
+                [OutRecord(r["topic"], str(r["key"]).encode(), r["body"], _unpack(r["headers"])) for r in rows]
+            )
+            faultpoint("relay.produced")
+            await tx.execute(_MARK, self._clock.now(), [r["number"] for r in rows], [r["day"] for r in rows])
+            for row in rows:
+                OUTBOX_PUBLISHED.labels(row["topic"]).inc()
+            return len(rows)
+
+        published = await self._db.run_tx("relay", work)
+        faultpoint("relay.marked")
+        return published
+
+    async def _idle(self, stopping: asyncio.Event) -> None:
+        # Another process may write, so the wake-up of this one is only a hint.
+        self._wake.clear()
+        waits = [asyncio.ensure_future(e.wait()) for e in (self._wake, stopping)]
+        await asyncio.wait(waits, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+
+async def depth(db: Database) -> int:
+    """Rows not yet published, counted up to 10,000."""
+    rows: int = await db.fetchval(
+        "-- depth\nSELECT count(*) FROM (SELECT FROM kit.outbox WHERE published_at IS NULL LIMIT 10000) o"
+    )
+    OUTBOX_DEPTH.set(rows)
+    return rows
+
+
+async def roll_partitions(tx: Tx, today: date, keep_days: int) -> None:
+    """Makes the daily partitions of outbox and inbox for a week, and drops those older than `keep_days`."""
+    await tx.fetchval("-- roll_partitions\nSELECT kit.roll_partitions($1, $2)", today, keep_days)
+
+
+# A slot is locked before its rows are read, so nobody else publishes a later event of the same aggregate meanwhile.
+_LOCK_SLOTS = """-- publish_batch: lock
+    SELECT slot FROM kit.relay_slots s
+    WHERE EXISTS (SELECT FROM kit.outbox o WHERE o.slot = s.slot AND o.published_at IS NULL)
+    ORDER BY random() LIMIT $1 FOR UPDATE SKIP LOCKED"""
+# Slot by slot, so that the index gives the order: what a batch costs must not grow with what waits behind it.
+_UNPUBLISHED = """-- publish_batch: read
+    SELECT o.* FROM unnest($1::smallint[]) AS s(slot) CROSS JOIN LATERAL (
+        SELECT number, day, topic, key, headers, body FROM kit.outbox
+        WHERE slot = s.slot AND published_at IS NULL ORDER BY number LIMIT $2
+    ) o ORDER BY o.number LIMIT $2"""
+_MARK = """-- publish_batch: mark
+    UPDATE kit.outbox o SET published_at = $1
+    FROM unnest($2::bigint[], $3::date[]) AS u(number, day) WHERE o.day = u.day AND o.number = u.number"""

@@ -1,0 +1,243 @@
+"""Postgres: a pool, `run_tx`, migrations and the gate that keeps a process off a schema it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from event_contracts import Event, Sealed
+from servicekit.errors import SchemaMismatch, Unavailable
+from servicekit.faults import declare, faultpoint
+from servicekit.metrics import TX_RETRIES
+
+if TYPE_CHECKING:
+    from servicekit.outbox import Outbox
+
+R = TypeVar("R")
+Record = asyncpg.Record
+
+ATTEMPTS = 8
+_RETRIED = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.exceptions.InvalidCachedStatementError,
+)
+# The server is away, full, locked or ends the session: whatever the work was, it is not to blame, so the caller decides.
+CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that is used between its server's last words and its end
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    OSError,
+    TimeoutError,
+)
+_AWAY = "The database does not answer. Nothing was lost; try again later."
+KIT_MIGRATIONS = Path(__file__).parent / "migrations"
+
+declare("tx.commit", "tx.committed")
+
+
+class Tx:
+    """One open transaction. `Sealed` arguments are stored as their token bytes (`bytea`)."""
+
+    def __init__(self, connection: Any, outbox: Outbox | None) -> None:
+        self._connection = connection
+        self._outbox = outbox
+        self.emitted = 0
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        status: str = await self._connection.execute(sql, *_stored(args))
+        return status
+
+    async def fetch(self, sql: str, *args: Any) -> list[Record]:
+        rows: list[Record] = await self._connection.fetch(sql, *_stored(args))
+        return rows
+
+    async def fetchrow(self, sql: str, *args: Any) -> Record | None:
+        row: Record | None = await self._connection.fetchrow(sql, *_stored(args))
+        return row
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        return await self._connection.fetchval(sql, *_stored(args))
+
+    async def emit(self, *events: Event) -> None:
+        """Writes the events to the outbox, in this order. Lock the aggregate's row before (`PROTOCOLS.md` §5)."""
+        if self._outbox is None:
+            raise TypeError("this transaction belongs to a service that emits nothing: give Service(emits=[…])")
+        await self._outbox.write(self, events)
+        self.emitted += len(events)
+
+
+def _stored(args: Sequence[Any]) -> list[Any]:
+    return [
+        arg.token
+        if isinstance(arg, Sealed)
+        else [item.token if isinstance(item, Sealed) else item for item in arg]
+        if isinstance(arg, list)
+        else arg
+        for arg in args
+    ]
+
+
+class Database:
+    """A pool of at most `max_connections`, each with time-outs, of one role on one database."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, dsn: str, name: str, *, max_connections: int = 8) -> Database:
+        """Opens the pool. Raises `Unavailable` when the server refuses."""
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=max_connections,
+                command_timeout=30,
+                server_settings={
+                    "application_name": name,
+                    "lock_timeout": "5s",
+                    "statement_timeout": "30s",
+                    # bounds the wait for old writers of PROTOCOLS.md §3, and frees the locks of a stopped process
+                    "idle_in_transaction_session_timeout": "15s",
+                },
+                # no session state is ever set, so the reset between two users of a connection is a lost round trip
+                reset=_keep,
+            )
+        except CONNECTION_ERRORS as error:
+            raise Unavailable(_AWAY) from error
+        return cls(pool)
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            async with self._pool.acquire(timeout=10) as connection:
+                yield connection
+        except CONNECTION_ERRORS as error:
+            raise Unavailable(_AWAY) from error
+
+    async def ping(self) -> None:
+        """Raises `Unavailable` when the server does not answer."""
+        await self.fetchval("-- ping\nSELECT 1")
+
+    async def fetch(self, sql: str, *args: Any) -> list[Record]:
+        async with self._connection() as connection:
+            rows: list[Record] = await connection.fetch(sql, *_stored(args))
+            return rows
+
+    async def fetchrow(self, sql: str, *args: Any) -> Record | None:
+        async with self._connection() as connection:
+            row: Record | None = await connection.fetchrow(sql, *_stored(args))
+            return row
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        async with self._connection() as connection:
+            return await connection.fetchval(sql, *_stored(args))
+
+    async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None = None) -> R:
+        """Runs `work` in a READ COMMITTED transaction and commits it.
+
+        Retried when the server says that the transaction lost a race, so `work` must be re-runnable and do no network
+        call of its own. Raises `Unavailable` when the server is away: then the commit's outcome may be unknown, and
+        the caller's natural key decides on the next try.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._try_tx(name, work, outbox)
+            except _RETRIED:
+                if attempt == ATTEMPTS:
+                    raise
+                TX_RETRIES.labels(name).inc()
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise AssertionError("unreachable")
+
+    async def _try_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None) -> R:
+        async with self._connection() as connection:
+            # The transaction has its id before any later statement reads the fences (PROTOCOLS.md §3).
+            await connection.execute(f"-- {name}\nBEGIN; SELECT pg_current_xact_id()")
+            tx = Tx(connection, outbox)
+            try:
+                result = await work(tx)
+                faultpoint("tx.commit")
+                await connection.execute("COMMIT")
+            except BaseException:
+                if not connection.is_closed():
+                    await asyncio.shield(_roll_back(connection))
+                raise
+            faultpoint("tx.committed")
+            if outbox is not None and tx.emitted:
+                outbox.wake.set()
+            return result
+
+
+async def _keep(connection: Any) -> None:
+    """Leaves the session as it is."""
+
+
+async def _roll_back(connection: Any) -> None:
+    if connection.is_in_transaction():
+        try:
+            await connection.execute("ROLLBACK")
+        except CONNECTION_ERRORS:
+            connection.terminate()
+
+
+def migration_files(folders: Iterable[Path]) -> list[tuple[str, Path]]:
+    """All `NNNN_name.sql` of the folders, in the order of folders and numbers, with names such as `kit/0001_outbox`."""
+    found = []
+    for folder in folders:
+        owner = "kit" if folder == KIT_MIGRATIONS else "service"
+        found += [(f"{owner}/{file.stem}", file) for file in sorted(folder.glob("[0-9]*.sql"))]
+    return found
+
+
+async def migrate(dsn: str, folders: Sequence[Path]) -> list[str]:
+    """Applies the migrations that are missing, each in its own transaction, as the owner role. Returns their names."""
+    connection: Any = await asyncpg.connect(dsn, server_settings={"application_name": "migrate", "lock_timeout": "5s"})
+    applied = []
+    try:
+        await connection.execute(
+            """-- migrate
+            CREATE SCHEMA IF NOT EXISTS kit;
+            CREATE TABLE IF NOT EXISTS kit.migrations (name varchar(80) PRIMARY KEY, applied_at timestamptz NOT NULL)"""
+        )
+        known = {row["name"] for row in await connection.fetch("-- migrate\nSELECT name FROM kit.migrations")}
+        for name, file in migration_files(folders):
+            if name in known:
+                continue
+            async with connection.transaction():
+                await connection.execute(file.read_text())
+                await connection.execute("-- migrate\nINSERT INTO kit.migrations VALUES ($1, now())", name)
+            applied.append(name)
+    finally:
+        await connection.close()
+    return applied
+
+
+async def check_schema(db: Database, folders: Sequence[Path]) -> None:
+    """Raises `SchemaMismatch` unless the database has exactly the migrations that this code was written for."""
+    try:
+        rows = await db.fetch("-- check_schema\nSELECT name FROM kit.migrations")
+    except asyncpg.UndefinedTableError:
+        rows = []
+    if {row["name"] for row in rows} != {name for name, _ in migration_files(folders)}:
+        raise SchemaMismatch

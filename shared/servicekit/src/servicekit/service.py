@@ -1,0 +1,234 @@
+"""`Service`: all the wiring of a service as data, and `main`, which runs one role of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+from fastapi import APIRouter
+
+from event_contracts import Event
+from event_contracts.privacy import PRIVACY_COMMANDS
+from servicekit import outbox as outboxes
+from servicekit.clock import Clock, pause_until
+from servicekit.consuming import Consumes, run_reader
+from servicekit.errors import KitError
+from servicekit.faults import check_armed
+from servicekit.harden import harden
+from servicekit.health import Health, Progress
+from servicekit.holdings import Holding
+from servicekit.http import make_app, serving
+from servicekit.kafka import Producer
+from servicekit.kit import Kit
+from servicekit.logs import code, configure_logs, get_log
+from servicekit.metrics import JOB_RUNS
+from servicekit.outbox import Outbox, Relay
+from servicekit.participant import ANSWERS, participant
+from servicekit.policy import Policy
+from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
+from servicekit.replay import list_waiting, replay
+from servicekit.settings import Settings
+from servicekit.vault_client import ServiceIdentity, VaultClient
+
+log = get_log("service")
+ROLES: Final = ("api", "consume", "relay", "jobs")
+COMMANDS: Final = ("migrate", "quarantine", "replay")
+# A process that is told to stop has 10 s in all (FAULTS.md row 26), its parts most of it.
+STOP_SECONDS: Final = 9.5
+PARTS_SECONDS: Final = 6.0
+KEEP_DAYS: Final = 10
+LEAST_STALE: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work that is done every so often, by one process or several: it must be right however many run it."""
+
+    name: str
+    every: timedelta
+    run: Callable[[Kit], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit."""
+
+    name: str
+    migrations: Path
+    emits: Sequence[type[Event]] = ()
+    consumes: Sequence[Consumes] = ()
+    holdings: Sequence[Holding] = ()
+    jobs: Sequence[Job] = ()
+    router: Callable[[Kit], APIRouter] | None = None
+    settings: type[Settings] = Settings
+    own: Callable[[Kit], Any] | None = None
+    package: str = "servicekit"
+
+    @property
+    def readers(self) -> tuple[Consumes, ...]:
+        """What it consumes; with holdings also the privacy service's commands."""
+        return (*self.consumes, participant(self.holdings)) if self._participates else tuple(self.consumes)
+
+    @property
+    def publishes(self) -> tuple[type[Event], ...]:
+        return (*self.emits, *ANSWERS) if self._participates else tuple(self.emits)
+
+    @property
+    def _participates(self) -> bool:
+        # Whoever asks does not answer itself.
+        return bool(self.holdings) and all(event.topic != PRIVACY_COMMANDS for event in self.emits)
+
+    @property
+    def migration_folders(self) -> list[Path]:
+        return [KIT_MIGRATIONS, self.migrations]
+
+
+def main(service: Service, arguments: Sequence[str] | None = None) -> None:
+    """Runs `api`, `consume`, `relay`, `jobs` or `all` until SIGTERM, or a command. Exits 2 on a wrong call."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != 1 or given[0] not in (*ROLES, "all", *COMMANDS):
+        print(f"usage: {service.name} {'|'.join((*ROLES, 'all', *COMMANDS))}", file=sys.stderr)
+        raise SystemExit(2)
+    settings = service.settings()
+    configure_logs(service.name, given[0], settings.log_level)
+    try:
+        uvloop.run(_run(service, settings, given[0]))
+    except KitError as error:
+        log.error("stopped", error=error)
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+async def _run(service: Service, settings: Settings, role: str) -> None:
+    check_armed()
+    if role == "migrate":
+        settings.require("migrations_dsn")
+        applied = await migrate(settings.migrations_dsn, service.migration_folders)
+        log.info("migrated", migrations=len(applied))
+        return
+    harden()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_kit(service, settings) as kit:
+        if role == "quarantine":
+            await list_waiting(kit, service.readers)
+        elif role == "replay":
+            await replay(kit, service.readers)
+        else:
+            await _serve(service, kit, ROLES if role == "all" else (role,), role, stopping)
+
+
+@asynccontextmanager
+async def open_kit(service: Service, settings: Settings, clock: Clock | None = None) -> AsyncIterator[Kit]:
+    """The kit of one process. Refuses a schema or a policy that it does not know."""
+    settings.require("database_dsn", "vault_url", "identity_key_file", "policy_files")
+    clock = clock or Clock()
+    policy = Policy.load(settings.policy_files)
+    async with AsyncExitStack() as stack:
+        db = await Database.connect(settings.database_dsn, service.name)
+        stack.push_async_callback(db.close)
+        await check_schema(db, service.migration_folders)
+        identity = ServiceIdentity(service.name, settings.read("identity_key_file"), clock)
+        vault = VaultClient(settings.vault_url, identity, clock)
+        stack.push_async_callback(vault.close)
+        outbox = Outbox(service.name, clock, frozenset(event.topic_of(service.name) for event in service.publishes))
+        kit = Kit(service.name, settings, clock, policy, vault, db, outbox)
+        if service.own is not None:
+            kit = replace(kit, own=await stack.enter_async_context(service.own(kit)))
+        yield kit
+
+
+async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, stopping: asyncio.Event) -> None:
+    health = Health(service.name, role, package_version(service.package), kit.clock)
+    routers = [service.router(kit)] if service.router is not None and "api" in roles else []
+    async with serving(make_app(kit.settings, kit.clock, health, routers), kit.settings):
+        tasks = {asyncio.ensure_future(run): name for name, run in _parts(service, kit, roles, health, stopping)}
+        log.info("started", parts=len(tasks))
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            stopping.set()
+            # Whatever hangs then, in a part or in what is closed after them: a kill loses nothing.
+            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+            _, late = await asyncio.wait([stop, *tasks], timeout=PARTS_SECONDS)
+            for task in late:
+                log.warning("cancelled", part=code(tasks.get(task, "stop")))
+                task.cancel()
+            # A part that failed ends the process: better none than one that only seems to work.
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
+        finally:
+            stop.cancel()
+
+
+def _parts(
+    service: Service, kit: Kit, roles: Sequence[str], health: Health, stopping: asyncio.Event
+) -> list[tuple[str, Any]]:
+    parts: list[tuple[str, Any]] = []
+    # A process without a loop of its own, as the API, would be healthy with no database behind it.
+    jobs = [Job("ask_database", timedelta(seconds=5), _ask_database)]
+    if "consume" in roles:
+        for consumes in service.readers:
+            progress = health.loop(f"consume.{consumes.reader}")
+            parts.append((consumes.reader, run_reader(kit, consumes, stopping, progress)))
+    if "relay" in roles and service.publishes and kit.outbox is not None:
+        relay = Relay(kit.db, lambda: Producer(kit.settings), kit.clock, kit.outbox.wake)
+        parts.append(("relay", relay.run(stopping, health.loop("relay"))))
+        jobs.append(_watch_depth(health))
+    if "jobs" in roles:
+        jobs += [*service.jobs, ROLL_PARTITIONS]
+    for job in jobs:
+        progress = health.loop(f"job.{job.name}", stale_after=max(job.every * 3, LEAST_STALE))
+        parts.append((job.name, _run_job(kit, job, stopping, progress)))
+    return parts
+
+
+def _watch_depth(health: Health) -> Job:
+    depth = 0
+
+    async def run(kit: Kit) -> None:
+        nonlocal depth
+        depth = await outboxes.depth(kit.db)
+
+    health.facts["outbox_depth"] = lambda: depth
+    return Job("outbox_depth", timedelta(seconds=1), run)
+
+
+async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progress) -> None:
+    """Runs the job every so often. One that keeps failing gives no sign of life."""
+    while not stopping.is_set():
+        try:
+            await job.run(kit)
+        except Exception as error:  # noqa: BLE001 - a job may raise anything, and others go on
+            # The next run tries again; the metric and the log say that this one failed.
+            log.error("job_failed", job=code(job.name), error=error)
+            JOB_RUNS.labels(job.name, "failed").inc()
+        else:
+            JOB_RUNS.labels(job.name, "done").inc()
+            progress.beat()
+        await pause_until(stopping, job.every.total_seconds())
+
+
+async def _ask_database(kit: Kit) -> None:
+    await kit.db.ping()
+
+
+async def _roll_partitions(kit: Kit) -> None:
+    async def work(tx: Any) -> None:
+        await outboxes.roll_partitions(tx, kit.clock.now().date(), KEEP_DAYS)
+
+    await kit.run_tx("roll_partitions", work)
+
+
+ROLL_PARTITIONS: Final = Job("roll_partitions", timedelta(hours=1), _roll_partitions)

@@ -1,0 +1,313 @@
+"""The vault's client: ensures keys for writers, leases keys to readers, in batches, with a bounded cache of leases.
+
+Fails closed: without the vault it raises `Unavailable` after a short time of trying again. A cached key is used only
+with the subject, class and anchor it was leased with, for the purpose it was leased for, and until its lease is over,
+counted from the moment of the *request* (PROTOCOLS §2).
+"""
+
+import asyncio
+import random
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import httpx
+import msgspec
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+
+from event_contracts.personal import Erased
+from servicekit.clock import Clock
+from servicekit.errors import Fenced, Forbidden, Invalid, KitError, TooMany, Unavailable, UnknownKey
+from servicekit.leases import KeyName as KeyName  # so that callers need one import
+from servicekit.leases import Lease, Leases
+from servicekit.logs import code, get_log
+from servicekit.metrics import VAULT_CALLS, VAULT_SECONDS
+from servicekit.token import SealingKey
+
+AUDIENCE: Final = "vault"
+TOKEN_ALGORITHM: Final = "Ed25519"  # noqa: S105 - RFC 9864's name of it
+TOKEN_LIFE: Final = timedelta(seconds=55)
+TOKEN_RENEWAL: Final = timedelta(seconds=30)
+BATCH: Final = 2000
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+log = get_log("vault_client")
+
+
+class LeaseName(NamedTuple):
+    """A key that a token names, with what the opener states of it."""
+
+    key_id: UUID
+    subject: UUID
+    data_class: str
+    anchor: UUID
+
+    @property
+    def name(self) -> KeyName:
+        return KeyName(self.subject, self.data_class, self.anchor)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A blind-index digest to be left beside a key: `key` is the position of that key in what `ensure` is asked for."""
+
+    kind: str
+    digest: bytes
+    key: int
+
+
+class _Key(msgspec.Struct, frozen=True):
+    key_id: UUID
+    key: str = ""
+    state: str = "active"
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    incarnation: str
+    revision: int
+    lease_seconds: float
+    keys: list[_Key]
+
+
+class _IndexKeys(msgspec.Struct, frozen=True):
+    lease_seconds: float
+    keys: dict[str, str]
+
+
+class _Name(msgspec.Struct, frozen=True):
+    subject: UUID
+    data_class: str
+    anchor: UUID
+
+
+class _Found(msgspec.Struct, frozen=True):
+    found: list[_Name]
+
+
+A = TypeVar("A", bound=msgspec.Struct)
+
+
+class ServiceIdentity:
+    """Signs the short-lived tokens by which the vault knows a service: EdDSA, iss = system, aud = vault."""
+
+    def __init__(self, system: str, private_key_pem: bytes, clock: Clock) -> None:
+        self.system = system
+        self._key = OKPKey.import_key(private_key_pem)
+        self._clock = clock
+        self._token = ""
+        self._renew_at = clock.now()
+
+    def token(self) -> str:
+        """A token that is good for at least another 25 s."""
+        now = self._clock.now()
+        if not self._token or now >= self._renew_at:
+            claims = {"iss": self.system, "aud": AUDIENCE, "iat": int(now.timestamp())}
+            claims["exp"] = int((now + TOKEN_LIFE).timestamp())
+            self._token = jwt.encode({"alg": TOKEN_ALGORITHM}, claims, self._key, algorithms=[TOKEN_ALGORITHM])
+            self._renew_at = now + TOKEN_RENEWAL
+        return self._token
+
+
+class VaultClient:
+    """One per process.
+
+    `patience` is how long a call is tried in all, in seconds; `cached_keys` bounds each of the two caches.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        identity: ServiceIdentity,
+        clock: Clock,
+        *,
+        patience: float = 5.0,
+        cached_keys: int = 20_000,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        limits = httpx.Limits(max_connections=8, max_keepalive_connections=8)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=patience, limits=limits, transport=transport, trust_env=False, follow_redirects=False
+        )
+        self._identity, self._clock, self._patience = identity, clock, patience
+        self._leases = Leases(clock, cached_keys)
+        self._index_keys: dict[str, tuple[bytes, float]] = {}
+
+    async def close(self) -> None:
+        """Forget all keys and close the connections."""
+        self._leases.clear()
+        self._index_keys.clear()
+        await self._http.aclose()
+
+    async def ensure(self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = ()) -> list[SealingKey]:
+        """A key to seal with for each name, made where there is none yet; same order. One request per 2,000 names.
+
+        `index` is written beside the keys in the same transaction, so with it the vault is always asked.
+        Raises Fenced, Forbidden, TooMany, Unavailable.
+        """
+        if index and len(wanted) > BATCH:
+            raise ValueError(f"at most {BATCH} keys can be ensured together with index entries; send them in parts")
+        found: dict[KeyName, SealingKey | None] = {
+            name: None if index else self._leases.ensured(name) for name in wanted
+        }
+        missing = list(wanted) if index else [name for name, key in found.items() if key is None]
+        for start in range(0, len(missing), BATCH):
+            names = missing[start : start + BATCH]
+            body = {"keys": [name._asdict() for name in names], "index": [_index(entry) for entry in index]}
+            reply, deadline = await self._lease_call("/v1/keys/ensure", body)
+            for name, entry in zip(names, reply, strict=True):
+                ensured = SealingKey.derive(entry.key_id, _bytes(entry.key))
+                self._leases.put_ensured(Lease(ensured, name, deadline))
+                found[name] = ensured
+        return [key for name in wanted if (key := found[name]) is not None]
+
+    async def lease(self, purpose: str, wanted: Sequence[LeaseName]) -> list[SealingKey | Erased]:
+        """A key to open with for each name, `Erased` if it is fenced or destroyed; same order. One request per 2,000.
+
+        Raises UnknownKey (never read it as erased), Forbidden, TooMany, Unavailable.
+        """
+        found: dict[LeaseName, SealingKey | Erased | None] = {
+            lease: self._leases.opened(lease.key_id, lease.name, purpose) for lease in wanted
+        }
+        missing = [lease for lease, key in found.items() if key is None]
+        for start in range(0, len(missing), BATCH):
+            names = missing[start : start + BATCH]
+            body = {"purpose": purpose, "keys": [lease._asdict() for lease in names]}
+            reply, deadline = await self._lease_call("/v1/keys/lease", body)
+            for lease, entry in zip(names, reply, strict=True):
+                found[lease] = self._take(lease, entry, purpose, deadline)
+        erased = [key.key_id for key in found.values() if isinstance(key, Erased)]
+        if erased:
+            self.drop(erased)
+        return [key for lease in wanted if (key := found[lease]) is not None]
+
+    async def index_key(self, kind: str) -> bytes:
+        """The key of the blind index `kind` (email, phone, order_number). Raises Forbidden, Unavailable."""
+        key, deadline = self._index_keys.get(kind, (b"", 0.0))
+        if self._clock.boottime() >= deadline:
+            asked = self._clock.boottime()
+            reply = await self._call("GET", f"/v1/index-keys?kinds={kind}", _IndexKeys)
+            key = _bytes(reply.keys[kind])
+            self._index_keys[kind] = (key, asked + reply.lease_seconds)
+        return key
+
+    async def find(self, kind: str, digest: bytes) -> list[KeyName]:
+        """Whose active keys have this digest beside them. Raises Forbidden, TooMany, Unavailable."""
+        reply = await self._call("POST", "/v1/directory/find", _Found, {"kind": kind, "digest": _text(digest)})
+        return [KeyName(each.subject, each.data_class, each.anchor) for each in reply.found]
+
+    def is_live(self, purpose: str, key_ids: Iterable[UUID]) -> bool:
+        """Whether all of these leases still run: to be asked right before what they opened is used or sent."""
+        return self._leases.is_live(purpose, key_ids)
+
+    def apply(self, incarnation: str, revision: int, key_ids: Iterable[UUID]) -> None:
+        """The revocation list was read up to `revision`: drop these keys, and refuse replies from before it."""
+        self._leases.applied(incarnation, revision)
+        self.drop(key_ids)
+
+    def drop(self, key_ids: Iterable[UUID]) -> None:
+        """Forget these keys at once."""
+        self._leases.drop(key_ids)
+
+    def _take(self, lease: LeaseName, entry: _Key, purpose: str, deadline: float) -> SealingKey | Erased:
+        if entry.key_id != lease.key_id:
+            raise Unavailable("The vault answered for another key than it was asked for; check that it is our vault.")
+        match entry.state:
+            case "active":
+                key = SealingKey.derive(lease.key_id, _bytes(entry.key))
+                self._leases.put_opened(Lease(key, lease.name, deadline), purpose)
+                return key
+            case "fenced" | "destroyed":
+                return Erased(lease.key_id)
+        raise Unavailable("The vault answered with a state that this version does not know; update this service.")
+
+    async def _lease_call(self, path: str, body: dict[str, Any]) -> tuple[list[_Key], float]:
+        """The keys, and the boot time until which its keys may be used. A reply that is out of date is asked again."""
+        give_up = self._clock.boottime() + self._patience
+        while True:
+            asked, era = self._clock.boottime(), self._leases.era
+            reply = await self._call("POST", path, _Keys, body)
+            if len(reply.keys) != len(body["keys"]):
+                raise Unavailable(
+                    "The vault answered for other keys than it was asked for; check that it is our vault."
+                )
+            if self._leases.accepts(reply.incarnation, reply.revision, era):
+                return reply.keys, asked + reply.lease_seconds
+            VAULT_CALLS.labels(path, "out_of_date").inc()
+            if self._clock.boottime() >= give_up:
+                raise Unavailable("The vault answers from behind the revocation list that this process has applied.")
+            await asyncio.sleep(_FIRST_PAUSE)
+
+    async def _call(self, method: str, path: str, kind: type[A], body: dict[str, Any] | None = None) -> A:
+        call = path.partition("?")[0]
+        content = None if body is None else msgspec.json.encode(body)
+        with VAULT_SECONDS.labels(call).time():
+            response = await self._send(method, path, content)
+        VAULT_CALLS.labels(call, str(response.status_code)).inc()
+        if response.status_code != httpx.codes.OK:
+            raise _error(response)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.MsgspecError:
+            raise Unavailable("The vault's answer cannot be read: check VAULT_URL, and both sides' versions.") from None
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+        """Send until an answer comes or patience ends: every call may be repeated. The token is renewed on the way."""
+        give_up = self._clock.boottime() + self._patience
+        pause = _FIRST_PAUSE
+        while True:
+            headers = {"Authorization": f"Bearer {self._identity.token()}", "Content-Type": "application/json"}
+            try:
+                response = await self._http.request(method, path, content=content, headers=headers)
+                if response.status_code not in (502, 503, 504):
+                    return response
+                reason = str(response.status_code)
+            except httpx.TransportError as error:
+                reason = type(error).__name__
+            if self._clock.boottime() + pause >= give_up:
+                log.warning("vault_unavailable", call=code(path.partition("?")[0]), reason=code(reason))
+                raise Unavailable("The vault does not answer, so nothing can be sealed or opened. Try again later.")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _error(response: httpx.Response) -> KitError:
+    """The typed error of a problem document; whatever is not understood fails closed."""
+    problem = _problem(response)
+    match response.status_code, problem:
+        case 403, _:
+            return Forbidden("The policy grants this service no such use of the vault. Ask for a grant in the policy.")
+        case 404, "unknown_key":
+            return UnknownKey()
+        case 409, "fenced":
+            return Fenced()
+        case 422, _:
+            return Invalid("The vault could not read this request; services and vault may differ in their versions.")
+        case 429, _:
+            return TooMany(float(response.headers.get("retry-after", 60)))
+    log.error("vault_refused", status=response.status_code, problem=code(problem or "none"))
+    return Unavailable("The vault refused this service or failed; its own log and this service's identity key say why.")
+
+
+def _problem(response: httpx.Response) -> str:
+    """The last part of the problem's `type`, such as unknown_key; empty when there is none."""
+    try:
+        return str(msgspec.json.decode(response.content)["type"]).rpartition("/")[2]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return ""
+
+
+def _index(entry: IndexEntry) -> dict[str, Any]:
+    return {"kind": entry.kind, "digest": _text(entry.digest), "key": entry.key}
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _bytes(text: str) -> bytes:
+    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,202 @@
+"""Batches (proof 7): one transaction, one vault call and one produce round trip for a whole batch, counted from outside.
+
+Transactions are counted by Postgres, vault requests by a proxy before the vault, produce requests by a proxy before Kafka. Then the
+speed of gateway and inventory is printed beside a raw pass-through of the same bytes in the same run.
+"""
+
+import asyncio
+import re
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from deploy.local.kafka import Kafka
+from deploy.local.services import ServiceProcess
+from deploy.local.stack import Stack
+from event_contracts.topics import Topic
+from tests.support.deliveries import make_delivery
+from tests.support.traffic import RawOrder, produce_orders, seal_orders
+from tests.support.wire import PRODUCE, HttpWire, KafkaWire
+
+RECORDS = 500
+MANY = 6_000
+
+
+@dataclass
+class Bench:
+    """A system whose gateway and inventory are stopped, with proxies before Kafka and the vault."""
+
+    stack: Stack
+    kafka_wire: KafkaWire
+    vault_wire: HttpWire
+
+    async def transactions(self, system: str) -> int:
+        connection = await asyncpg.connect(self.stack.postgres.admin_dsn)
+        database = self.stack.dsn(system).rpartition("/")[2]
+        try:
+            # The statistics of a session that has ended are complete; those of a live one come within a second.
+            return int(
+                await connection.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = $1", database)
+            )
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def opened_bench(folder: Path) -> AsyncIterator[Bench]:
+    kafka_wire, vault_wire = KafkaWire(), HttpWire()
+    async with AsyncExitStack() as ending:
+        await ending.enter_async_context(kafka_wire.serving())
+        await ending.enter_async_context(vault_wire.serving())
+        kafka = Kafka(folder / "kafka", advertise=kafka_wire.address)
+        kafka_wire.target = kafka.bootstrap
+        stack = Stack(kafka=kafka, progress=lambda _: None)
+        stack.overrides["logistics-gateway"]["VAULT_URL"] = f"http://{vault_wire.address}"
+        await asyncio.to_thread(stack.start)
+        ending.push_async_callback(asyncio.to_thread, stack.close)
+        vault_wire.target = stack.url("vault").removeprefix("http://")
+        for system in ("logistics-gateway", "privacy"):
+            await asyncio.to_thread(stack.process(system).stop)
+        yield Bench(stack, kafka_wire, vault_wire)
+
+
+def metric(process: ServiceProcess, name: str, topic: str) -> int:
+    with urllib.request.urlopen(f"{process.url}/metrics") as answer:
+        found = re.search(rf'^{name}{{topic="{re.escape(topic)}"}} (\S+)$', answer.read().decode(), re.MULTILINE)
+    return int(float(found.group(1))) if found else 0
+
+
+async def wait_for_rows(bench: Bench, system: str, sql: str, expected: int) -> None:
+    connection = await asyncpg.connect(
+        bench.stack.postgres.admin_dsn, database=bench.stack.dsn(system).rpartition("/")[2]
+    )
+    try:
+        # One transaction of our own, however often we look: READ COMMITTED sees what is committed meanwhile.
+        async with connection.transaction(), asyncio.timeout(120):
+            while int(await connection.fetchval(sql)) < expected:
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+
+
+async def run_consume_role(
+    bench: Bench, system: str, done: Callable[[], Awaitable[None]]
+) -> tuple[int, int, ServiceProcess]:
+    """Starts the role, waits, stops it. Returns transactions over its whole life and batches of order events."""
+    before = await bench.transactions(system)
+    process = await asyncio.to_thread(bench.stack.start_another, system, "consume")
+    await done()
+    batches = metric(process, "consume_batches_total", "order.events")
+    await asyncio.to_thread(process.stop)
+    return await bench.transactions(system) - before, batches, process
+
+
+async def nothing() -> None:
+    """For a run without records: what a process does anyway."""
+
+
+DELIVERY = make_delivery(country="DE", email=None).model_dump_json().encode()
+
+
+@pytest.mark.timeout(400)
+async def test_a_batch_costs_one_transaction_one_vault_call_and_one_produce_round_trip(tmp_path: Path) -> None:
+    async with opened_bench(tmp_path) as bench:
+        for system, table in (("logistics-gateway", "disclosures"), ("privacy", "inventory")):
+            overhead, _, _ = await run_consume_role(bench, system, nothing)
+            orders = await seal_orders(bench.stack, [DELIVERY] * RECORDS)
+            # in a thread: the proxy that it goes through runs in this one's loop
+            await asyncio.to_thread(produce_orders, bench.stack, orders)
+            bench.kafka_wire.counts.clear()
+            bench.vault_wire.counts.clear()
+            rows_per_order = 1 if table == "disclosures" else 3
+            known = await _count(bench, system, table)
+
+            async def committed(
+                system: str = system, table: str = table, goal: int = known + RECORDS * rows_per_order
+            ) -> None:
+                await wait_for_rows(bench, system, f"SELECT count(*) FROM {table}", goal)
+                if table == "disclosures":
+                    await wait_for_rows(bench, system, "SELECT count(*) FROM disclosures WHERE state = 'sent'", goal)
+
+            transactions, batches, _ = await run_consume_role(bench, system, committed)
+            vault_calls = sum(bench.vault_wire.counts.values())
+            produced = bench.kafka_wire.counts[system, PRODUCE]
+            print(
+                f"\n{system}: {RECORDS} records in {batches} batches: {transactions - overhead} transactions more than "
+                f"idle, {vault_calls} vault calls, {produced} produce requests"
+            )
+            assert 1 <= batches <= 3
+            # The gateway marks what it sent in the transaction of the following batch, the last one's when idle.
+            marks = 1 if table == "disclosures" else 0
+            assert transactions - overhead <= batches + marks + TOLERANCE
+            assert vault_calls == (batches if table == "disclosures" else 0)
+            assert produced == (batches if table == "disclosures" else 0)
+        await _print_speed(bench)
+
+
+# The two runs differ in length, so also in health checks and autovacuum; a transaction per record would be five hundred.
+TOLERANCE = 20
+
+
+async def _count(bench: Bench, system: str, table: str) -> int:
+    connection = await asyncpg.connect(bench.stack.dsn(system))
+    try:
+        return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+    finally:
+        await connection.close()
+
+
+async def _print_speed(bench: Bench) -> None:
+    """Gateway, inventory and a raw pass-through on the same records, one after the other. No assertion on time."""
+    orders = await seal_orders(bench.stack, [DELIVERY] * MANY)
+    await asyncio.to_thread(produce_orders, bench.stack, orders)
+    raw = await _pass_through(bench, orders)
+    speeds = {"raw aiokafka pass-through": raw}
+    for system, topic in (("logistics-gateway", "order.events"), ("privacy", "order.events")):
+        process = await asyncio.to_thread(bench.stack.start_another, system, "consume")
+        started, first = time.monotonic(), metric(process, "consumed_total", topic)
+        async with asyncio.timeout(180):
+            while metric(process, "consumed_total", topic) < MANY:
+                await asyncio.sleep(0.02)
+        speeds[system] = (MANY - first) / (time.monotonic() - started)
+        await asyncio.to_thread(process.stop)
+    for name, speed in speeds.items():
+        print(f"{name:>28}: {speed:9,.0f} events/s  {speed / raw:5.2f} of raw")
+
+
+async def _pass_through(bench: Bench, orders: list[RawOrder]) -> float:
+    stack = bench.stack
+    copy = Topic("raw.copy", stack.kafka.admin_user, "order_id", 6, 1, ())
+    await asyncio.to_thread(stack.kafka.create_topics, [copy])
+    login = {
+        "bootstrap_servers": stack.kafka.bootstrap,
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": stack.kafka.admin_user,
+        "sasl_plain_password": stack.kafka.admin_password,
+    }
+    consumer = AIOKafkaConsumer("order.events", auto_offset_reset="earliest", enable_auto_commit=False, **login)
+    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, max_batch_size=1_000_000, **login)
+    ours = {str(order.order_id).encode() for order in orders}
+    async with producer:
+        await consumer.start()
+        started, copied = time.monotonic(), 0
+        while copied < len(ours):
+            futures = []
+            for place, records in (await consumer.getmany(timeout_ms=500, max_records=500)).items():
+                batch = producer.create_batch()
+                for record in records:
+                    copied += record.key in ours
+                    batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
+                futures.append(await producer.send_batch(batch, "raw.copy", partition=place.partition))
+            await asyncio.gather(*futures)
+        speed = copied / (time.monotonic() - started)
+        await consumer.stop()
+    return speed

@@ -1,0 +1,191 @@
+"""L4 (proof 2; FAULTS.md rows 1, 2, 5): whatever is killed, every accepted order reaches its carrier, once and in order.
+
+Each role of each service, the broker and the database are killed in turn while orders flow, KILLS times each: 2 by
+default; `make test-kills` is the full form with KILLS=10.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from deploy.local.stack import Stack
+from logistics_gateway.domain import shipment_id_of
+from tests.support.end_states import (
+    DELIVERED,
+    WITH_KIT,
+    end_states,
+    number,
+    quarantined,
+    rows,
+    twice_in_topics,
+)
+from tests.support.infra import new_kafka, new_postgres
+from tests.support.kills import SERVERS, Killer, behind_in_all, die_at_each
+from tests.support.shop_floor import Floor, open_floor, until
+from tests.support.stacks import FAST_PASSWORDS
+from tests.support.storefront import Sale
+
+KILLS = int(os.environ.get("KILLS", "2"))
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600 + 240 * KILLS)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
+    """One process per role."""
+    folder = tmp_path_factory.mktemp("kills")
+    stack = Stack(split=True, kafka=new_kafka(folder / "kafka"), postgres=new_postgres(), progress=lambda _: None)
+    stack.overrides["account"] |= FAST_PASSWORDS
+    await asyncio.to_thread(stack.start)
+    try:
+        async with open_floor(stack) as running:
+            yield running
+    finally:
+        await asyncio.to_thread(stack.close)
+
+
+async def test_whatever_is_killed_every_accepted_order_reaches_its_carrier_once_and_in_order(floor: Floor) -> None:
+    killer, stop = Killer(floor), asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:  # when an order fails for good, all ends
+            selling = tasks.create_task(floor.storefront.sell(stop))
+            watching = tasks.create_task(killer.watch())
+            for _ in range(KILLS):
+                for process in list(floor.stack.processes):
+                    await killer.kill_at_work(process)
+                for name in SERVERS:
+                    await killer.kill_server(name)
+            # A kill at a random moment leaves a duplicate only now and then; here it is sure to.
+            await killer.die_at(floor.stack.process("order", "relay"), "relay.produced")
+            stop.set()
+            await selling
+            await floor.settle()
+            watching.cancel()
+    finally:
+        print("\n".join(["", *killer.report(), f"ended by themselves: {killer.ended or 'none'}"]))
+    await all_is_well(floor)
+    duplicates = twice_in_topics(floor.stack, {name: carrier.desk for name, carrier in floor.carriers.items()})
+    print(f"{len(killer.kills)} kills; {summary(floor)}; copies too many on the wire: {dict(duplicates)}, in effect: 0")
+    assert all(kill.work and kill.orders for kill in killer.kills)
+    assert not killer.ended, "a process ended because another one, the broker or the database was killed"
+    assert duplicates.total() >= 1
+
+
+async def all_is_well(floor: Floor) -> None:
+    """Everything that the accepted orders must have left behind, and nothing else."""
+    stack, accepted = floor.stack, floor.storefront.accepted
+
+    async def caught_up() -> bool:
+        return await behind_in_all(stack) == 0
+
+    await until(caught_up, "all readers have read all", timeout=120)
+    found = await end_states(stack, floor.carriers.values())
+    assert found.keys() == accepted.keys()
+    assert {order_id: state for order_id, state in found.items() if state != DELIVERED} == {}
+    for sale in accepted.values():
+        shipped_as_ordered(floor, sale)
+    anchors = await rows(
+        stack, "privacy", "SELECT anchor FROM inventory WHERE (system, data_class) = ('account', 'contact')"
+    )
+    assert set(floor.storefront.addresses.values()) <= {row["anchor"] for row in anchors}
+    assert {system: await quarantined(stack, system) for system in WITH_KIT} == dict.fromkeys(WITH_KIT, 0)
+    assert await number(stack, "logistics-gateway", "SELECT count(*) FROM early_replies") == 0
+
+
+def shipped_as_ordered(floor: Floor, sale: Sale) -> None:
+    """The shipment of this order, and no other, names its consignee."""
+    shipment_id = shipment_id_of(sale.order_id)
+    (shipment,) = [c.desk.shipments[shipment_id] for c in floor.carriers.values() if shipment_id in c.desk.shipments]
+    recipient = shipment["recipient"]
+    assert (recipient["person_name"], recipient["country_code"]) == (sale.consignee_name, sale.country)
+
+
+def summary(floor: Floor) -> str:
+    front = floor.storefront
+    return f"{len(front.accepted)} orders accepted, {front.repeated} requests repeated, answers {dict(front.answers)}"
+
+
+CONSUMER = ("tx.commit", "tx.committed", "consume.applied", "consume.committed")
+RELAY = ("tx.commit", "tx.committed", "relay.produced", "relay.marked")
+# What each process passes on the way from an order to its carrier and back. In this order each leaves work for the next.
+POINTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("vault", "api"): ("tx.commit", "tx.committed", "vault.keys_inserted", "vault.ensured"),
+    ("account", "consume"): CONSUMER,
+    ("account", "relay"): RELAY,
+    ("order", "api"): ("order.sealed", "tx.commit", "tx.committed"),
+    ("order", "consume"): CONSUMER,
+    ("order", "relay"): RELAY,
+    ("logistics-gateway", "consume"): (
+        "tx.commit",
+        "tx.committed",
+        "gateway.recorded",
+        "consume.applied",
+        "consume.committed",
+        "gateway.sent",
+        "gateway.caught_up",
+        "consume.delivered",
+    ),
+    ("logistics-gateway", "relay"): RELAY,
+    ("privacy", "consume"): CONSUMER,
+}
+JOBS_POINT = "gateway.stale_sent"
+# Points off this path, with the reason why they need not fire here.
+ELSEWHERE: dict[str, str] = {}
+DECLARED = """
+import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, privacy_service.vault.app
+from servicekit.faults import POINTS
+print(*sorted(POINTS))
+"""
+
+
+async def test_a_process_that_dies_at_any_fault_point_leaves_the_end_state_of_an_undisturbed_run(floor: Floor) -> None:
+    undisturbed = [await floor.storefront.place() for _ in range(3)]
+    await floor.settle()
+    async with asyncio.TaskGroup() as tasks:  # all at once, so that several processes are down together
+        for (system, role), points in POINTS.items():
+            tasks.create_task(dies_at_each_while_orders_come(floor, system, role, points))
+    await floor.settle()
+    await a_job_dies_over_what_a_dead_reader_left(floor)
+    await floor.settle()
+    await all_is_well(floor)
+    found = await end_states(floor.stack, floor.carriers.values())
+    assert set(found.values()) == {found[sale.order_id] for sale in undisturbed}
+    fired = {JOBS_POINT, *(point for points in POINTS.values() for point in points)}
+    assert declared_points() - ELSEWHERE.keys() == fired
+    deaths = sum(map(len, POINTS.values())) + 2
+    print(f"\n{deaths} deaths at {len(fired)} fault points in {len(POINTS) + 1} processes; {summary(floor)}")
+
+
+async def a_job_dies_over_what_a_dead_reader_left(floor: Floor) -> None:
+    """The gateway's reader dies between recording and sending, and stays dead; the job that sends instead dies, too."""
+    reader, jobs = floor.stack.process("logistics-gateway", "consume"), floor.stack.process("logistics-gateway", "jobs")
+    for process in (reader, jobs):
+        await asyncio.to_thread(process.kill)
+    await floor.storefront.place()
+    await die_at_each(reader, ["consume.committed"])
+    await die_at_each(jobs, [JOBS_POINT], STALE_SECONDS="1")
+    for process in (reader, jobs):
+        await asyncio.to_thread(process.start)
+
+
+async def dies_at_each_while_orders_come(floor: Floor, system: str, role: str, points: Sequence[str]) -> None:
+    process = floor.stack.process(system, role)
+    await asyncio.to_thread(process.kill)
+    stop = asyncio.Event()
+    selling = asyncio.create_task(floor.storefront.sell(stop, at_once=1, pause=1.0))
+    try:
+        await die_at_each(process, points)
+        await asyncio.to_thread(process.start)
+    finally:
+        stop.set()
+        await selling
+
+
+def declared_points() -> set[str]:
+    """All that the services declare, asked in a process where no test has declared any."""
+    ran = subprocess.run([sys.executable, "-c", DECLARED], capture_output=True, text=True, check=True, timeout=60)
+    return set(ran.stdout.split())

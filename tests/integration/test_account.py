@@ -1,0 +1,207 @@
+"""Letting people in, and their own data: the account service on a real Postgres."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from servicekit.leases import KeyName
+from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
+from tests.support.infra import postgres_server
+
+__all__ = ["dsns", "postgres_server", "settings", "shop"]  # fixtures
+
+
+async def everything(shop: Shop) -> bytes:
+    """All rows of all tables of the service, as text."""
+    tables = await shop.kit.db.fetch(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname IN ('public', 'kit')"
+    )
+    rows = [str(await shop.kit.db.fetch(f"SELECT * FROM {table['name']}")) for table in tables]
+    return "\n".join(rows).encode()
+
+
+async def test_registered_people_sign_in_and_read_their_own_data(shop: Shop) -> None:
+    subject_id, me = await shop.member(birth_date="1990-02-03", phone="+4915112345678")
+    answer = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    assert (answer["subject_id"], answer["guest"]) == (str(subject_id), False)
+    assert answer["identity"] == {"number": 1, "name": "Jane Canary", "birth_date": "1990-02-03"}
+    assert answer["contact"]["phone"] == "+4915112345678"
+
+
+async def test_registration_is_one_vault_call_and_one_event_without_credentials(shop: Shop) -> None:
+    subject_id, _ = await shop.register(phone="+4915112345678")
+    assert shop.vault.calls == 1
+    ((kind, body),) = await shop.events(subject_id)
+    assert kind == "AccountRegistered.v1"
+    assert sorted(body) == ["contact", "guest", "identity", "subject_id"]
+    contact = KeyName(subject_id, "contact", subject_id)
+    assert [(name, kind) for name, kind, _ in shop.vault.index] == [(contact, "email"), (contact, "phone")]
+
+
+async def test_nothing_personal_is_stored_in_clear(shop: Shop) -> None:
+    _, email = await shop.register(name="Zoë Canary-4711", phone="+4915199988877")
+    stored = await everything(shop)
+    assert b"AccountRegistered" in stored
+    for secret in (email, "Canary-4711", "15199988877", PASSWORD, "argon2"):
+        assert secret.encode() not in stored
+
+
+async def test_a_taken_address_is_a_conflict_that_tells_no_more(shop: Shop) -> None:
+    _, email = await shop.register()
+    body = {"email": email.upper(), "password": "something else entirely", "name": "Eve"}
+    answer = await shop.http.post("/v1/accounts", json=body)
+    assert answer.status_code == 409
+    assert sorted(answer.json()) == ["detail", "status", "title", "type"]
+
+
+async def test_the_same_key_registers_once(shop: Shop) -> None:
+    key = uuid4()
+    body = {"email": f"{key.hex[:12]}@example.org", "password": PASSWORD, "name": "Jane"}
+    headers = {"Idempotency-Key": str(key)}
+    answers = [await shop.http.post("/v1/accounts", json=body, headers=headers) for _ in range(2)]
+    assert [(a.status_code, a.json()["subject_id"]) for a in answers] == [(201, str(key))] * 2
+    assert len(await shop.events(key)) == 1
+    other = await shop.http.post("/v1/accounts", json={**body, "email": "x" + body["email"]}, headers=headers)
+    assert other.status_code == 409
+
+
+async def test_many_registrations_of_one_address_at_once_make_one_account(shop: Shop) -> None:
+    body = {"email": f"{uuid4().hex[:12]}@example.org", "password": PASSWORD, "name": "Jane"}
+    answers = await asyncio.gather(*(shop.http.post("/v1/accounts", json=body) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+
+
+async def test_unknown_address_and_wrong_password_are_refused_alike(shop: Shop) -> None:
+    _, email = await shop.register()
+    wrong, unknown = await shop.sign_in(email, "wrong password"), await shop.sign_in("nobody." + email)
+    assert (wrong.status_code, wrong.json()) == (401, unknown.json())
+    assert dict(wrong.headers) == dict(unknown.headers)
+
+
+async def test_sign_in_is_limited_per_address(shop: Shop) -> None:
+    _, email = await shop.register()
+    _, other = await shop.register()
+    answers = [await shop.sign_in(email, "wrong password") for _ in range(BURST + 1)]
+    assert [answer.status_code for answer in answers] == [401] * BURST + [429]
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert (await shop.sign_in(email.upper())).status_code == 429
+    assert (await shop.sign_in(other)).status_code == 200
+
+
+async def test_passwords_count_as_the_same_however_they_are_typed(shop: Shop) -> None:
+    _, email = await shop.register(password="Zoe\u0308's caf\u00e9 password")
+    assert (await shop.sign_in(email, "Zo\u00eb's cafe\u0301 password")).status_code == 200
+
+
+async def test_an_edit_raises_the_version_of_the_part_that_changed(shop: Shop) -> None:
+    subject_id, me = await shop.member(phone="+4915112345678")
+    answer = await shop.http.patch("/v1/accounts/me", headers=me, json={"name": "June", "phone": "+4915112345678"})
+    assert (answer.json()["identity"]["number"], answer.json()["contact"]["number"]) == (2, 1)
+    answer = await shop.http.patch("/v1/accounts/me", headers=me, json={"phone": None})
+    assert answer.json()["contact"] == {"number": 2, "email": answer.json()["contact"]["email"], "phone": None}
+    events = await shop.events(subject_id)
+    assert [(kind, body.get("number")) for kind, body in events[1:]] == [
+        ("IdentityChanged.v1", 2),
+        ("ContactChanged.v1", 2),
+    ]
+
+
+async def test_a_new_address_signs_in_and_the_old_one_no_more(shop: Shop) -> None:
+    subject_id, old = await shop.register()
+    me = bearer((await shop.sign_in(old)).json()["access_token"])
+    new = f"june.{uuid4().hex[:12]}@example.org"
+    assert (await shop.http.patch("/v1/accounts/me", headers=me, json={"email": new})).status_code == 200
+    assert (await shop.sign_in(old)).status_code == 401
+    assert (await shop.sign_in(new)).status_code == 200
+    assert shop.vault.index[-1][:2] == (KeyName(subject_id, "contact", subject_id), "email")
+
+
+async def test_an_edit_to_a_taken_address_changes_nothing(shop: Shop) -> None:
+    _, taken = await shop.register()
+    subject_id, me = await shop.member()
+    directory = list(shop.vault.index)
+    answer = await shop.http.patch("/v1/accounts/me", headers=me, json={"email": taken, "name": "Eve"})
+    assert answer.status_code == 409
+    assert shop.vault.index == directory
+    assert (await shop.http.get("/v1/accounts/me", headers=me)).json()["identity"]["name"] == "Jane Canary"
+    assert len(await shop.events(subject_id)) == 1
+
+
+async def test_edits_at_once_get_numbers_without_gaps_in_the_order_of_events(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    edits = (shop.http.patch("/v1/accounts/me", headers=me, json={"name": f"Name {n}"}) for n in range(5))
+    answers = await asyncio.gather(*edits)
+    done = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    events = await shop.events(subject_id)
+    assert [body["number"] for _, body in events[1:]] == list(range(2, len(done) + 2))
+
+
+async def test_guests_have_a_token_and_no_account(shop: Shop) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    contact = {"email": f"guest.{uuid4().hex[:12]}@example.org", "phone": "+4915112345678"}
+    first = await shop.http.post("/v1/guests", headers=key, json=contact)
+    again = await shop.http.post("/v1/guests", headers=key, json=contact)
+    assert (first.status_code, again.status_code) == (201, 201)
+    me = bearer(first.json()["access_token"])
+    shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    assert (shown["guest"], shown["identity"], shown["contact"]["email"]) == (True, None, contact["email"])
+    assert (await shop.http.get("/v1/accounts/me/addresses", headers=me)).status_code == 403
+    assert (await shop.http.patch("/v1/accounts/me", headers=me, json={"phone": None})).status_code == 403
+    ((_, body),) = await shop.events(UUID(key["Idempotency-Key"]))
+    assert (body["guest"], body["identity"]) == (True, None)
+
+
+async def test_a_known_id_gives_no_token_to_strangers(shop: Shop) -> None:
+    member, _ = await shop.register()
+    guest = (await shop.http.post("/v1/guests", json={"email": f"{uuid4().hex[:12]}@example.org"})).json()["subject_id"]
+    directory = list(shop.vault.index)
+    for subject_id in (member, guest):
+        body = {"email": f"eve.{uuid4().hex[:12]}@example.org"}
+        answer = await shop.http.post("/v1/guests", headers={"Idempotency-Key": str(subject_id)}, json=body)
+        assert answer.status_code == 409
+    assert shop.vault.index == directory
+
+
+@pytest.mark.parametrize(
+    "name", ["Łukasz Żółć", "محمد بن سلمان", "สมชาย ใจดี", "김민준", "Ṛgveda Śāstrī", "O'Neill 3rd"]
+)
+async def test_names_of_every_script_come_back_as_given(shop: Shop, name: str) -> None:
+    _, me = await shop.member(name=name)
+    assert (await shop.http.get("/v1/accounts/me", headers=me)).json()["identity"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("field_name", "value"),
+    [
+        ("name", "Jane\u0000Canary"),
+        ("name", "  "),
+        ("name", "x" * 201),
+        ("password", "horse"),
+        ("email", "jane"),
+        ("phone", "015112345678"),
+        ("birth_date", "yesterday"),
+        ("admin", True),
+    ],
+)
+async def test_registrations_out_of_shape_are_refused_without_an_echo(shop: Shop, field_name: str, value: Any) -> None:
+    body = {"email": "a@example.org", "password": PASSWORD, "name": "Jane", field_name: value}
+    answer = await shop.http.post("/v1/accounts", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["at"] == ("body.*" if field_name == "admin" else f"body.{field_name}")
+    assert str(value) not in answer.text or value == "  "
+
+
+async def test_nobody_is_born_tomorrow(shop: Shop) -> None:
+    body = {"email": "a@example.org", "password": PASSWORD, "name": "Jane", "birth_date": "2999-01-01"}
+    assert (await shop.http.post("/v1/accounts", json=body)).status_code == 422
+
+
+async def test_openapi_names_every_route_and_every_form_of_browsing(shop: Shop) -> None:
+    operations = [operation for path in shop.openapi["paths"].values() for operation in path.values()]
+    assert len(operations) == 16
+    assert all(operation["summary"] for operation in operations)
+    browsing = shop.openapi["paths"]["/v1/browsing-events"]["post"]
+    assert len(browsing["requestBody"]["content"]) == 3

@@ -1,0 +1,178 @@
+"""What belongs to an account: addresses, favourites, browsing, notices; on a real Postgres."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from account_service import handlers
+from event_contracts.order import CancelReason, OrderCancelled, OrderDelivered
+from servicekit.cloudevents import Received
+from servicekit.leases import KeyName
+from tests.support.accounts import Shop, dsns, settings, shop
+from tests.support.infra import postgres_server
+
+__all__ = ["dsns", "postgres_server", "settings", "shop"]  # fixtures
+
+
+ADDRESS = {
+    "name": "山田 太郎",
+    "lines": ["千代田区丸の内1-1-1", "ビル 5階"],
+    "city": "東京都",
+    "postal_code": "100-0005",
+    "country": "JP",
+    "phone": "+81312345678",
+}
+
+
+async def test_address_book(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    url = "/v1/accounts/me/addresses"
+    first = (await shop.http.post(url, headers=me, json=ADDRESS)).json()["address_id"]
+    key = {"Idempotency-Key": str(uuid4())}
+    for _ in range(2):
+        assert (await shop.http.post(url, headers=me | key, json=ADDRESS)).status_code == 201
+    assert KeyName(subject_id, "contact", UUID(first)) in shop.vault.keys
+    assert (await shop.http.put(f"{url}/{first}", headers=me, json={**ADDRESS, "city": "大阪"})).status_code == 204
+    shown = (await shop.http.get(f"{url}/{first}", headers=me)).json()
+    assert (shown["number"], shown["address"]["city"], shown["address"]["company"]) == (2, "大阪", None)
+    page = (await shop.http.get(url, headers=me, params={"limit": 1})).json()
+    assert page["items"][0]["address_id"] == key["Idempotency-Key"]
+    rest = (await shop.http.get(url, headers=me, params={"cursor": page["next"]})).json()
+    assert ([item["address_id"] for item in rest["items"]], rest["next"]) == ([first], None)
+    assert (await shop.http.delete(f"{url}/{first}", headers=me)).status_code == 204
+    assert (await shop.http.delete(f"{url}/{first}", headers=me)).status_code == 404
+    kinds = [kind for kind, _ in await shop.events(subject_id)]
+    assert kinds == ["AccountRegistered.v1", *["AddressSaved.v1"] * 3, "AddressDeleted.v1"]
+
+
+async def test_nobody_reaches_anothers_entries(shop: Shop) -> None:
+    _, me = await shop.member()
+    _, other = await shop.member()
+    address = (await shop.http.post("/v1/accounts/me/addresses", headers=me, json=ADDRESS)).json()["address_id"]
+    url = f"/v1/accounts/me/addresses/{address}"
+    assert (await shop.http.get(url, headers=other)).status_code == 404
+    assert (await shop.http.put(url, headers=other, json=ADDRESS)).status_code == 404
+    assert (await shop.http.delete(url, headers=other)).status_code == 404
+    assert (await shop.http.get(url)).status_code == 401
+
+
+async def test_favourites(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    url = "/v1/accounts/me/favourites"
+    key = {"Idempotency-Key": str(uuid4())}
+    for _ in range(2):
+        assert (await shop.http.post(url, headers=me | key, json={"sku": "LAMP-7"})).status_code == 201
+    (item,) = (await shop.http.get(url, headers=me)).json()["items"]
+    assert (item["favourite_id"], item["sku"]) == (key["Idempotency-Key"], "LAMP-7")
+    assert (await shop.http.delete(f"{url}/{item['favourite_id']}", headers=me)).status_code == 204
+    assert [kind for kind, _ in await shop.events(subject_id)][1:] == ["FavouriteAdded.v1", "FavouriteRemoved.v1"]
+
+
+def look(page: str = "/lamps", **attributes: Any) -> dict[str, Any]:
+    event = {"specversion": "1.0", "id": str(uuid4()), "source": "/web", "type": "page_viewed"}
+    return event | {"time": datetime.now(UTC).isoformat(), "data": {"page": page, "seconds": 3}} | attributes
+
+
+async def test_a_batch_of_browsing_is_one_vault_call_and_one_transaction(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    calls = shop.vault.calls
+    batch = [look(f"/page/{n}", time=(datetime.now(UTC) - timedelta(seconds=n)).isoformat()) for n in range(500)]
+    headers = me | {"Content-Type": "application/cloudevents-batch+json"}
+    answers = [await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch))]
+    assert shop.vault.calls == calls + 1
+    answers.append(await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch[:10])))
+    assert [answer.json() for answer in answers] == [{"recorded": 500, "known": 0}, {"recorded": 0, "known": 10}]
+    transactions = "SELECT count(DISTINCT xmin::text) FROM browsing WHERE subject_id = $1"
+    assert await shop.kit.db.fetchval(transactions, subject_id) == 1
+    assert len(await shop.events(subject_id)) == 501
+    page = (await shop.http.get("/v1/accounts/me/browsing", headers=me, params={"limit": 2})).json()
+    assert [item["page"] for item in page["items"]] == ["/page/0", "/page/1"]
+    assert (await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps([]))).status_code == 422
+    assert (
+        await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps([*batch, look()]))
+    ).status_code == 422
+
+
+async def test_browsing_in_structured_and_binary_mode(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    event = look(type="product_viewed", traceparent="ignored")
+    structured = me | {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+    answer = await shop.http.post("/v1/browsing-events", headers=structured, content=json.dumps(event))
+    assert answer.json() == {"recorded": 1, "known": 0}
+    attributes = {f"ce-{name}": value for name, value in event.items() if name != "data"}
+    answer = await shop.http.post("/v1/browsing-events", headers=me | attributes, json=event["data"])
+    assert answer.json() == {"recorded": 0, "known": 1}
+    (item,) = (await shop.http.get("/v1/accounts/me/browsing", headers=me)).json()["items"]
+    assert (item["browsing_id"], item["kind"], item["seconds"]) == (event["id"], "product_viewed", 3)
+    _, body = (await shop.events(subject_id))[-1]
+    assert body["browsing_id"] == event["id"]
+    assert KeyName(subject_id, "behaviour", UUID(body["month_id"])) in shop.vault.keys
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ({"id": "jane@example.org"}, "body.id"),
+        ({"id": "00000000-0000-1000-8000-000000000000"}, "body.id"),
+        ({"type": "bought"}, "body.type"),
+        ({"data": {"page": "x" * 201}}, "body.data.page"),
+        ({"data": {"page": "/", "jane": 1}}, "body.data.*"),
+        ({"time": "2026-01-01T00:00:00"}, "body.time"),
+    ],
+)
+async def test_browsing_that_breaks_the_shape_is_refused(shop: Shop, change: dict[str, Any], at: str) -> None:
+    _, me = await shop.member()
+    headers = me | {"Content-Type": "application/cloudevents+json"}
+    answer = await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(look() | change))
+    assert answer.status_code == 422
+    assert at in {error["at"] for error in answer.json()["errors"]}
+    assert "jane" not in answer.text
+
+
+async def test_browsing_from_the_future_and_of_other_media_is_refused(shop: Shop) -> None:
+    _, me = await shop.member()
+    late = look(time=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    headers = me | {"Content-Type": "application/cloudevents+json"}
+    assert (await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(late))).status_code == 422
+    assert (await shop.http.post("/v1/browsing-events", headers=me, json=look())).status_code == 415
+
+
+async def test_what_happens_to_an_order_becomes_one_notice_each(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    order_id, at = uuid4(), datetime.now(UTC)
+    delivered = OrderDelivered(order_id=order_id, buyer_id=subject_id, at=at)
+    cancelled = OrderCancelled(order_id=order_id, buyer_id=subject_id, reason=CancelReason.BY_BUYER)
+    for _ in range(2):
+        await shop.kit.run_tx("test", lambda tx: handlers.on_order_delivered(tx, [received(delivered, at)] * 2))
+    earlier = at - timedelta(days=1)
+    await shop.kit.run_tx("test", lambda tx: handlers.on_order_cancelled(tx, [received(cancelled, earlier)]))
+    items = (await shop.http.get("/v1/accounts/me/notices", headers=me)).json()["items"]
+    assert [(item["order_id"], item["kind"]) for item in items] == [
+        (str(order_id), "delivered"),
+        (str(order_id), "cancelled"),
+    ]
+
+
+def received(event: Any, at: datetime) -> Received[Any]:
+    return Received(event, uuid4(), at, "order", event.topic, 0, 0)
+
+
+async def test_what_is_erased_reads_as_null(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    await shop.http.post("/v1/accounts/me/favourites", headers=me, json={"sku": "LAMP-7"})
+    shop.vault.erased |= {key.key_id for key in shop.vault.keys.values()}
+    shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    assert (shown["subject_id"], shown["identity"], shown["contact"]) == (str(subject_id), None, None)
+    (item,) = (await shop.http.get("/v1/accounts/me/favourites", headers=me)).json()["items"]
+    assert item["sku"] is None
+
+
+async def test_card_numbers_are_refused_in_an_address_and_phones_are_not(shop: Shop) -> None:
+    _, me = await shop.member()
+    url = "/v1/accounts/me/addresses"
+    hidden = {**ADDRESS, "lines": ["card ４１１１ 1111-1111 1111"]}
+    assert (await shop.http.post(url, headers=me, json=hidden)).json()["type"] == "/problems/card_number"
+    assert (await shop.http.post(url, headers=me, json={**ADDRESS, "phone": "+4222222222222"})).status_code == 201

@@ -1,0 +1,164 @@
+"""The inventory on real Kafka and Postgres, from the events of several services and of a third party."""
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from servicekit.batches import Applier, Batch
+from servicekit.kafka import OutRecord
+from servicekit.postgres import Tx
+from tests.support.infra import kafka_server, postgres_server
+from tests.support.inventories import INVENTORY, World, apply, forget_positions, reading, secrets_folder, until, world
+from tests.support.inventory_events import START, Shopper, as_read, disclosed, record_of
+
+__all__ = ["kafka_server", "postgres_server", "secrets_folder", "world"]
+
+
+async def test_who_holds_what_is_learned_from_the_events_of_all_systems(world: World) -> None:
+    shoppers = [Shopper() for _ in range(5)]
+    expected = {row for shopper in shoppers for row in shopper.holdings()}
+    async with reading(world.kit):
+        await world.produce([record for shopper in shoppers for record in shopper.records()])
+        await until(lambda: _has(world, expected))
+    mine = {row for row in await world.rows() if row[0] in {s.subject_id for s in shoppers}}
+    assert mine == {row for row in expected if row[0] in {s.subject_id for s in shoppers}}
+    assert world.vault.calls == 0
+
+
+async def _has(world: World, expected: set[tuple[UUID, str, str, UUID]]) -> bool:
+    return expected <= await world.rows()
+
+
+async def test_a_gift_order_concerns_two_people(world: World) -> None:
+    shopper = Shopper()
+    await apply(world.kit, [record_of(shopper.order())])
+    assert await world.rows() == {
+        (shopper.subject_id, "order", "order_record", shopper.order_id),
+        (shopper.subject_id, "order", "payment", shopper.order_id),
+        (shopper.consignee_id, "order", "delivery", shopper.order_id),
+    }
+
+
+async def test_a_replay_from_the_first_record_changes_nothing(world: World) -> None:
+    shoppers = [Shopper() for _ in range(3)]
+    expected = {row for shopper in shoppers for row in shopper.holdings()}
+    async with reading(world.kit):
+        await world.produce([record for shopper in shoppers for record in shopper.records()])
+        await until(lambda: _has(world, expected))
+    before = await world.content()
+    ends = await world.kit.db.fetch("SELECT topic, partition, next FROM kit.positions ORDER BY 1, 2")
+    await forget_positions(world)
+    async with reading(world.kit):
+        again = "SELECT topic, partition, next FROM kit.positions ORDER BY 1, 2"
+        await until(lambda: _same(world, again, ends))
+    assert await world.content() == before
+
+
+async def _same(world: World, query: str, expected: Any) -> bool:
+    return [tuple(row) for row in await world.kit.db.fetch(query)] == [tuple(row) for row in expected]
+
+
+async def test_any_order_of_the_same_events_gives_the_same_rows(world: World) -> None:
+    shopper = Shopper()
+    order = shopper.order()
+    times = [START + timedelta(hours=hour) for hour in (0, 5, 2, 5)]
+    records = [*shopper.records(), *(record_of(shopper.order(), time) for time in times)]
+    records += [record_of(shopper.registered(), time) for time in times]
+    records += [record_of(disclosed(order, f"consignee.part{n}"), time) for n, time in enumerate(times)]
+    seen = []
+    for seed in range(4):
+        random.Random(seed).shuffle(records)
+        await _empty(world)
+        for start in range(0, len(records), 3):
+            await apply(world.kit, records[start : start + 3])
+            await forget_positions(world)
+        seen.append([row[:-1] for row in await world.content()])
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    fields = await world.kit.db.fetchval("SELECT fields FROM recipients")
+    assert fields == sorted([f"consignee.part{n}" for n in range(4)] + ["consignee.name", "consignee.city"])
+
+
+async def _empty(world: World) -> None:
+    await world.sql("DELETE FROM inventory")
+    await world.sql("DELETE FROM recipients")
+
+
+async def test_what_is_no_sensible_event_waits_in_quarantine_and_the_rest_is_noted(world: World) -> None:
+    shopper = Shopper()
+    good = record_of(shopper.registered())
+    attributes = dict(good.headers)
+
+    def spoilt(reason: str, headers: Sequence[tuple[str, Any]], record: OutRecord = good) -> tuple[str, OutRecord]:
+        return reason, OutRecord(record.topic, str(uuid4()).encode(), record.value, headers)
+
+    sealed = attributes["ce_sealed"]
+    letter = record_of(disclosed(shopper.order(), "consignee.name"))
+    poison = [
+        spoilt("no_cloudevent", []),
+        spoilt("null_header", [*good.headers, ("extra", None)]),
+        spoilt("doubled_header", [*good.headers, ("ce_id", b"again")]),
+        spoilt("unreadable_header", [*good.headers, ("extra", "é".encode())]),
+        spoilt("bad_envelope", list({**attributes, "ce_sealed": b"[[[["}.items())),
+        spoilt("bad_envelope", list({**attributes, "ce_time": b"yesterday"}.items())),
+        spoilt("bad_envelope", list({**attributes, "ce_sealed": sealed.replace(b"identity", b'"')}.items())),
+        spoilt("unknown_class", list({**attributes, "ce_sealed": sealed.replace(b"identity", b"shoe_size")}.items())),
+        spoilt("wrong_producer", list({**attributes, "ce_source": b"order"}.items())),
+        ("breaks_contract", OutRecord(letter.topic, letter.key, b"{}", letter.headers)),
+    ]
+    others = [Shopper() for _ in range(4)]
+    async with reading(world.kit):
+        records = [record for _, record in poison]
+        await world.produce([*records, *(record for other in others for record in other.records()), good])
+        await until(lambda: _has(world, {row for other in others for row in other.holdings()}))
+        await until(lambda: _count(world, "SELECT count(*) FROM kit.quarantine", len(poison)))
+    reasons = await world.kit.db.fetch("SELECT reason FROM kit.quarantine")
+    assert sorted(row["reason"] for row in reasons) == sorted(reason for reason, _ in poison)
+
+
+async def _count(world: World, query: str, at_least: int) -> bool:
+    return int(await world.kit.db.fetchval(query)) >= at_least
+
+
+async def test_five_hundred_records_take_one_commit_and_two_statements(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Registrations first: the positions exist, and every later row is new.
+    await apply(world.kit, [record_of(Shopper().registered())])
+    await forget_positions(world)
+    records = [record_of(Shopper().registered()) for _ in range(500)]
+    statements: list[str] = []
+    execute = Tx.execute
+
+    async def counted(tx: Tx, sql: str, *args: Any) -> str:
+        statements.append(sql.splitlines()[0])
+        return await execute(tx, sql, *args)
+
+    applier = Applier(world.kit, INVENTORY)
+    applier.next[("account.events", 0)] = 0
+    batch = Batch(as_read(records))
+    await _commits(world)
+    begin = await _commits(world)
+    own = await _commits(world) - begin
+    with monkeypatch.context() as patched:
+        patched.setattr(Tx, "execute", counted)
+        begin = await _commits(world)
+        await applier.apply(batch, applier.prepare(batch))
+        commits = await _commits(world) - begin - own
+    assert statements == ["-- move_positions", "-- write_facts"]
+    assert commits == 1
+    assert world.vault.calls == 0
+    assert await world.kit.db.fetchval("SELECT count(*) FROM inventory") == 1002
+
+
+async def _commits(world: World) -> int:
+    """Commits in this database so far; asking adds the same number each time."""
+    await world.kit.db.fetchval("SELECT pg_stat_force_next_flush()")
+    await world.kit.db.fetchval("SELECT 1")  # the flush happens at the end of a transaction
+    count: int = await world.kit.db.fetchval(
+        "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+    )
+    return count

@@ -1,0 +1,268 @@
+"""The order service on a real Postgres: its API, what it stores, what it emits."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from order_service.domain import order_number
+from order_service.holdings import DELIVERIES, HOLDINGS, RECORDS
+from servicekit import faults
+from servicekit.faults import Fault
+from servicekit.leases import KeyName
+from tests.support.infra import postgres_server
+from tests.support.orders import (
+    CANARY,
+    Shop,
+    a_line,
+    a_purchase,
+    delivered,
+    order_dsns,
+    order_keys,
+    shop,
+)
+
+__all__ = ["order_dsns", "order_keys", "postgres_server", "shop"]  # fixtures
+
+CARD = "4111111111111111"
+
+
+@pytest.fixture
+def armed() -> Iterator[None]:
+    """Fails every request between sealing and commit."""
+    faults.arm({"order.sealed": Fault("error")})
+    yield
+    faults.arm({})
+
+
+async def test_an_order_is_placed_sealed_and_announced(shop: Shop) -> None:
+    """201 with number and total; three parts sealed apart with one vault call; one event in the same transaction."""
+    buyer, order_id = shop.buyer(), uuid4()
+    calls = shop.vault.calls
+    answer = await buyer.place(order_id)
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body["order_id"] == str(order_id)
+    assert body["order_number"] == order_number(order_id)
+    assert (body["status"], body["total"], body["currency"]) == ("placed", 3998, "EUR")
+    assert shop.vault.calls == calls + 1
+    ((kind, event),) = await shop.events(str(order_id))
+    assert kind == "OrderPlaced.v1"
+    assert event["buyer_id"] == event["consignee_id"] == str(buyer.subject_id)
+    assert CANARY not in json.dumps(event)
+
+
+async def test_the_order_number_is_found_beside_the_records_key(shop: Shop) -> None:
+    buyer = shop.buyer()
+    order_id = await buyer.placed()
+    digest = await shop.kit.digest("order_number", order_number(UUID(order_id)).lower())
+    assert (KeyName(buyer.subject_id, "order_record", UUID(order_id)), "order_number", digest) in shop.vault.index
+
+
+async def test_a_gifts_consignee_is_a_person_of_their_own(shop: Shop) -> None:
+    """A fresh id for each order, never the buyer's; the delivery is sealed for it."""
+    buyer = shop.buyer()
+    events = [(await shop.events(await buyer.placed(gift=True)))[0][1] for _ in range(2)]
+    consignees = {event["consignee_id"] for event in events} | {str(buyer.subject_id)}
+    assert len(consignees) == 3
+    for event in events:
+        assert KeyName(UUID(event["consignee_id"]), "delivery", UUID(event["order_id"])) in shop.vault.keys
+        assert KeyName(buyer.subject_id, "payment", UUID(event["order_id"])) in shop.vault.keys
+        answer = (await buyer.get(f"/v1/orders/{event['order_id']}")).json()
+        assert answer["gift"] is True
+        assert answer["delivery"]["consignee"]["name"] == CANARY
+
+
+async def test_placing_again_under_the_same_key_finds_the_order(shop: Shop) -> None:
+    buyer, order_id = shop.buyer(), uuid4()
+    first = await buyer.place(order_id)
+    again = await buyer.place(order_id, gift=True, lines=[a_line(quantity=9)])
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert await shop.types(str(order_id)) == ["OrderPlaced"]
+
+
+async def test_the_same_key_at_once_makes_one_order(shop: Shop) -> None:
+    buyer, order_id = shop.buyer(), uuid4()
+    answers = await asyncio.gather(*(buyer.place(order_id, gift=True) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({answer.text for answer in answers}) == 1
+    assert await shop.types(str(order_id)) == ["OrderPlaced"]
+    (event,) = [body for _, body in await shop.events(str(order_id))]
+    rows = await shop.kit.db.fetch("SELECT consignee_id FROM order_deliveries WHERE order_id = $1", order_id)
+    assert [str(row["consignee_id"]) for row in rows] == [event["consignee_id"]]
+
+
+async def test_another_buyer_cannot_use_the_same_key(shop: Shop) -> None:
+    order_id = uuid4()
+    await shop.buyer().place(order_id)
+    answer = await shop.buyer().place(order_id)
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "/problems/conflict"
+    assert await shop.types(str(order_id)) == ["OrderPlaced"]
+
+
+@pytest.mark.usefixtures("armed")
+async def test_failing_between_seal_and_commit_leaves_no_order(shop: Shop) -> None:
+    """And the retry with the same key places it."""
+    buyer, order_id = shop.buyer(), uuid4()
+    failed = await buyer.place(order_id)
+    assert failed.status_code == 500
+    assert CANARY not in failed.text
+    for holding in HOLDINGS:
+        assert await holding.count(shop.kit.db, buyer.subject_id) == 0
+    assert await shop.events(str(order_id)) == []
+    faults.arm({})
+    assert (await buyer.place(order_id)).status_code == 201
+
+
+async def test_only_the_buyer_sees_an_order(shop: Shop) -> None:
+    """To others it reads like one that does not exist."""
+    buyer, other = shop.buyer(), shop.buyer()
+    path = f"/v1/orders/{await buyer.placed()}"
+    nobody = (await other.get(f"/v1/orders/{uuid4()}")).text
+    for answer in (
+        await other.get(path),
+        await other.get(f"{path}/confirmation"),
+        await other.post(f"{path}/cancel"),
+        await other.get(f"/v1/orders/{uuid4()}/confirmation"),
+    ):
+        assert (answer.status_code, answer.text) == (404, nobody)
+    assert (await other.get("/v1/orders")).json() == {"items": []}
+    assert (await shop.http.get(path)).status_code == 401
+    assert await buyer.status(path.rpartition("/")[2]) == "placed"
+
+
+async def test_an_order_reads_back_without_its_payment(shop: Shop) -> None:
+    buyer = shop.buyer()
+    order_id = await buyer.placed()
+    calls = shop.vault.calls
+    order = (await buyer.get(f"/v1/orders/{order_id}")).json()
+    assert shop.vault.calls == calls + 1
+    assert order["delivery"]["consignee"] == a_purchase()["consignee"]
+    assert order["record"]["lines"] == [
+        {"sku": "TEA-POT-1", "description": f"Tea pot of {CANARY}", "quantity": 2, "unit_price": 1999}
+    ]
+    assert "tok_verified" not in json.dumps(order)
+    confirmation = (await buyer.get(f"/v1/orders/{order_id}/confirmation")).json()
+    assert confirmation["order_number"] == order["record"]["order_number"]
+    assert (confirmation["total"], confirmation["lines"]) == (3998, order["record"]["lines"])
+
+
+async def test_the_history_is_paged_newest_first(shop: Shop) -> None:
+    """Every order once, one vault call a page."""
+    buyer = shop.buyer()
+    ids = [await buyer.placed() for _ in range(5)]
+    await shop.buyer().placed()
+    seen, path, pages = [], "/v1/orders?limit=2", 0
+    while path:
+        calls = shop.vault.calls
+        page = (await buyer.get(path)).json()
+        assert shop.vault.calls == calls + 1
+        seen += [item["order_id"] for item in page["items"]]
+        assert all(item["record"]["total"] == 3998 for item in page["items"])
+        path, pages = f"/v1/orders?limit=2&cursor={page['next']}" if "next" in page else "", pages + 1
+    assert seen == ids[::-1]
+    assert pages == 3
+    assert (await buyer.get("/v1/orders?limit=101")).status_code == 422
+    assert (await buyer.get("/v1/orders?cursor=nonsense")).status_code == 422
+
+
+@pytest.mark.parametrize("swept", [False, True], ids=["key_gone", "row_gone"])
+async def test_an_erased_part_says_so_and_the_order_lives_on(shop: Shop, swept: bool) -> None:
+    """A consignee is erased without the buyer; the record can go as well; shipments still move the order."""
+    buyer = shop.buyer()
+    order_id = await buyer.placed(gift=True)
+    consignee_id = UUID((await shop.events(order_id))[0][1]["consignee_id"])
+    await erase(shop, DELIVERIES, consignee_id, order_id, swept)
+    order = (await buyer.get(f"/v1/orders/{order_id}")).json()
+    assert order["delivery"] == {"erased": True}
+    assert order["record"]["total"] == 3998
+    await erase(shop, RECORDS, buyer.subject_id, order_id, swept)
+    order = (await buyer.get(f"/v1/orders/{order_id}")).json()
+    assert order["record"] == order["delivery"] == {"erased": True}
+    assert (await buyer.get("/v1/orders")).json()["items"][0]["record"] == {"erased": True}
+    confirmation = (await buyer.get(f"/v1/orders/{order_id}/confirmation")).json()
+    assert confirmation["erased"] is True
+    assert "order_number" not in confirmation
+    assert (await buyer.place(UUID(order_id))).json()["erased"] is True
+    await shop.receive(delivered(order_id))
+    assert await buyer.status(order_id) == "delivered"
+
+
+async def test_a_sweep_of_all_that_is_a_persons_leaves_the_order_to_end(shop: Shop) -> None:
+    """The row of the order holds ids, a code and times, and the carrier's answers still need it."""
+    buyer = shop.buyer()
+    order_id = await buyer.placed()
+    for holding in HOLDINGS:
+        await shop.kit.run_tx("erase", partial(holding.erase, subject=buyer.subject_id))
+    assert await buyer.status(order_id) == "placed"
+
+
+async def erase(shop: Shop, holding: Any, subject_id: UUID, order_id: str, swept: bool) -> None:
+    if swept:
+        erased = await shop.kit.run_tx("erase", lambda tx: holding.erase(tx, subject_id, [UUID(order_id)]))
+        assert erased == 1
+        return
+    (row,) = await shop.kit.db.fetch(f"SELECT * FROM {holding.table} WHERE {holding.subject} = $1", subject_id)
+    shop.vault.erased |= {opening.sealed.key_id for opening in holding.openings(row).values()}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"lines": [a_line(description=f"card {CARD}")]},
+        {"lines": [a_line(description="4111 1111 1111 1111")]},
+        {"lines": [a_line(note={"deep": [{"er": "4111-1111-1111-1111"}]})]},
+        {"payment": {"token": CARD}},
+        {"lines": [a_line(unit_price=int(CARD))]},
+        {"payment": {"token": "tok_verified_0001", CARD: True}},
+    ],
+    ids=["description", "blanks", "nested_unknown_field", "payment_token", "json_number", "member_name"],
+)
+async def test_a_card_number_is_refused_wherever_it_stands(shop: Shop, hostile: dict[str, Any]) -> None:
+    """422 that names the place by position only; nothing is stored or sealed."""
+    buyer, calls = shop.buyer(), shop.vault.calls
+    answer = await buyer.place(**hostile)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/card_number")
+    assert "4111" not in answer.text
+    assert shop.vault.calls == calls
+    assert (await buyer.get("/v1/orders")).json() == {"items": []}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"consignee": CANARY},
+        {CANARY: CANARY},
+        {"lines": [a_line(sku=CANARY)]},
+        {"lines": [a_line(**{CANARY: 1})]},
+        {"currency": CANARY},
+        {"service": CANARY},
+        {"payment": {"token": CANARY}},
+        {"lines": [a_line(quantity=999, unit_price=10**11)]},
+    ],
+)
+async def test_problem_details_hold_no_input(shop: Shop, wrong: dict[str, Any]) -> None:
+    answer = await shop.buyer().place(**wrong)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Canary" not in answer.text
+
+
+async def test_nothing_personal_stands_in_clear(shop: Shop) -> None:
+    """Every column of every row of one order, outbox included."""
+    order_id = await shop.buyer().placed(gift=True)
+    rows: Sequence[Any] = []
+    for holding in HOLDINGS:
+        rows = [*rows, *await shop.kit.db.fetch(f"SELECT * FROM {holding.table} WHERE order_id = $1", UUID(order_id))]
+    rows = [*rows, *await shop.kit.db.fetch("SELECT * FROM kit.outbox WHERE key = $1", UUID(order_id))]
+    assert len(rows) == 5
+    for value in (value for row in rows for value in row.values()):
+        clear = value if isinstance(value, bytes) else str(value).encode()
+        for personal in (CANARY, "Łódź", "+48421234567", "tok_verified", order_number(UUID(order_id))):
+            assert personal.encode() not in clear

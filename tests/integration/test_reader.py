@@ -1,0 +1,195 @@
+"""What a reader must get right at its edges: rebalances, a Kafka that was set back, records that nobody can process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import TopicPartition
+
+from deploy.local.interfaces import PostgresServer
+from servicekit import batches, consuming
+from servicekit.batches import Batch
+from servicekit.cloudevents import RawRecord, Received
+from servicekit.consuming import Reader
+from servicekit.errors import Unavailable
+from servicekit.health import Progress
+from servicekit.kit import Kit
+from servicekit.postgres import Tx
+from servicekit.replay import replay
+from servicekit.settings import Settings
+from tests.support.infra import postgres_server
+from tests.support.kits import open_test_kit
+from tests.support.partitions import EFFECTS, TOPIC, Counted, Partition, apply, effects, note
+
+__all__ = ["postgres_server"]
+
+
+@pytest.fixture(scope="module")
+def dsns(postgres_server: PostgresServer) -> tuple[str, str]:
+    return postgres_server.create_system_database("counter")
+
+
+@pytest.fixture
+async def kit(dsns: tuple[str, str], tmp_path: Path) -> AsyncIterator[Kit]:
+    (tmp_path / "0001_effects.sql").write_text(EFFECTS)
+    async with open_test_kit("counter", dsns, Settings(), [Counted], [tmp_path]) as kit:
+        yield kit
+
+
+class Client:
+    """Stands for the consumer of one partition that ends at `end`."""
+
+    def __init__(self, partition: Partition, end: int = 0) -> None:
+        self._places = {TopicPartition(TOPIC, partition.number)}
+        self.end = end
+
+    def assignment(self) -> set[TopicPartition]:
+        return self._places
+
+    def highwater(self, place: TopicPartition) -> int:
+        return self.end
+
+    def last_poll_timestamp(self, place: TopicPartition) -> int:
+        return 0
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        """The test decides what is fetched."""
+
+    async def commit(self, offsets: Any) -> None:
+        """For lag only."""
+
+
+def reader_of(partition: Partition, client: Client) -> Reader:
+    reader = Reader(partition.kit, partition.consumes, Progress(partition.kit.clock, 60))
+    reader._subscriber = SimpleNamespace(consumer=client)
+    return reader
+
+
+def fetched(record: RawRecord) -> Any:
+    return SimpleNamespace(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=record.headers,
+    )
+
+
+async def test_a_batch_that_outlives_its_assignment_has_no_second_effect(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain gives up, and the partition comes back, at the position from before the batch, while that is prepared."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(kit: Kit, batch: Batch) -> None:
+        begun.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(consuming, "DRAIN_SECONDS", 0.01)
+    partition, counter = Partition(kit, prepare=slow), uuid4()
+    client, record = Client(partition, end=1), partition.event(counter)
+    reader = reader_of(partition, client)
+    await reader.on_partitions_assigned(client.assignment())
+    stopping = asyncio.Event()
+    running = asyncio.create_task(reader.run(stopping))
+    await reader._take([fetched(record)])
+    await begun.wait()
+
+    await reader.on_partitions_revoked(client.assignment())
+    await reader.on_partitions_assigned(client.assignment())
+    await reader._take([fetched(record)])
+    go_on.set()
+    while not await effects(kit, counter):
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+    assert (await effects(kit, counter), await partition.position()) == ([1], 1)
+
+
+async def test_a_topic_that_ends_before_the_position_stops_the_reader(kit: Kit) -> None:
+    """Kafka was restored from before: what is new there would be taken for what was read already."""
+    partition = Partition(kit)
+    await apply(await partition.applier(), *(partition.event(uuid4()) for _ in range(3)))
+    client = Client(partition, end=2)
+    reader = reader_of(partition, client)
+    await reader.on_partitions_assigned(client.assignment())
+    with pytest.raises(Unavailable, match="Kafka was set back"):
+        await reader.run(asyncio.Event())
+
+
+async def test_a_reader_that_is_told_to_stop_takes_nothing_more_and_waits_for_nobody(kit: Kit) -> None:
+    stopping = asyncio.Event()
+
+    async def away(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        stopping.set()
+        raise Unavailable
+
+    partition, counter = Partition(kit, away), uuid4()
+    client = Client(partition, end=2)
+    reader = reader_of(partition, client)
+    await reader.on_partitions_assigned(client.assignment())
+    await reader._take([fetched(partition.event(counter))])
+    await asyncio.wait_for(reader.run(stopping), 5)
+    await reader._take([fetched(partition.event(counter))])
+    assert (reader._queue.empty(), await partition.position()) == (True, 0)
+
+
+async def test_an_aggregate_in_quarantine_stays_in_order_when_a_later_record_is_poison(kit: Kit) -> None:
+    partition, counter = Partition(kit), uuid4()
+    applier, key = await partition.applier(), str(counter).encode()
+    await apply(applier, partition.record(key, b"poison"))
+    await apply(applier, partition.event(counter, 1), partition.record(key, b"poison"), partition.event(counter, 2))
+    assert (await effects(kit, counter), len(await partition.quarantined())) == ([], 4)
+
+
+async def test_where_order_means_nothing_nobody_waits_behind_a_quarantined_record(kit: Kit) -> None:
+    partition, counter = Partition(kit, ordered=False), uuid4()
+    applier = await partition.applier()
+    await apply(applier, partition.record(str(counter).encode(), b"poison"), partition.event(counter, 1))
+    await apply(applier, partition.event(counter, 2))
+    assert (await effects(kit, counter), len(await partition.quarantined())) == ([1, 2], 1)
+
+
+async def test_a_record_that_cannot_be_prepared_goes_to_quarantine_without_being_applied(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`apply` finds no `state` then, and must not be asked."""
+
+    async def fails(kit: Kit, batch: Batch) -> None:
+        raise LookupError
+
+    async def applies(kit: Kit, tx: Tx, batch: Batch) -> None:
+        assert batch.state is not None
+
+    monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
+    partition = Partition(kit, prepare=fails, apply=applies)
+    await apply(await partition.applier(), partition.event(uuid4()))
+    assert (await partition.position(), len(await partition.quarantined())) == (1, 1)
+
+
+async def test_no_number_of_headers_keeps_a_record_out_of_quarantine(kit: Kit) -> None:
+    partition = Partition(kit)
+    many = [(f"h{number}", b"1") for number in range(1_001)]
+    await apply(await partition.applier(), partition.record(b"k", b"v", many))
+    assert (await partition.position(), len(await partition.quarantined())) == (1, 1)
+
+
+async def test_two_replays_at_once_have_one_effect(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = True
+
+    async def fails(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        if broken:
+            raise LookupError
+        await note(tx, received)
+
+    monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
+    partition, counter = Partition(kit, fails), uuid4()
+    await apply(await partition.applier(), partition.event(counter))
+    broken = False
+    await asyncio.gather(replay(kit, [partition.consumes]), replay(kit, [partition.consumes]))
+    assert await effects(kit, counter) == [1]

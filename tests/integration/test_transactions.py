@@ -1,0 +1,219 @@
+"""What is committed together and what is not: outbox, relay, positions, inbox, quarantine, step by step without a Kafka."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from deploy.local.interfaces import PostgresServer
+from servicekit import batches, faults
+from servicekit.cloudevents import Received
+from servicekit.errors import PositionLost, Unavailable
+from servicekit.faults import Fault, InjectedFault
+from servicekit.kafka import OutRecord, Producer
+from servicekit.kit import Kit
+from servicekit.outbox import Relay
+from servicekit.postgres import Tx
+from servicekit.settings import Settings
+from tests.support.infra import postgres_server
+from tests.support.kits import open_test_kit
+from tests.support.partitions import EFFECTS, Counted, Partition, apply, effects, note
+
+__all__ = ["postgres_server"]
+
+CANARY = b"Jane Canary 4711"
+
+
+@pytest.fixture(scope="module")
+def dsns(postgres_server: PostgresServer) -> tuple[str, str]:
+    return postgres_server.create_system_database("counter")
+
+
+@pytest.fixture
+async def kit(dsns: tuple[str, str], tmp_path: Path) -> AsyncIterator[Kit]:
+    """All tests share the database: each has counters and a partition of its own, and leaves no unsent event."""
+    (tmp_path / "0001_effects.sql").write_text(EFFECTS)
+    async with open_test_kit("counter", dsns, Settings(), [Counted], [tmp_path]) as kit:
+        yield kit
+        await kit.run_tx("clean", lambda tx: tx.execute("UPDATE kit.outbox SET published_at = now()"))
+
+
+# --- outbox and relay ---
+
+
+class Wire:
+    """Stands for Kafka: keeps the keys of what was sent; refuses while `is_down`."""
+
+    def __init__(self) -> None:
+        self.keys: list[UUID] = []
+        self.is_down = False
+
+    async def send(self, records: Sequence[OutRecord]) -> None:
+        if self.is_down:
+            raise KafkaConnectionError
+        self.keys += [UUID((record.key or b"").decode()) for record in records]
+
+
+def relay_of(kit: Kit, wire: Wire) -> Relay:
+    return Relay(kit.db, lambda: cast(Producer, wire), kit.clock, asyncio.Event())
+
+
+async def count(tx: Tx, counter: UUID) -> None:
+    """A state change with its event."""
+    await tx.execute("INSERT INTO effects VALUES ($1, 1)", counter)
+    await tx.emit(Counted(counter_id=counter, number=1))
+
+
+async def test_an_event_that_commits_late_is_sent_though_a_later_number_is_out(kit: Kit) -> None:
+    """Numbers are drawn before the commit, so they do not become visible in their order."""
+    early, late, wire = uuid4(), uuid4(), Wire()
+    drawn, go_on = asyncio.Event(), asyncio.Event()
+
+    async def commits_late(tx: Tx) -> None:
+        await count(tx, late)
+        drawn.set()
+        await go_on.wait()
+
+    relay = relay_of(kit, wire)
+    slow = asyncio.create_task(kit.run_tx("commits_late", commits_late))
+    await drawn.wait()
+    await kit.run_tx("count", lambda tx: count(tx, early))
+    await relay.publish_batch()
+    assert wire.keys == [early]
+    go_on.set()
+    await slow
+    await relay.publish_batch()
+    assert wire.keys == [early, late]
+
+
+async def test_what_could_not_be_sent_is_sent_the_next_time(kit: Kit) -> None:
+    counter, wire = uuid4(), Wire()
+    relay = relay_of(kit, wire)
+    await kit.run_tx("count", lambda tx: count(tx, counter))
+    wire.is_down = True
+    with pytest.raises(KafkaConnectionError):
+        await relay.publish_batch()
+    wire.is_down = False
+    await relay.publish_batch()
+    assert wire.keys == [counter]
+    assert await relay.publish_batch() == 0
+
+
+async def test_while_one_relay_sends_an_aggregates_events_another_leaves_them_alone(kit: Kit) -> None:
+    counter, busy, idle = uuid4(), Wire(), Wire()
+    sending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def send_slowly(records: Sequence[OutRecord]) -> None:
+        sending.set()
+        await go_on.wait()
+        await Wire.send(busy, records)
+
+    busy.send = send_slowly  # type: ignore[method-assign]
+    await kit.run_tx("count", lambda tx: count(tx, counter))
+    slow = asyncio.create_task(relay_of(kit, busy).publish_batch())
+    await sending.wait()
+    await kit.run_tx("count", lambda tx: count(tx, counter))
+    await relay_of(kit, idle).publish_batch()
+    go_on.set()
+    await slow
+    assert (busy.keys, idle.keys) == ([counter], [])
+
+
+async def test_a_crash_at_the_commit_leaves_both_state_and_event_or_none(kit: Kit) -> None:
+    for point, expected in (("tx.commit", 0), ("tx.committed", 1)):
+        counter = uuid4()
+        faults.arm({point: Fault("error")})
+        with pytest.raises(InjectedFault):
+            await kit.run_tx("count", lambda tx, counter=counter: count(tx, counter))  # type: ignore[misc]
+        faults.arm({})
+        events = await kit.db.fetchval("SELECT count(*) FROM kit.outbox WHERE key = $1", counter)
+        assert (len(await effects(kit, counter)), events) == (expected, expected)
+
+
+# --- positions, inbox, quarantine ---
+
+
+async def test_the_position_moves_with_the_effects_or_not_at_all(kit: Kit) -> None:
+    is_away = True
+
+    async def fails_while_away(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        await note(tx, received)
+        if is_away:
+            raise Unavailable
+
+    partition, counter = Partition(kit, fails_while_away), uuid4()
+    record = partition.event(counter)
+    with pytest.raises(Unavailable):
+        await apply(await partition.applier(), record)
+    assert (await partition.position(), await effects(kit, counter)) == (0, [])
+    is_away = False
+    await apply(await partition.applier(), record)
+    assert (await partition.position(), await effects(kit, counter)) == (1, [1])
+
+
+async def test_of_two_owners_of_a_partition_only_the_first_has_an_effect(kit: Kit) -> None:
+    partition, counter = Partition(kit), uuid4()
+    owner, zombie, record = await partition.applier(), await partition.applier(), partition.event(counter)
+    await apply(owner, record)
+    with pytest.raises(PositionLost):
+        await apply(zombie, record)
+    assert await effects(kit, counter) == [1]
+
+
+async def test_with_an_inbox_an_event_has_one_effect_wherever_it_comes_again(kit: Kit) -> None:
+    partition, counter, event_id = Partition(kit, inbox=True), uuid4(), uuid4()
+    applier = await partition.applier()
+    await apply(applier, *(partition.event(counter, event_id=event_id) for _ in range(2)))
+    await apply(applier, partition.event(counter, event_id=event_id), partition.event(counter, 2))
+    assert await effects(kit, counter) == [1, 2]
+
+
+async def test_quarantine_holds_nothing_in_clear(kit: Kit) -> None:
+    partition = Partition(kit)
+    await apply(await partition.applier(), partition.record(CANARY, CANARY, [(CANARY.decode(), CANARY)]))
+    (stored,) = await partition.quarantined()
+    assert CANARY not in stored
+    assert b"SmFuZSBDYW5hcn" not in stored  # the same in base64
+
+
+async def test_while_the_vault_is_away_nothing_is_skipped(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that must go to quarantine cannot be sealed: the reader waits in front of it."""
+
+    async def away(*_: object) -> Any:
+        raise Unavailable
+
+    partition = Partition(kit)
+    record = partition.record(CANARY, CANARY)
+    with monkeypatch.context() as patched:
+        patched.setattr(kit.vault, "ensure", away)
+        with pytest.raises(Unavailable):
+            await apply(await partition.applier(), record)
+    assert (await partition.position(), await partition.quarantined()) == (0, [])
+    await apply(await partition.applier(), record)
+    assert (await partition.position(), len(await partition.quarantined())) == (1, 1)
+
+
+async def test_what_a_service_lacks_puts_no_record_into_quarantine(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def needs_the_vault(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
+    partition = Partition(kit, needs_the_vault)
+    with pytest.raises(Unavailable):
+        await apply(await partition.applier(), partition.event(uuid4()))
+    assert await partition.quarantined() == []
+
+
+async def test_a_full_quarantine_stops_the_reader(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_WAITING", 2)
+    partition = Partition(kit)
+    applier = await partition.applier()
+    for _ in range(2):
+        await apply(applier, partition.record(str(uuid4()).encode(), CANARY))
+    with pytest.raises(Unavailable, match="Too many records wait in quarantine"):
+        await apply(applier, partition.record(str(uuid4()).encode(), CANARY))
+    assert (await partition.position(), len(await partition.quarantined())) == (2, 2)

@@ -1,0 +1,295 @@
+"""What the vault refuses: unknown and moved keys, services without a grant, forged tokens, changed rows, other KEKs."""
+# ruff: noqa: F811 - fixtures are imported, and named again as parameters
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+
+from deploy.local import keys
+from deploy.local.services import ServiceProcess
+from servicekit.clock import Clock
+from servicekit.errors import Forbidden, Unavailable, UnknownKey
+from servicekit.policy import Policy
+from tests.support.infra import postgres_server  # noqa: F401 - a fixture
+from tests.support.vaults import (  # noqa: F401 - fixtures
+    POLICY,
+    SYSTEMS,
+    World,
+    as_json,
+    bearer,
+    leases,
+    module_world,
+    names,
+    post,
+    run_vault,
+    vault,
+    world,
+)
+
+# Written by hand, not taken from the policy: who may open what for which purpose (PROOFS 3).
+MAY_OPEN = {
+    ("account", "identity", "own_access"),
+    ("account", "contact", "own_access"),
+    ("account", "contact", "notification"),
+    ("account", "contact", "authentication"),
+    ("account", "credentials", "authentication"),
+    ("account", "behaviour", "own_access"),
+    ("account", "behaviour", "personalisation"),
+    ("account", "quarantine", "quarantine_replay"),
+    ("order", "delivery", "own_access"),
+    ("order", "order_record", "own_access"),
+    ("order", "order_record", "order_processing"),
+    ("order", "order_record", "after_sales"),
+    ("order", "order_record", "refund_settlement"),
+    ("order", "payment", "order_processing"),
+    ("order", "payment", "refund_settlement"),
+    ("order", "quarantine", "quarantine_replay"),
+    ("logistics-gateway", "delivery", "delivery"),
+    ("privacy", "quarantine", "quarantine_replay"),
+}
+MAY_SEAL = {
+    *((system, "quarantine") for system in ("account", "order", "logistics-gateway", "privacy")),
+    *(("account", data_class) for data_class in ("identity", "contact", "credentials", "behaviour")),
+    *(("order", data_class) for data_class in ("delivery", "order_record", "payment")),
+}
+INDEX_KEYS = {
+    ("account", "email"),
+    ("account", "phone"),
+    ("order", "order_number"),
+    ("privacy", "email"),
+    ("privacy", "phone"),
+    ("privacy", "order_number"),
+}
+
+
+# --- what is refused ---
+
+
+async def test_an_unknown_key_raises_and_never_reads_as_erased(world: World, vault: ServiceProcess) -> None:
+    wanted = names(count=2)
+    sealing = await world.client(vault, "order").ensure(wanted)
+    known, other = leases(wanted, sealing)
+    with pytest.raises(UnknownKey):
+        await world.client(vault, "logistics-gateway").lease("delivery", [known, other._replace(key_id=uuid4())])
+
+
+@pytest.mark.parametrize("moved", ["subject", "anchor", "data_class"])
+async def test_a_key_asked_for_under_another_name_is_unknown(world: World, vault: ServiceProcess, moved: str) -> None:
+    wanted = names("order_record")
+    client = world.client(vault, "order")
+    (lease,) = leases(wanted, await client.ensure(wanted))
+    other: dict[str, Any] = {"subject": uuid4(), "anchor": uuid4(), "data_class": "payment"}
+    with pytest.raises(UnknownKey):
+        await client.lease("refund_settlement", [lease._replace(**{moved: other[moved]})])
+
+
+async def test_services_open_what_the_hand_written_table_says_and_nothing_else(
+    world: World, vault: ServiceProcess
+) -> None:
+    """L7: every service × class × purpose. A granted one comes as far as the unknown key."""
+    policy = Policy.load([POLICY])
+    found = set()
+    for service in SYSTEMS:
+        async with httpx.AsyncClient(base_url=vault.url, headers=bearer(world.identity(service).token())) as http:
+            for data_class in policy.classes:
+                for purpose in policy.purposes:
+                    key = {"key_id": uuid4(), "subject": uuid4(), "data_class": data_class, "anchor": uuid4()}
+                    body = json.dumps({"purpose": purpose, "keys": [key]}, default=str)
+                    response = await http.post("/v1/keys/lease", content=body)
+                    assert response.status_code in (403, 404)
+                    if response.status_code == 404:
+                        found.add((service, data_class, purpose))
+    assert found == MAY_OPEN
+
+
+async def test_services_seal_and_index_what_the_hand_written_tables_say(world: World, vault: ServiceProcess) -> None:
+    policy = Policy.load([POLICY])
+    may_seal, index_keys, may_find = set(), set(), set()
+    for service in SYSTEMS:
+        client = world.client(vault, service)
+        for data_class in policy.classes:
+            if await is_granted(client.ensure(names(data_class))):
+                may_seal.add((service, data_class))
+        for kind in ("email", "phone", "order_number"):
+            if await is_granted(client.index_key(kind)):
+                index_keys.add((service, kind))
+            if await is_granted(client.find(kind, bytes(32))):
+                may_find.add((service, kind))
+    assert may_seal == MAY_SEAL
+    assert index_keys == INDEX_KEYS
+    assert may_find == {("privacy", "email"), ("privacy", "phone"), ("privacy", "order_number")}
+
+
+async def is_granted(call: Any) -> bool:
+    try:
+        await call
+    except Forbidden:
+        return False
+    return True
+
+
+async def test_one_class_without_a_grant_refuses_the_whole_batch(world: World, vault: ServiceProcess) -> None:
+    wanted = [*names("delivery"), *names("identity")]
+    with pytest.raises(Forbidden):
+        await world.client(vault, "order").ensure(wanted)
+    assert await world.sql("SELECT 1 FROM keys WHERE subject_id = $1", wanted[0].subject) == []
+
+
+Forge = Callable[[World], str]
+NO_TOKENS = ("no token at all", "..", "a.b.c", "e30.WzFd.e30", "e30.e30.e30")  # WzFd is [1], e30 is {}
+
+
+def forged(signer: str = "order", **changes: object) -> Forge:
+    def make(world: World) -> str:
+        now = Clock().now().timestamp()
+        claims = {"iss": "order", "aud": "vault", "iat": int(now), "exp": int(now + 50), **changes}
+        claims = {name: value for name, value in claims.items() if value is not None}
+        key = OKPKey.import_key(keys.identity_file(world.folder / "keys", signer).read_bytes())
+        return jwt.encode({"alg": "Ed25519"}, claims, key, algorithms=["Ed25519"])
+
+    return make
+
+
+def unsigned(world: World) -> str:
+    _, payload, _ = forged()(world).split(".")
+    head = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    return f"{head}.{payload}."
+
+
+def past(seconds: float) -> int:
+    return int(Clock().now().timestamp() - seconds)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(forged(exp=past(30), iat=past(80)), id="expired"),
+        pytest.param(forged(exp=past(-3600)), id="lives too long"),
+        pytest.param(forged(exp=None), id="never expires"),
+        pytest.param(forged("account"), id="signed by another service"),
+        pytest.param(forged(aud="shop"), id="for another audience"),
+        pytest.param(forged(iss="nobody"), id="of an unknown service"),
+        pytest.param(forged(iss="../identities/order"), id="of a path"),
+        pytest.param(unsigned, id="unsigned"),
+        pytest.param(lambda world: forged()(world)[:-4] + "AAAA", id="with another signature"),
+        *(pytest.param(lambda world, text=text: text, id=text) for text in NO_TOKENS),
+        pytest.param(lambda world: keys.staff_token(world.folder / "keys", "support"), id="of a member of staff"),
+    ],
+)
+async def test_a_token_is_refused_that_is(world: World, vault: ServiceProcess, forge: Forge) -> None:
+    async with httpx.AsyncClient(base_url=vault.url) as http:
+        good = await http.get("/v1/index-keys?kinds=order_number", headers=bearer(forged()(world)))
+        bad = await http.get("/v1/index-keys?kinds=order_number", headers=bearer(forge(world)))
+    assert good.status_code == 200
+    assert (bad.status_code, bad.json()["type"]) == (401, "/problems/unauthenticated")
+
+
+async def test_without_a_token_nothing_is_answered(vault: ServiceProcess) -> None:
+    async with httpx.AsyncClient(base_url=vault.url) as http:
+        for method, path in (
+            ("POST", "/v1/keys/ensure"),
+            ("POST", "/v1/keys/lease"),
+            ("GET", "/v1/index-keys?kinds=email"),
+            ("POST", "/v1/directory/find"),
+            ("GET", "/v1/revocations?after=0"),
+        ):
+            assert (await http.request(method, path)).status_code == 401, path
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"keys": []},
+        {"keys": [{"subject": "x", "data_class": "delivery", "anchor": str(uuid4())}]},
+        {"keys": [{"subject": str(uuid4()), "data_class": "delivery", "anchor": str(uuid4())}] * 2001},
+        {
+            "keys": [{"subject": str(uuid4()), "data_class": "delivery", "anchor": str(uuid4())}],
+            "index": [{"kind": "order_number", "digest": "A" * 43, "key": 1}],
+        },
+    ],
+)
+async def test_a_body_that_is_none_is_refused(world: World, vault: ServiceProcess, body: object) -> None:
+    response = await post(world, vault, "order", "/v1/keys/ensure", body)
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/invalid")
+
+
+async def test_a_service_does_not_lease_what_it_sealed_for_the_purpose_of_another(
+    world: World, vault: ServiceProcess
+) -> None:
+    """L7."""
+    wanted, client = names(), world.client(vault, "order")
+    asked = leases(wanted, await client.ensure(wanted))
+    with pytest.raises(Forbidden):
+        await client.lease("delivery", asked)
+
+
+async def test_a_lease_without_a_purpose_is_refused(world: World, vault: ServiceProcess) -> None:
+    """L7: there is no default purpose."""
+    wanted = names()
+    (lease,) = leases(wanted, await world.client(vault, "order").ensure(wanted))
+    body = {"keys": [{**as_json(lease.name), "key_id": str(lease.key_id)}]}
+    refused = await post(world, vault, "logistics-gateway", "/v1/keys/lease", body)
+    granted = await post(world, vault, "logistics-gateway", "/v1/keys/lease", {**body, "purpose": "delivery"})
+    assert (refused.status_code, granted.status_code) == (422, 200)
+
+
+# --- keys at rest ---
+
+
+async def test_a_wrapped_key_that_was_changed_is_refused_and_never_erased(world: World, vault: ServiceProcess) -> None:
+    wanted = names()
+    sealing = await world.client(vault, "order").ensure(wanted)
+    flip = "UPDATE keys SET wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) WHERE key_id = $1"
+    await world.sql(flip, sealing[0].key_id)
+    with pytest.raises(Unavailable):
+        await world.client(vault, "logistics-gateway", patience=0.3).lease("delivery", leases(wanted, sealing))
+    response = await post(world, vault, "order", "/v1/keys/ensure", {"keys": [as_json(wanted[0])]})
+    assert (response.status_code, response.json()["type"]) == (503, "/problems/wrong_kek")
+
+
+async def test_wrapped_keys_that_were_swapped_between_rows_are_refused(world: World, vault: ServiceProcess) -> None:
+    wanted = names(count=2)
+    sealing = await world.client(vault, "order").ensure(wanted)
+    swap = "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE key_id = $2) WHERE key_id = $1"
+    await world.sql(swap, sealing[0].key_id, sealing[1].key_id)
+    with pytest.raises(Unavailable):
+        await world.client(vault, "logistics-gateway", patience=0.3).lease("delivery", leases(wanted, sealing)[:1])
+
+
+async def test_no_key_lies_in_the_database_in_clear(world: World, vault: ServiceProcess) -> None:
+    name = names()[0]
+    response = await post(world, vault, "order", "/v1/keys/ensure", {"keys": [as_json(name)]})
+    raw = base64.urlsafe_b64decode(response.json()["keys"][0]["key"] + "=")
+    (row,) = await world.sql("SELECT wrapped FROM keys WHERE subject_id = $1", name.subject)
+    assert len(raw) == 32
+    assert raw not in row["wrapped"]
+
+
+def test_a_vault_with_another_kek_does_not_start(world: World, vault: ServiceProcess, tmp_path: Path) -> None:
+    keys.write_keys(tmp_path / "keys", SYSTEMS, ["meridian"])
+    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0"})
+    assert done.returncode == 1
+    assert "is not the KEK of this database" in done.stdout + done.stderr
+
+
+def test_a_kek_that_others_can_read_is_refused(world: World, vault: ServiceProcess, tmp_path: Path) -> None:
+    keys.write_keys(tmp_path / "keys", SYSTEMS, ["meridian"])
+    (tmp_path / "keys" / "kek" / "epoch-1.key").chmod(0o644)
+    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0"})
+    assert done.returncode == 1
+    assert "can be read by other users" in done.stdout + done.stderr
+
+
+def test_the_vault_leaves_no_core_dump(vault: ServiceProcess) -> None:
+    limits = Path(f"/proc/{vault.pid}/limits").read_text()
+    (core,) = (line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core == ["0", "0"]

@@ -1,0 +1,117 @@
+"""The account service in this process, on a real Postgres and with a fake vault.
+
+Fixtures: import `dsns`, `settings`, `shop`, and `postgres_server` of `tests.support.infra`.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from account_service.app import SERVICE
+from account_service.settings import AccountSettings
+from deploy.local import keys
+from deploy.local.interfaces import PostgresServer
+from servicekit.health import Health
+from servicekit.http import make_app
+from servicekit.kit import Kit
+from servicekit.leases import KeyName
+from servicekit.token import SealingKey
+from servicekit.vault_client import IndexEntry
+from tests.support.asgi import open_client
+from tests.support.kits import FakeVault, open_test_kit
+
+PASSWORD = "correct horse battery staple"
+BURST = 5
+
+
+@dataclass
+class Vault(FakeVault):
+    """Remembers the index entries and hands out index keys."""
+
+    index: list[tuple[KeyName, str, bytes]] = field(default_factory=list)
+
+    async def ensure(self, wanted: Any, index: Any = ()) -> list[SealingKey]:
+        entry: IndexEntry
+        for entry in index:
+            self.index.append((wanted[entry.key], entry.kind, entry.digest))
+        return await super().ensure(wanted, index)
+
+    async def index_key(self, kind: str) -> bytes:
+        return hashlib.sha256(kind.encode()).digest()
+
+
+@dataclass
+class Shop:
+    """The service in this process, and a client of it."""
+
+    kit: Kit
+    http: httpx.AsyncClient
+    openapi: dict[str, Any]
+
+    @property
+    def vault(self) -> Vault:
+        return cast(Vault, self.kit.vault)
+
+    async def register(self, **fields: Any) -> tuple[UUID, str]:
+        """A new customer's id and e-mail address."""
+        email = f"jane.{uuid4().hex[:12]}@example.org"
+        body = {"email": email, "password": PASSWORD, "name": "Jane Canary"} | fields
+        answer = await self.http.post("/v1/accounts", json=body)
+        assert answer.status_code == 201, answer.text
+        return UUID(answer.json()["subject_id"]), body["email"]
+
+    async def sign_in(self, email: str, password: str = PASSWORD) -> httpx.Response:
+        return await self.http.post("/v1/sign-in", json={"email": email, "password": password})
+
+    async def member(self, **fields: Any) -> tuple[UUID, dict[str, str]]:
+        """A new customer's id, and the headers of a request of theirs."""
+        subject_id, email = await self.register(**fields)
+        return subject_id, bearer((await self.sign_in(email)).json()["access_token"])
+
+    async def events(self, subject_id: UUID) -> list[tuple[str, dict[str, Any]]]:
+        """Type and body of what was emitted about a person, in order."""
+        rows = await self.kit.db.fetch(
+            "SELECT headers, body FROM kit.outbox WHERE key = $1 ORDER BY number", subject_id
+        )
+        return [(json.loads(row["headers"])["ce_type"], json.loads(row["body"])) for row in rows]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+def dsns(postgres_server: PostgresServer) -> tuple[str, str]:
+    return postgres_server.create_system_database("account")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> AccountSettings:
+    folder = tmp_path_factory.mktemp("stack") / "keys"
+    keys.write_keys(folder, ["account"], [])
+    return AccountSettings(
+        customer_key_file=folder / "customer.pem",
+        customer_public_key_file=folder / "customer.pub.pem",
+        argon2_time_cost=1,
+        argon2_memory_kib=8,
+        argon2_lanes=1,
+        sign_in_burst=BURST,
+        sign_in_refusal_seconds=0,
+    )
+
+
+@pytest.fixture
+async def shop(dsns: tuple[str, str], settings: AccountSettings) -> AsyncIterator[Shop]:
+    async with open_test_kit("account", dsns, settings, SERVICE.emits, [SERVICE.migrations]) as opened:
+        kit = replace(opened, vault=cast(Any, Vault()))
+        assert SERVICE.router is not None
+        health = Health("account", "api", "0", kit.clock)
+        app = make_app(settings, kit.clock, health, [SERVICE.router(kit)])
+        async with open_client(app) as client:
+            yield Shop(kit, client, app.openapi())

@@ -1,0 +1,84 @@
+"""Deliveries to test with: one with everything in it, and a hypothesis strategy for any that the contract allows."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from event_contracts.order import Consignee, CustomsLine, Delivery, Parcel, Service
+
+
+def make_delivery(*, country: str = "DE", service: str = "standard", **consignee: Any) -> Delivery:
+    """A valid delivery; `consignee` replaces single fields."""
+    person = {
+        "name": "Ἀλεξάνδρα Παπαδοπούλου-Χατζηγεωργίου",
+        "company": "Kontor 7",
+        "lines": ("Lange Straße 12 a", "Hinterhaus", "3. Stock"),
+        "city": "Rotenburg ob der Tauber",
+        "state": "Bayern",
+        "postal_code": "sw1a 1aa",
+        "country": country,
+        "phone": "+4915112345678",
+        "email": "alexandra@example.org",
+    }
+    line = CustomsLine(
+        description="Bicycle lamp, LED, with a mount for the handlebar and a spare battery",
+        quantity=2,
+        net_weight_g=180,
+        value=1299,
+        currency="EUR",
+        origin_country="NL",
+        hs_code="851210",
+    )
+    return Delivery(
+        consignee=Consignee.model_validate(person | consignee),
+        service=Service(service),
+        parcels=(Parcel(weight_g=750, length_cm=30, width_cm=20, height_cm=10),),
+        customs=(line, line.model_copy(update={"currency": "JPY"})),
+    )
+
+
+_TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60).filter(lambda t: t.strip())
+_COUNTRIES = ["DE", "FR", "GB", "US", "BR", "AR", "JP", "CN", "TH", "NO", "UA", "AQ"]
+
+
+def deliveries() -> st.SearchStrategy[dict[str, Any]]:
+    """JSON-like bodies of valid deliveries."""
+    consignee = st.fixed_dictionaries(
+        {
+            "name": _TEXT,
+            "lines": st.lists(_TEXT, min_size=1, max_size=3),
+            "city": _TEXT,
+            "postal_code": _TEXT,
+            "country": st.sampled_from(_COUNTRIES),
+            "phone": st.from_regex(r"\A\+[1-9][0-9]{6,14}\Z"),
+        },
+        optional={"company": _TEXT, "state": _TEXT, "email": st.just("someone@example.org")},
+    )
+    centimetres = st.integers(1, 1000)
+    parcel = st.fixed_dictionaries(
+        {
+            "weight_g": st.integers(1, 10**6),
+            "length_cm": centimetres,
+            "width_cm": centimetres,
+            "height_cm": centimetres,
+        }
+    )
+    line = st.fixed_dictionaries(
+        {
+            "description": _TEXT,
+            "quantity": st.integers(1, 999),
+            "net_weight_g": st.integers(1, 10**6),
+            "value": st.integers(0, 10**11),
+            "currency": st.sampled_from(["EUR", "JPY", "KWD"]),
+            "origin_country": st.sampled_from(_COUNTRIES),
+            "hs_code": st.from_regex(r"\A[0-9]{6,10}\Z"),
+        }
+    )
+    return st.fixed_dictionaries(
+        {
+            "consignee": consignee,
+            "service": st.sampled_from(["standard", "express"]),
+            "parcels": st.lists(parcel, min_size=1, max_size=3),
+            "customs": st.lists(line, min_size=1, max_size=3),
+        }
+    )

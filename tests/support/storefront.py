@@ -1,0 +1,114 @@
+"""A storefront under load: it repeats every request under its Idempotency-Key until the service has accepted it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import httpx
+
+from deploy.local.people import Crowd
+from deploy.local.shop import Registered, Shop, all_of
+from deploy.local.stack import Stack
+
+PATIENCE = 180.0
+TAG = 12
+
+
+@dataclass(frozen=True)
+class Sale:
+    """An order that was accepted. The consignee's name is unlike any other."""
+
+    order_id: UUID
+    buyer_id: UUID
+    consignee_name: str
+    country: str
+    gift: bool
+
+
+class Storefront:
+    """Places orders for registered buyers. `under_way` counts requests that a service has yet to answer, by service."""
+
+    def __init__(self, stack: Stack, buyers: list[Registered], crowd: Crowd) -> None:
+        self.accepted: dict[UUID, Sale] = {}
+        self.addresses = {who.subject_id: uuid4() for who in buyers}  # one entry in the address book of each
+        self.answers: Counter[int] = Counter()
+        self.under_way: Counter[str] = Counter()
+        self.repeated = 0
+        self._buyers, self._crowd = buyers, crowd
+        self._urls = {system: stack.url(system) for system in ("account", "order")}
+        self._http = httpx.AsyncClient(timeout=20, trust_env=False)
+
+    @classmethod
+    async def open(cls, stack: Stack, customers: int = 20) -> Self:
+        """Registers customers, with an address each, while everything still runs."""
+        crowd = Crowd(secrets.randbits(32))
+        shop = Shop(stack.url("account"), stack.url("order"))
+        try:
+            buyers = await all_of(shop.register, list(crowd.customers(customers)))
+        finally:
+            await shop.close()
+        storefront = cls(stack, buyers, crowd)
+        for who in buyers:
+            await storefront._until_accepted(
+                who, "account", "POST", "/v1/accounts/me/addresses", who.customer.person.address(),
+                storefront.addresses[who.subject_id],
+            )  # fmt: skip
+        return storefront
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def place(self) -> Sale:
+        """Corrects the buyer's address, then places an order, each until it is accepted. Raises `TimeoutError`."""
+        buyer, gift = self._crowd.random.choice(self._buyers), self._crowd.random.random() < 0.3
+        person = self._crowd.person() if gift else buyer.customer.person
+        # At most 35 characters, so that no lane cuts it.
+        person = replace(
+            person, name=f"{person.name[:20].strip()} {''.join(secrets.choice(ascii_lowercase) for _ in range(TAG))}"
+        )
+        sale = Sale(uuid4(), buyer.subject_id, person.name, person.country, gift)
+        address = f"/v1/accounts/me/addresses/{self.addresses[buyer.subject_id]}"
+        await self._until_accepted(buyer, "account", "PUT", address, person.address())
+        order = self._crowd.order(person, gift=gift)
+        await self._until_accepted(buyer, "order", "POST", "/v1/orders", order, sale.order_id)
+        self.accepted[sale.order_id] = sale
+        return sale
+
+    async def sell(self, stop: asyncio.Event, at_once: int = 3, pause: float = 0.25) -> None:
+        """Places orders until `stop`; those begun are brought to their end."""
+
+        async def keep_placing() -> None:
+            while not stop.is_set():
+                await self.place()
+                await asyncio.sleep(pause)
+
+        await asyncio.gather(*(keep_placing() for _ in range(at_once)))
+
+    async def _until_accepted(
+        self, who: Registered, system: str, method: str, path: str, body: dict[str, Any], key: UUID | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {who.token}"} | ({} if key is None else {"Idempotency-Key": str(key)})
+        request = self._http.build_request(method, self._urls[system] + path, json=body, headers=headers)
+        async with asyncio.timeout(PATIENCE):
+            while not await self._accepted(system, request):
+                self.repeated += 1
+                await asyncio.sleep(self._crowd.random.uniform(0.05, 0.3))
+
+    async def _accepted(self, system: str, request: httpx.Request) -> bool:
+        self.under_way[system] += 1
+        try:
+            response = await self._http.send(request)
+        except httpx.TransportError:
+            return False
+        finally:
+            self.under_way[system] -= 1
+        self.answers[response.status_code] += 1
+        # Whoever fails says 503; a 500 would be an error that nobody thought of, and any other 4xx would be final.
+        assert response.is_success or response.status_code in (429, 503), f"{system}: {response.text}"
+        return response.is_success

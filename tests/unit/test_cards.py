@@ -1,0 +1,114 @@
+"""Card numbers are refused in whatever disguise; phones, ids, times and amounts are not."""
+
+import json
+import random
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servicekit.cards import Found, find_card_in_body, has_card
+
+VISA = "4111111111111111"
+# Published test numbers of the issuers, plus a 13-digit and a 19-digit Visa.
+CARDS = [
+    VISA,
+    "4222222222222",
+    "4000000000000000006",
+    "5555555555554444",
+    "2223003122003222",
+    "378282246310005",
+    "6011111111111117",
+    "30569309025904",
+    "36227206271667",
+    "3566002020360505",
+    "6200000000000005",
+    "2200000000000004",
+]
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_issuers_cards_are_found(card: str) -> None:
+    assert has_card(card)
+    assert has_card(f"my card {card}, thanks")
+
+
+@pytest.mark.parametrize(
+    "separator", [" ", "-", ".", "\u2009", "\u00a0", "\u2013", "\u200b", "/", " - ", "_", "\u00ad", ","]
+)
+def test_split_numbers_are_found(separator: str) -> None:
+    assert has_card(separator.join(VISA[i : i + 4] for i in range(0, 16, 4)))
+    assert has_card(separator.join(VISA))
+
+
+@pytest.mark.parametrize("zero", ["\uff10", "\u0660", "\u06f0", "\u0966", "\u0e50", "\U0001d7d8"])
+def test_digits_of_every_script_are_found(zero: str) -> None:
+    assert has_card("".join(chr(ord(zero) + int(digit)) for digit in VISA))
+
+
+def test_circled_and_keycap_digits_are_found() -> None:
+    assert has_card("".join(chr(0x2460 + int(digit) - 1) for digit in VISA))
+    assert has_card("".join(digit + "\ufe0f\u20e3" for digit in VISA))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"a": [{{"b": {VISA}}}]}}',
+        f'{{"a": {VISA}.0}}',
+        '{"a": 4.111111111111111e15}',
+        f'{{"{VISA}": 1}}',
+        f'{{"token": "{VISA}", "token": "safe"}}',
+        f"not json {VISA}",
+        f'{{"token": "{VISA}"',
+        f'"\\u0034{VISA[1:]}"',
+    ],
+)
+def test_found_in_values_numbers_keys_duplicates_and_broken_json(body: str) -> None:
+    assert find_card_in_body(body.encode()) is not None
+
+
+def test_place_is_named_by_position_only() -> None:
+    body = json.dumps({"x": 1, "Jane": [0, {"secret": VISA}]}).encode()
+    assert find_card_in_body(body) == Found((1, 1, 0), in_key=False)
+    assert find_card_in_body(json.dumps({"x": {VISA: 1}}).encode()) == Found((0, 0), in_key=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+4222222222222",  # a 13-digit Visa that is a German-looking phone
+        "+42 2222 2222 222",
+        "4111111111111112",  # wrong check digit
+        "1111111111111117",  # no issuer
+        "2026-01-02T03:04:05.123456+00:00",
+        "411111111111",
+        "Ｔｏｋｙｏ 1-2-3 #405",
+        "〒123-4567 東京都 4-12-34",
+        "tok_a4111b1111c1111d1111",
+    ],
+)
+def test_other_numbers_pass(text: str) -> None:
+    assert not has_card(text)
+
+
+def test_plus_does_not_hide_a_long_card() -> None:
+    assert has_card("+" + VISA)
+    assert has_card("+" + VISA[:4] + " " + VISA[4:])
+
+
+def test_uuids_pass_even_when_their_digits_would_do() -> None:
+    assert not has_card("41111111-1111-4111-8111-11111111111a")
+    draw = random.Random(1)
+    assert not any(has_card(str(UUID(int=draw.getrandbits(128), version=4))) for _ in range(20_000))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(-(10**12), 10**12 - 1) | st.uuids().map(str), st.lists))
+def test_ids_flags_and_amounts_pass_at_any_depth(value: object) -> None:
+    assert find_card_in_body(json.dumps(value).encode()) is None
+
+
+def test_nesting_beyond_reading_is_an_error() -> None:
+    with pytest.raises(ValueError, match="too deep"):
+        find_card_in_body(b"[" * 60_000 + b"]" * 60_000)

@@ -1,0 +1,49 @@
+"""Health is progress, not life."""
+
+from datetime import timedelta
+
+from servicekit.clock import FakeClock
+from servicekit.health import Health
+
+
+def test_a_loop_is_unhealthy_until_its_first_beat() -> None:
+    health = Health("order", "relay", "1", FakeClock())
+    loop = health.loop("relay")
+    assert health.report()["problems"] == {"relay": "starting"}
+    loop.beat()
+    assert health.report()["ok"]
+
+
+def test_idle_is_healthy_and_silence_is_not() -> None:
+    clock = FakeClock()
+    health = Health("order", "relay", "1", clock)
+    loop = health.loop("relay", timedelta(seconds=10))
+    for _ in range(5):
+        clock.tick(8)
+        loop.beat(lag=0)
+    assert health.report()["ok"]
+    clock.tick(11)
+    assert health.report()["problems"] == {"relay": "no_sign_of_life"}
+
+
+def test_work_that_does_not_shrink_is_unhealthy_though_the_loop_turns() -> None:
+    clock = FakeClock()
+    health = Health("order", "relay", "1", clock)
+    loop = health.loop("relay", timedelta(seconds=10))
+    loop.beat(lag=5)
+    for _ in range(3):
+        clock.tick(4)
+        loop.beat(lag=5)
+    assert health.report()["problems"] == {"relay": "no_progress"}
+    loop.beat(lag=4, advanced=True)
+    assert health.report()["ok"]
+    assert health.report()["lag"] == {"relay": 4}
+
+
+def test_facts_and_refusals_are_reported() -> None:
+    health = Health("order", "api", "1", FakeClock(), facts={"outbox_depth": lambda: 7})
+    health.refuse("behind_revocations")
+    assert not health.report()["ok"]
+    assert health.report()["outbox_depth"] == 7
+    health.accept("behind_revocations")
+    assert health.report()["ok"]

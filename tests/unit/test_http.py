@@ -1,0 +1,276 @@
+"""The HTTP edge: problems without input in them, limits, tokens, ids, pages and an access log of templates."""
+
+import base64
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID, uuid1, uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fastapi import APIRouter, Depends
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+from pydantic import BaseModel, ConfigDict, Field
+
+from servicekit.auth import Customer, Staff, customer, staff
+from servicekit.clock import FakeClock
+from servicekit.errors import NotFound, TooMany
+from servicekit.health import Health
+from servicekit.http import MAX_BODY, idempotency_key, make_app, max_body
+from servicekit.limits import RateLimit
+from servicekit.paging import Cursor, Page, Paging, paging
+from servicekit.settings import Settings
+from tests.support.asgi import AsgiClient
+
+SECRET = "jane.canary@example.org"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Thing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=2, max_length=10)
+    sizes: list[int] = []
+
+
+def make_router() -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/things/{thing_id}", status_code=201)
+    async def make_thing(thing_id: UUID, thing: Thing) -> dict[str, str]:
+        return {"name": thing.name}
+
+    @router.post("/batches", openapi_extra=max_body(200_000))
+    async def batches(things: list[Thing]) -> int:
+        return len(things)
+
+    @router.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError(SECRET)
+
+    @router.get("/slow")
+    async def slow() -> None:
+        raise TooMany(retry_after=12.3)
+
+    @router.get("/none")
+    async def none() -> None:
+        raise NotFound
+
+    @router.get("/me")
+    async def me(who: Annotated[Customer, Depends(customer(guests=False))]) -> UUID:
+        return who.subject_id
+
+    @router.get("/desk")
+    async def desk(who: Annotated[Staff, Depends(staff("support"))]) -> str:
+        return who.role
+
+    @router.post("/ids")
+    async def ids(key: Annotated[UUID, Depends(idempotency_key)]) -> UUID:
+        return key
+
+    @router.get("/numbers")
+    async def numbers(wanted: Annotated[Paging, Depends(paging)]) -> Page[int]:
+        start = wanted.after.id.int if wanted.after else 0
+        rows = list(range(start + 1, 8))[: wanted.fetch]
+        return wanted.page(rows, [Cursor(NOW, UUID(int=row)) for row in rows])
+
+    return router
+
+
+class Keys:
+    """A signing key for customers and one for staff, with their public halves on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._signing = {issuer: Ed25519PrivateKey.generate() for issuer in ("account", "staff")}
+        self.files = {issuer: folder / f"{issuer}.pub.pem" for issuer in self._signing}
+        for issuer, key in self._signing.items():
+            self.files[issuer].write_bytes(
+                key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            )
+
+    def token(self, issuer: str, *, key: str = "", minutes: float = 5, **claims: Any) -> str:
+        pem = self._signing[key or issuer].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        expiry = int((NOW + timedelta(minutes=minutes)).timestamp())
+        all_claims = {"iss": issuer, "aud": "shop", "sub": str(UUID(int=7)), "exp": expiry} | claims
+        header = {"alg": "Ed25519"}
+        return jwt.encode(header, all_claims, OKPKey.import_key(pem), algorithms=["Ed25519"])
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health("things", "api", "1.0", FakeClock(NOW))
+
+
+@pytest.fixture
+def client(keys: Keys, health: Health) -> AsgiClient:
+    settings = Settings(customer_public_key_file=keys.files["account"], staff_public_key_file=keys.files["staff"])
+    return AsgiClient(make_app(settings, FakeClock(NOW), health, [make_router()]))
+
+
+async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_invalid_fields_are_named_without_their_values(client: AsgiClient) -> None:
+    answer = client.post(f"/v1/things/{uuid4()}", json={"name": "x", "sizes": [1, SECRET], SECRET: 1, "evil_name": 2})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["type"], problem["status"]) == ("/problems/invalid", 422)
+    found = {(error["at"], error["code"]) for error in problem["errors"]}
+    assert found == {
+        ("body.name", "string_too_short"),
+        ("body.sizes.1", "int_parsing"),
+        ("body.*", "extra_forbidden"),
+    }
+    assert SECRET not in answer.text
+    assert "evil" not in answer.text
+
+
+def test_invalid_path_and_broken_json_show_nothing(client: AsgiClient) -> None:
+    assert SECRET not in client.post(f"/v1/things/{SECRET}", json={"name": "xx"}).text
+    answer = client.post(f"/v1/things/{uuid4()}", content=SECRET, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert SECRET not in answer.text
+
+
+def test_errors_become_problems_with_their_headers(client: AsgiClient) -> None:
+    assert client.get("/v1/none").json()["type"] == "/problems/not_found"
+    assert client.get(f"/{SECRET}").json()["status"] == 404
+    assert client.get("/v1/slow").headers["retry-after"] == "13"
+    assert client.request("DELETE", "/v1/none").status_code == 405
+    assert client.get("/v1/me").headers["www-authenticate"] == "Bearer"
+
+
+def test_a_crash_answers_500_and_logs_no_message(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        answer = client.get("/v1/crash")
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "/problems/internal"
+    assert SECRET not in answer.text + caplog.text
+    assert any(getattr(r, "_safe_fields", {}).get("event") == "request_crashed" for r in caplog.records)
+
+
+def test_access_log_has_the_template_not_the_path(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="shop.http"):
+        client.post(f"/v1/things/{uuid4()}?q={SECRET}", json={"name": "abc"})
+        client.get(f"/{SECRET}")
+    fields = [vars(record)["_safe_fields"] for record in caplog.records if hasattr(record, "_safe_fields")]
+    assert [(f["route"], f["status"]) for f in fields] == [("/v1/things/:thing_id", 201), ("unmatched", 404)]
+
+
+def test_bodies_are_limited_in_size_also_without_a_length(client: AsgiClient) -> None:
+    big = [{"name": "abc"}] * 8_000
+    assert client.post("/v1/batches", json=big).json() == 8_000
+    assert client.post("/v1/batches", json=big * 2).status_code == 413
+    assert client.post("/v1/things/x", content=b"x" * (MAX_BODY + 1)).status_code == 413
+    assert client.post("/v1/things/x", content=in_parts(b"x" * MAX_BODY, b"y")).status_code == 413
+
+
+def test_card_numbers_are_refused_before_any_route(client: AsgiClient) -> None:
+    for answer in (
+        client.post("/v1/nowhere", json={"a": ["4111 1111 1111 1111"]}),
+        client.post(f"/v1/things/{uuid4()}", content=b"x=4111-1111-1111-1111"),
+        client.get("/v1/numbers", params={"q": "4111 1111 1111 1111"}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "/problems/card_number"
+        assert "1111" not in answer.text
+    assert client.post("/v1/nowhere", json={"phone": "+4222222222222"}).status_code == 404
+
+
+def test_customer_tokens(client: AsgiClient, keys: Keys) -> None:
+    def get(token: str) -> int:
+        return client.get("/v1/me", headers=bearer(token)).status_code
+
+    assert client.get("/v1/me", headers=bearer(keys.token("account", scope="customer"))).json() == str(UUID(int=7))
+    assert get(keys.token("account", scope="guest")) == 403
+    assert get(keys.token("account")) == 401
+    assert get(keys.token("account", scope="customer", minutes=-1)) == 401
+    assert get(keys.token("account", scope="customer", aud="vault")) == 401
+    assert get(keys.token("account", scope="customer", sub="jane")) == 401
+    assert get(keys.token("account", scope="customer", key="staff")) == 401
+    assert get(keys.token("staff", scope="customer")) == 401
+    assert get("x" * 5000) == 401
+
+
+def test_unsigned_and_symmetric_tokens_are_refused(client: AsgiClient, keys: Keys) -> None:
+    _, payload, _ = keys.token("account", scope="customer").split(".")
+    for header in (b'{"alg":"none"}', b'{"alg":"HS256"}'):
+        head = base64.urlsafe_b64encode(header).rstrip(b"=").decode()
+        assert client.get("/v1/me", headers=bearer(f"{head}.{payload}.")).status_code == 401
+
+
+def test_staff_tokens_need_one_of_the_roles(client: AsgiClient, keys: Keys) -> None:
+    def get(token: str) -> int:
+        return client.get("/v1/desk", headers=bearer(token)).status_code
+
+    assert get(keys.token("staff", role="support")) == 200
+    assert get(keys.token("staff", role="privacy_officer")) == 403
+    assert get(keys.token("account", scope="customer")) == 401
+
+
+def test_without_a_key_the_edge_fails_closed(keys: Keys, health: Health) -> None:
+    client = AsgiClient(make_app(Settings(), FakeClock(NOW), health, [make_router()]))
+    answer = client.get("/v1/me", headers=bearer(keys.token("account", scope="customer")))
+    assert answer.status_code == 503
+
+
+def test_a_process_that_refuses_serves_its_health_only(client: AsgiClient, health: Health) -> None:
+    health.refuse("behind_revocations")
+    assert client.get("/v1/numbers").status_code == 503
+    assert client.get("/healthz").json()["problems"] == {"behind_revocations": "refused"}
+    assert client.get("/metrics").status_code == 200
+
+
+def test_idempotency_key_is_the_new_id(client: AsgiClient) -> None:
+    chosen = uuid4()
+    post: Callable[[str], Any] = lambda key: client.post("/v1/ids", headers={"Idempotency-Key": key})  # noqa: E731
+    assert post(str(chosen)).json() == str(chosen)
+    assert UUID(client.post("/v1/ids").json()).version == 4
+    assert post(str(uuid1())).status_code == post(SECRET).status_code == post(str(UUID(int=0))).status_code == 422
+
+
+def test_pages_follow_each_other_to_the_end(client: AsgiClient) -> None:
+    first = client.get("/v1/numbers?limit=3").json()
+    second = client.get("/v1/numbers", params={"limit": 4, "cursor": first["next"]}).json()
+    assert (first["items"], second) == ([1, 2, 3], {"items": [4, 5, 6, 7], "next": None})
+    assert client.get("/v1/numbers?limit=101").status_code == 422
+    assert client.get("/v1/numbers?cursor=jane").json()["type"] == "/problems/invalid"
+
+
+def test_openapi_describes_problems_and_limits(client: AsgiClient) -> None:
+    document = client.get("/openapi.json").json()
+    responses = document["paths"]["/v1/batches"]["post"]["responses"]
+    assert "application/problem+json" in responses["default"]["content"]
+    assert document["paths"]["/v1/batches"]["post"]["x-max-body-bytes"] == 200_000
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_rate_limit_refills_and_forgets() -> None:
+    clock = FakeClock()
+    limit = RateLimit("sign_in", clock, per_minute=6, burst=3, size=2)
+    for _ in range(3):
+        limit.take(SECRET)
+    with pytest.raises(TooMany) as refused:
+        limit.take(SECRET)
+    assert 9 < refused.value.retry_after <= 10
+    limit.take("somebody else")
+    clock.tick(10)
+    limit.take(SECRET)
+    with pytest.raises(TooMany):
+        limit.take(SECRET)
+    assert SECRET.encode() not in repr(limit.__dict__).encode()

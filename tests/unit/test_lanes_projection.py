@@ -1,0 +1,252 @@
+"""L9: what leaves is exactly the lane's fields, whatever the order holds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ConfigDict
+
+from event_contracts import Erased
+from event_contracts.carrier import CarrierMessage, MessageKind
+from event_contracts.order import Consignee, CustomsLine, Delivery, Parcel
+from logistics_gateway.domain import (
+    State,
+    choose_lane,
+    decide,
+    make_routes,
+    message_id_of,
+    recall_message,
+    shipment_id_of,
+    shipment_message,
+)
+from logistics_gateway.lanes import load_lanes
+from logistics_gateway.projection import CannotShip, disclosed_fields, leaf_paths, project
+from servicekit.clock import FakeClock
+from tests.support.deliveries import deliveries, make_delivery
+
+ROUTES = make_routes(load_lanes(Path(__file__).parents[2] / "shared" / "policy" / "lanes"))
+SECRET = "SECRET-4711"
+
+
+def test_a_delivery_is_projected_onto_its_lane() -> None:
+    delivery = make_delivery(country="GB", email=None)
+    route = choose_lane(ROUTES, delivery)
+    assert route.lane.id == "meridian-world-standard"
+    assert project(route, delivery) == {
+        "service": "meridian_world",
+        "shipper": {
+            "company_name": "Maashaven Goods B.V.",
+            "person_name": "Dispatch desk",
+            "address_line1": "Maashaven 12",
+            "city": "Rotterdam",
+            "postal_code": "3072 AE",
+            "country_code": "NL",
+            "phone_number": "+31105550100",
+        },
+        "recipient": {
+            "person_name": "Ἀλεξάνδρα Παπαδοπούλου-Χατζηγεωργίο",
+            "company_name": "Kontor 7",
+            "address_line1": "Lange Straße 12 a",
+            "address_line2": "Hinterhaus",
+            "address_line3": "3. Stock",
+            "city": "Rotenburg ob der Tauber",
+            "state_code": "Bayern",
+            "postal_code": "SW1A 1AA",
+            "country_code": "GB",
+            "phone_number": "+4915112345678",
+        },
+        "parcels": [
+            {"weight_unit": "G", "dimension_unit": "CM", "weight": 750, "length": 30, "width": 20, "height": 10}
+        ],
+        "customs": {
+            "content_type": "merchandise",
+            "incoterm": "DDP",
+            "commodities": [
+                {
+                    "weight_unit": "G",
+                    "description": "Bicycle lamp, LED, with a mount for the handlebar",
+                    "quantity": 2,
+                    "weight": 180,
+                    "value_amount": amount,
+                    "value_currency": currency,
+                    "origin_country": "NL",
+                    "hs_code": "851210",
+                }
+                for amount, currency in ((12.99, "EUR"), (1299, "JPY"))
+            ],
+        },
+    }
+
+
+def test_a_missing_optional_field_is_left_out() -> None:
+    delivery = make_delivery(company=None, state=None, lines=("One line",))
+    route = choose_lane(ROUTES, delivery)
+    assert (
+        not {"company_name", "state_code", "address_line2", "address_line3"}
+        & project(route, delivery)["recipient"].keys()
+    )
+    assert disclosed_fields(route, delivery) == route.always
+
+
+def test_the_ledger_names_optional_fields_only_when_they_leave() -> None:
+    route = choose_lane(ROUTES, make_delivery())
+    assert disclosed_fields(route, make_delivery(state=None)) == (*route.always, "consignee.company")
+
+
+def test_a_missing_required_field_blocks_with_its_name() -> None:
+    decision = decide(ROUTES, make_delivery(country="AR", email=None))
+    assert (decision.state, decision.reason, decision.shipment) == (State.BLOCKED, "missing.consignee.email", None)
+
+
+def test_a_country_without_a_lane_blocks() -> None:
+    assert decide(ROUTES, make_delivery(country="AQ")).reason == "no_lane"
+
+
+def test_an_erased_delivery_is_withheld() -> None:
+    decision = decide(ROUTES, Erased(UUID(int=1)))
+    assert (decision.state, decision.reason, decision.shipment) == (State.WITHHELD, "erased", None)
+
+
+class _OpenDelivery(Delivery):
+    """The worst case: a model that lets everything through that stands in the bytes."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _OpenConsignee(Consignee):
+    model_config = ConfigDict(extra="allow")
+
+
+class _OpenParcel(Parcel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _OpenLine(CustomsLine):
+    model_config = ConfigDict(extra="allow")
+
+
+class Leaky(_OpenDelivery):
+    consignee: _OpenConsignee
+    parcels: tuple[_OpenParcel, ...]
+    customs: tuple[_OpenLine, ...]
+
+
+_NAMES = st.sampled_from(
+    [
+        "email",
+        "tax_id",
+        "person_name",
+        "recipient",
+        "payment",
+        "customer_id",
+        "__class__",
+        "buyer",
+        "ip",
+        "notes",
+        "lines2",
+        "to",
+    ]
+) | st.text(max_size=12)
+_VALUES = st.recursive(
+    st.just(SECRET) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+_EXTRAS = st.dictionaries(_NAMES, _VALUES, max_size=4)
+
+
+def _with_extras(body: dict[str, Any], extras: list[dict[str, Any]]) -> dict[str, Any]:
+    """Extra fields at every level; a field of the contract keeps its value."""
+    top, consignee, parcel, line = extras
+    return {
+        **top,
+        **body,
+        "consignee": {**consignee, **body["consignee"]},
+        "parcels": [{**parcel, **each} for each in body["parcels"]],
+        "customs": [{**line, **each} for each in body["customs"]],
+    }
+
+
+@pytest.mark.parametrize("model", [Delivery, Leaky])
+@given(body=deliveries(), extras=st.lists(_EXTRAS, min_size=4, max_size=4))
+def test_no_hostile_or_nested_extra_field_ever_leaves(
+    model: type[Delivery], body: dict[str, Any], extras: list[dict[str, Any]]
+) -> None:
+    # e-mail is a field of the contract; an extra of that name would be a value of it
+    for extra in extras:
+        extra.pop("email", None), extra.pop("company", None), extra.pop("state", None)
+    delivery = model.model_validate_json(json.dumps(_with_extras(body, extras)))
+    try:
+        route = choose_lane(ROUTES, delivery)
+        message = project(route, delivery)
+    except CannotShip as error:
+        assume(error.reason_code not in ("no_lane", "missing.consignee.email"))
+        raise
+    assert set(leaf_paths(message)) <= route.lane.paths
+    assert SECRET not in json.dumps(message)
+
+
+@given(body=deliveries())
+def test_what_leaves_equals_what_the_lane_takes(body: dict[str, Any]) -> None:
+    delivery = Delivery.model_validate_json(json.dumps(body))
+    decision = decide(ROUTES, delivery)
+    if decision.route is None or decision.shipment is None:
+        return
+    required = {f.to for f in decision.route.lane.fields if f.required} | decision.route.lane.constants.keys()
+    assert required <= set(leaf_paths(decision.shipment)) <= decision.route.lane.paths
+    assert decision.shipment["recipient"]["city"] in body["consignee"]["city"].strip()
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        {"email": "x"},
+        {"recipient": {"email": "x"}},
+        {"recipient": "x"},
+        {"recipient": {"city": {"name": "x"}}},
+        {"recipient": {"city": ["x"]}},
+        {"parcels": {"weight": 1}},
+        {"parcels": [{"weight": 1, "owner": "x"}]},
+        {"parcels": ["x"]},
+        {"service": {"code": "x"}},
+        {"service": None},
+    ],
+)
+def test_a_projection_that_lets_something_through_is_refused(leak: dict[str, Any]) -> None:
+    """The second net: even with a defect in the projection nothing outside the lane leaves."""
+    route = replace(choose_lane(ROUTES, make_delivery()), build=lambda _: leak)
+    with pytest.raises(CannotShip, match="outside_lane"):
+        project(route, make_delivery())
+
+
+def test_messages_are_the_contract_and_stay_the_same() -> None:
+    order, now = UUID(int=7), FakeClock().now()
+    shipment_id = shipment_id_of(order)
+    first = shipment_message(shipment_id, now, {"service": "x"})
+    assert first == shipment_message(shipment_id_of(order), now, {"service": "x"})
+    message = CarrierMessage.model_validate_json(first)
+    assert (message.kind, message.shipment_id, message.shipment) == (
+        MessageKind.SHIPMENT,
+        shipment_id,
+        {"service": "x"},
+    )
+    assert (message.not_after, message.message_id) == (now, message_id_of(shipment_id, "shipment"))
+    recall = CarrierMessage.model_validate_json(recall_message(shipment_id, now))
+    assert (recall.kind, recall.shipment) == (MessageKind.RECALL, None)
+    assert recall.message_id != message.message_id
+
+
+def test_messages_take_the_database_drivers_uuids() -> None:
+    from asyncpg.pgproto.pgproto import UUID as DriverUUID
+
+    now, plain = FakeClock().now(), UUID(int=7)
+    assert recall_message(DriverUUID(str(plain)), now) == recall_message(plain, now)
+
+
+def test_a_shipment_id_does_not_show_the_order_id() -> None:
+    assert shipment_id_of(UUID(int=7)) != UUID(int=7)

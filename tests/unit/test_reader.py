@@ -1,0 +1,60 @@
+"""The loop between FastStream and the applier, with neither of them."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from servicekit.batches import Batch
+from servicekit.clock import FakeClock
+from servicekit.cloudevents import RawRecord
+from servicekit.consuming import BATCHES_AHEAD, Consumes, Reader
+from servicekit.health import Progress
+
+BLANK: dict[str, Any] = {"topic": "x", "partition": 0, "key": None, "value": None, "headers": ()}
+
+
+class _NoClient:
+    consumer = None
+
+
+async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> None:
+    """The idle hook takes a while; a batch was once taken from the queue meanwhile and dropped."""
+    stopping, idle, applied = asyncio.Event(), asyncio.Event(), []
+
+    async def slow_idle(kit: Any) -> None:
+        idle.set()
+        await asyncio.sleep(0.05)
+
+    kit: Any = None
+    reader = Reader(kit, Consumes(topics=("x",), idle=slow_idle), Progress(FakeClock(), 60))
+    reader._subscriber = _NoClient()
+
+    class Applies:
+        next: dict[Any, int] = {}  # noqa: RUF012 - as the applier has it
+
+        async def apply(self, batch: Batch, prepared: Any) -> None:
+            applied.append(await prepared)
+            stopping.set()
+
+    applier: Any = Applies()
+    reader._applier = applier
+    running = asyncio.create_task(reader.run(stopping))
+    await idle.wait()
+    batch = Batch([RawRecord("x", 0, 0, None, None, ())])
+    await reader._queue.put((applier, batch, asyncio.ensure_future(asyncio.sleep(0, batch))))
+    await asyncio.wait_for(running, 5)
+    assert applied == [batch]
+
+
+async def test_no_more_is_taken_than_may_be_under_way() -> None:
+    """L12: while nothing is applied, fetching waits, however much there is to read."""
+    kit: Any = None
+    reader = Reader(kit, Consumes(topics=("x",)), Progress(FakeClock(), 60))
+    reader._fetched[("x", 0)] = 0
+    records = (SimpleNamespace(**BLANK, offset=offset) for offset in range(10 * BATCHES_AHEAD))
+    taken = [asyncio.create_task(reader._take([record])) for record in records]
+    await asyncio.sleep(0.05)
+    ended = [take.done() for take in taken]
+    for take in taken:
+        take.cancel()
+    assert ended == [True] * BATCHES_AHEAD + [False] * 9 * BATCHES_AHEAD
