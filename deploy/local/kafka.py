@@ -24,7 +24,7 @@ from deploy.local.processes import HOST, Port, Process, StackError, spawn
 if TYPE_CHECKING:
     from event_contracts.topics import Topic
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 240.0
 
 
 class Kafka:

@@ -14,7 +14,7 @@ from deploy.local.processes import HOST, Port, Process, StackError, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("api", "consume", "relay", "jobs")
-HEALTHY_TIMEOUT = 90.0
+HEALTHY_TIMEOUT = 240.0
 
 
 def _sources(*folders: str) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ from tests.support.stacks import FAST_PASSWORDS
 from tests.support.storefront import Sale
 
 KILLS = int(os.environ.get("KILLS", "2"))
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600 + 240 * KILLS)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800 + 600 * KILLS)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -82,7 +82,7 @@ async def all_is_well(floor: Floor) -> None:
     async def caught_up() -> bool:
         return await behind_in_all(stack) == 0
 
-    await until(caught_up, "all readers have read all", timeout=120)
+    await until(caught_up, "all readers have read all", timeout=600)
     found = await end_states(stack, floor.carriers.values())
     assert found.keys() == accepted.keys()
     assert {order_id: state for order_id, state in found.items() if state != DELIVERED} == {}

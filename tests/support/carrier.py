@@ -182,11 +182,11 @@ class Carrier:
         await self._consumer.stop()
         await self._producer.stop()
 
-    async def wait_for(self, shipments: int, timeout: float = 60) -> None:
+    async def wait_for(self, shipments: int, timeout: float = 240) -> None:
         """Waits until so many shipments were accepted. Raises `TimeoutError`."""
         await self._wait(lambda: len(self.desk.shipments) >= shipments, timeout)
 
-    async def wait_until(self, true: Callable[[Desk], bool], timeout: float = 60) -> None:
+    async def wait_until(self, true: Callable[[Desk], bool], timeout: float = 240) -> None:
         """Waits until `true` of what the carrier has seen. Raises `TimeoutError`."""
         await self._wait(lambda: true(self.desk), timeout)
 

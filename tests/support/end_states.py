@@ -59,7 +59,7 @@ DELIVERED = EndState(
 
 async def rows(stack: Stack, system: str, sql: str, *args: Any) -> list[asyncpg.Record]:
     """Reads over a connection of its own, which no kill of the database outlives."""
-    connection = await asyncpg.connect(stack.dsn(system), timeout=10, command_timeout=30)
+    connection = await asyncpg.connect(stack.dsn(system), timeout=60, command_timeout=120)
     try:
         found: list[asyncpg.Record] = await connection.fetch(sql, *args)
         return found

@@ -17,8 +17,8 @@ from deploy.local.stack import Stack
 from tests.support.end_states import WITH_KIT, WITH_OUTBOX, rows, under_way, unpublished
 from tests.support.shop_floor import Floor, until
 
-WORK_TIMEOUT = 60.0
-FAULT_TIMEOUT = 90.0
+WORK_TIMEOUT = 240.0
+FAULT_TIMEOUT = 300.0
 SERVERS = ("kafka", "postgres")
 
 
@@ -153,9 +153,9 @@ def _ends(stack: Stack, places: list[TopicPartition]) -> dict[TopicPartition, in
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call] # its stubs say nothing of it
     deadline = time.monotonic() + WORK_TIMEOUT
     while True:
-        asked = stack.kafka.admin.list_offsets(dict.fromkeys(places, latest), request_timeout=20)
+        asked = stack.kafka.admin.list_offsets(dict.fromkeys(places, latest), request_timeout=60)
         try:
-            return {place: future.result(20).offset for place, future in asked.items()}
+            return {place: future.result(60).offset for place, future in asked.items()}
         except KafkaException:
             # A broker that has just come back does not know yet who leads.
             assert time.monotonic() < deadline, "Kafka does not say where its topics end"

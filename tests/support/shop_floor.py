@@ -15,7 +15,7 @@ from tests.support.end_states import WITH_OUTBOX, under_way, unpublished
 from tests.support.stacks import account_of
 from tests.support.storefront import Storefront
 
-SETTLE_TIMEOUT = 240.0
+SETTLE_TIMEOUT = 600.0
 
 
 @dataclass

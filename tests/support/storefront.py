@@ -16,7 +16,7 @@ from deploy.local.people import Crowd
 from deploy.local.shop import Registered, Shop, all_of
 from deploy.local.stack import Stack
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 TAG = 12
 
 
@@ -42,7 +42,7 @@ class Storefront:
         self.repeated = 0
         self._buyers, self._crowd = buyers, crowd
         self._urls = {system: stack.url(system) for system in ("account", "order")}
-        self._http = httpx.AsyncClient(timeout=20, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=60, trust_env=False)
 
     @classmethod
     async def open(cls, stack: Stack, customers: int = 20) -> Self:
