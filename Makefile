@@ -1,6 +1,6 @@
 # `make` shows what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kills check defects up status down customer-token format schemas asyncapi lock clean
+.PHONY: help setup demo test test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
@@ -16,6 +16,9 @@ test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
 
 test-kills: .venv/ready ## kill each role, the broker and Postgres ten times under load; takes a while
 	@KILLS=10 $(PY) -m pytest -s tests/acceptance/test_kills.py
+
+test-erasures: .venv/ready ## erase 1,000 of 10,000 people, then try to open everything; takes a while
+	@ERASED=1000 PEOPLE=10000 $(PY) -m pytest -s tests/acceptance/test_erasure.py
 
 check: .venv/ready ## format, lint, types, import rules and our own rules
 	@$(PY) -m deploy.check.all

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import asyncpg
-from rich.console import Console
 
 from deploy.local import views
 from deploy.local.controls import make_controls, plant
-from deploy.local.keys import staff_token
 from deploy.local.people import PLACES, Crowd, Customer, Person
+from deploy.local.rights_demo import show_rights
 from deploy.local.scan import Findings, scan_stack
 from deploy.local.services import ROOT
 from deploy.local.shop import Placed, Registered, Shop, all_of
+from deploy.local.showing import console, privacyctl, step
 from deploy.local.stack import Stack
 from event_contracts.topics import CARRIERS
 from tests.support.carrier import Carrier
@@ -33,9 +28,6 @@ from tests.support.stacks import FAST_PASSWORDS, account_of
 REPORT = ROOT / ".local" / "demo.json"
 CUSTOMERS = 300
 PATIENCE = 120.0
-
-# Two panels side by side, also where the output goes to a file.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @dataclass
@@ -49,18 +41,17 @@ class Day:
     @property
     def canaries(self) -> set[str]:
         persons = [who.customer.person for who in self.people] + self.strangers
-        return {value for person in persons for value in person.canaries} | {
-            who.customer.password for who in self.people
-        }
+        return {value for person in persons for value in person.canaries} | self.passwords
 
+    @property
+    def passwords(self) -> set[str]:
+        """They are hashed before they are sealed, so that nobody ever opens one."""
+        return {who.customer.password for who in self.people}
 
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    """A line that says what is going on, and how long it took."""
-    started = time.monotonic()
-    with console.status(what):
-        yield
-    console.print(f"  [green]✓[/green] {what} [dim]{time.monotonic() - started:.1f} s[/dim]")
+    @staticmethod
+    def of(who: Registered) -> set[str]:
+        """What only this person's own data says."""
+        return {*who.customer.person.canaries, *(order.body["payment"]["token"] for order in who.orders)}
 
 
 async def shop_for_a_day(shop: Shop, crowd: Crowd) -> Day:
@@ -131,15 +122,6 @@ async def search(stack: Stack, day: Day) -> tuple[Findings, int, int]:
     return findings, len(planted), len(planted & findings.values)
 
 
-def privacyctl(stack: Stack, *arguments: str, term: str = "") -> str:
-    """Runs the command-line tool as support staff would; the term goes in at its prompt."""
-    token = staff_token(stack.keys, "support")
-    environment = {**os.environ, "PRIVACY_URL": stack.url("privacy"), "PRIVACY_TOKEN": token, "COLUMNS": "150"}
-    command = [str(Path(sys.executable).with_name("privacyctl")), *arguments]
-    ran = subprocess.run(command, env=environment, input=term, capture_output=True, text=True, check=True, timeout=60)
-    return ran.stdout
-
-
 async def run() -> dict[str, Any]:
     """The whole demo; returns what goes into `.local/demo.json`."""
     started = time.monotonic()
@@ -155,8 +137,10 @@ async def run() -> dict[str, Any]:
             day = await shop_for_a_day(shop, Crowd(secrets.randbits(32)))
             with step(f"{len(day.orders)} parcels reach their carriers, are acknowledged, handed over and delivered"):
                 await wait_for_parcels(shop, carriers, day)
-            await show(stack, carriers, day)
+            who = next(person for person in day.people if person.customer.friends)
+            await show(stack, carriers, who)
             report = await count(stack, carriers, day)
+            report |= await show_rights(stack, who, day.canaries - day.passwords, day.of(who))
         console.rule("[bold]Is anything in clear?")
         with step("every byte that Kafka, Postgres and the logs wrote is searched"):
             findings, controls, control_hits = await search(stack, day)
@@ -168,9 +152,8 @@ async def run() -> dict[str, Any]:
     return report
 
 
-async def show(stack: Stack, carriers: list[Carrier], day: Day) -> None:
+async def show(stack: Stack, carriers: list[Carrier], who: Registered) -> None:
     """One order in its four forms, and what the inventory knows of one person."""
-    who = next(person for person in day.people if person.customer.friends)
     gift = who.orders[-1]
     console.rule("[bold]One order, four times")
     shipments = [shipment for carrier in carriers for shipment in carrier.desk.shipments.values()]
@@ -180,9 +163,9 @@ async def show(stack: Stack, carriers: list[Carrier], day: Day) -> None:
     console.print(
         "[dim]$ privacyctl find --by email   (the address is asked for, never typed on the command line)[/dim]"
     )
-    console.print(privacyctl(stack, "find", "--by", "email", term=who.customer.person.email + "\n"))
+    console.print(await privacyctl(stack, "find", "--by", "email", term=who.customer.person.email + "\n"))
     console.print(f"[dim]$ privacyctl inventory {who.subject_id}[/dim]")
-    console.print(privacyctl(stack, "inventory", str(who.subject_id)))
+    console.print(await privacyctl(stack, "inventory", str(who.subject_id)))
 
 
 async def count(stack: Stack, carriers: list[Carrier], day: Day) -> dict[str, Any]:
@@ -207,10 +190,12 @@ def main() -> None:
     REPORT.write_text(json.dumps(report, indent=2) + "\n")
     console.rule("[bold]Done")
     for name, value in report.items():
-        console.print(f"  {name:<16} {value}")
+        console.print(f"  {name:<22} {value}")
     console.print(f"\n  nothing is left running; the figures are in {REPORT.relative_to(ROOT)}")
     shipped = report["orders"] == report["shipments"] == report["acknowledged"]
-    if report["canary_hits"] or report["control_hits"] != report["controls"] or not shipped:
+    erased = not report["replay_opened"] and report["replay_others_opened"] == report["replay_others"]
+    proven = erased and report["certificate_verified"]
+    if report["canary_hits"] or report["control_hits"] != report["controls"] or not shipped or not proven:
         console.print("  [red]the demo did not show what it should: see the figures above[/red]")
         raise SystemExit(1)
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES = 1024 * 1024
 SCRAM_ITERATIONS = 4096  # the least that Kafka takes; passwords here are random, so more would only cost time
 TIMEOUT = 30.0
+HOUR_MS = 3_600_000
+WEEK_MS = 7 * 24 * HOUR_MS  # Kafka's own limit for a segment
+ROUND_MS = 10 * 60_000  # what Kafka takes at most until it looks and deletes
 
 
 def admin_client(bootstrap: str, user: str, password: str) -> AdminClient:
@@ -55,7 +58,7 @@ def create_topics(admin: AdminClient, topics: "Iterable[Topic]") -> None:
             replication_factor=1,
             config={
                 "cleanup.policy": "delete",
-                "retention.ms": str(-1 if topic.retention_hours is None else topic.retention_hours * 3_600_000),
+                **_kept(topic.retention_hours),
                 "compression.type": "uncompressed",
                 "max.message.bytes": str(MAX_MESSAGE_BYTES),
             },
@@ -65,6 +68,15 @@ def create_topics(admin: AdminClient, topics: "Iterable[Topic]") -> None:
     if new:
         _wait(admin.create_topics(new, request_timeout=TIMEOUT))
         _until(lambda: {topic.topic for topic in new} <= admin.list_topics(timeout=TIMEOUT).topics.keys())
+
+
+def _kept(hours: int | None) -> dict[str, str]:
+    """No record stays longer than `hours`. Kafka deletes by the segment, counted from its last record, in rounds."""
+    if hours is None:
+        return {"retention.ms": "-1"}
+    whole = hours * HOUR_MS
+    segment = min(whole // 6, WEEK_MS)
+    return {"segment.ms": str(segment), "retention.ms": str(whole - segment - ROUND_MS)}
 
 
 def create_users(admin: AdminClient, passwords: Mapping[str, str]) -> None:

@@ -7,9 +7,12 @@ Layout of the folder (mode 0700, files 0600):
     customer.pem, customer.pub.pem   sign and verify customers' tokens (Ed25519)
     staff.pem, staff.pub.pem         the same for staff
     kek/epoch-1.key, kek/index.key   32 random bytes each, the vault's
+    revocations.pem                  signs the vault's list of revocations (Ed25519)
     reply.jwk, reply.pub.json        the gateway's X25519 key, private and public, for what carriers answer
     carriers/<carrier>.json          a carrier's public X25519 JWK, for the gateway
     carrier_keys/<carrier>.json      the carrier's private JWK
+    evidence/log.pem, log.vkey       sign and verify the evidence log's checkpoints (Ed25519; C2SP's form of a public key)
+    witness/witness.pem, .vkey       the same for its witness
     kafka/<user>.password            written by the stack
 """
 
@@ -27,13 +30,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
+from privacy_service.evidence.checkpoint import LOG, WITNESS, Signer
+from privacy_service.evidence.witness import WitnessSettings
+from privacy_service.settings import PrivacySettings
+
 AUDIENCE = "shop"
-StaffRole = Literal["support", "privacy_officer"]
+StaffRole = Literal["support", "privacy_officer", "auditor"]
 
 
 def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) -> None:
     """Write every key that a new stack of these systems and carriers needs into the new folder."""
-    for part in ("", "identities", "service_keys", "kek", "carriers", "carrier_keys"):
+    for part in ("", "identities", "service_keys", "kek", "carriers", "carrier_keys", "evidence", "witness"):
         (folder / part).mkdir(mode=0o700)
     for name in ("customer", "staff"):
         _write_pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
@@ -41,6 +48,9 @@ def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) ->
         add_service(folder, system)
     for name in ("epoch-1.key", "index.key"):
         _write(folder / "kek" / name, secrets.token_bytes(32))
+    _write_note_key(folder / "evidence" / "log.pem", PrivacySettings().evidence_origin, LOG)
+    _write_note_key(folder / "witness" / "witness.pem", WitnessSettings().witness_name, WITNESS)
+    _write(folder / "revocations.pem", _private_pem(Ed25519PrivateKey.generate()))
     reply_key = _carrier_key("gateway")
     _write(folder / "reply.jwk", _jwk(reply_key, private=True))
     _write(reply_key_file(folder), _jwk(reply_key, private=False))
@@ -58,6 +68,16 @@ def add_carrier(folder: Path, carrier: str) -> None:
     key = _carrier_key(carrier)
     _write(carrier_key_file(folder, carrier), _jwk(key, private=True))
     _write(folder / "carriers" / f"{carrier}.json", _jwk(key, private=False))
+
+
+def log_key_file(folder: Path) -> Path:
+    """Where the evidence log's public key is, for whoever checks certificates."""
+    return folder / "evidence" / "log.vkey"
+
+
+def witness_key_file(folder: Path) -> Path:
+    """Where the public key of its witness is."""
+    return folder / "witness" / "witness.vkey"
 
 
 def identity_file(folder: Path, system: str) -> Path:
@@ -102,10 +122,20 @@ def _jwk(key: OKPKey, private: bool) -> bytes:
     return json.dumps(key.as_dict(private=private), indent=1).encode()
 
 
+def _write_note_key(private_file: Path, name: str, kind: int) -> None:
+    key = Ed25519PrivateKey.generate()
+    _write(private_file, _private_pem(key))
+    _write(private_file.with_suffix(".vkey"), f"{Signer(name, kind, key).verifier.vkey}\n".encode())
+
+
 def _write_pair(private_file: Path, public_file: Path) -> None:
     key = Ed25519PrivateKey.generate()
-    _write(private_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    _write(private_file, _private_pem(key))
     _write(public_file, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -46,6 +46,10 @@ SERVICES: tuple[ServiceSpec, ...] = (
 )
 
 
+# Under an account of its own elsewhere: no database, no Kafka, no key of the vault.
+WITNESS = ServiceSpec("witness", "privacy_service.evidence.witness", _sources("services/privacy"), roles=("all",))
+
+
 def load_specification(text: str) -> ServiceSpec:
     """The `ServiceSpec` at `MODULE:NAME`. Raises ImportError, AttributeError, TypeError or ValueError."""
     module, _, name = text.partition(":")

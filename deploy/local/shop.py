@@ -43,7 +43,8 @@ class Shop:
     """Calls the account and order services. Raises `httpx.HTTPStatusError` when one refuses."""
 
     def __init__(self, account_url: str, order_url: str) -> None:
-        limits = httpx.Limits(max_connections=AT_ONCE * 2)
+        # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
+        limits = httpx.Limits(max_connections=AT_ONCE * 2, keepalive_expiry=2)
         self._account = httpx.AsyncClient(base_url=account_url, limits=limits, timeout=30, trust_env=False)
         self._order = httpx.AsyncClient(base_url=order_url, limits=limits, timeout=30, trust_env=False)
 

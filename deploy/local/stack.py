@@ -25,7 +25,7 @@ from deploy.local.given_postgres import choose_postgres
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from deploy.local.kafka import Kafka
 from deploy.local.processes import StackError
-from deploy.local.services import ROOT, SERVICES, ServiceProcess, ServiceSpec
+from deploy.local.services import ROOT, SERVICES, WITNESS, ServiceProcess, ServiceSpec
 from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import CARRIERS, REVOCATIONS, TOPICS, Topic, load_topics
 
@@ -137,6 +137,8 @@ class Stack:
 
     def env_of(self, system: str) -> dict[str, str]:
         """The environment that every process of the system gets (but for HTTP_HOST and HTTP_PORT)."""
+        if system == WITNESS.system:
+            return self._env_of_witness()
         spec = self.specs[system]
         policy = [*sorted(POLICY_DIR.glob("*.yaml")), *(file for other in self._extra for file in other.policy_files)]
         return {
@@ -155,7 +157,29 @@ class Stack:
             "CUSTOMER_PUBLIC_KEY_FILE": str(self.keys / "customer.pub.pem"),
             "STAFF_PUBLIC_KEY_FILE": str(self.keys / "staff.pub.pem"),
             **{name: str(self.keys / file) for name, file in OWN_KEYS.get(system, {}).items()},
+            **(self._rights() if system == "privacy" else {}),
+            **({"REVOCATIONS_FILE": str(self.folder / "revocations.jsonl")} if system == "vault" else {}),
             **self.overrides[system],
+        }
+
+    def _rights(self) -> dict[str, str]:
+        return {
+            # Nobody is here who could think again within a day.
+            "ERASURE_WAIT_SECONDS": "0",
+            "COMMAND_RETRY_SECONDS": "1",
+            "HOLD_CHECK_SECONDS": "1",
+            "EVIDENCE_FILE": str(self.folder / "evidence.jsonl"),
+            "WITNESS_URL": self.process(WITNESS.system).url,
+        }
+
+    def _env_of_witness(self) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "PYTHONPATH": os.pathsep.join(map(str, WITNESS.pythonpath)),
+            "PYTHONUNBUFFERED": "1",
+            "WITNESS_FILE": str(self.keys / "witness" / "checkpoints"),
+            **{name: str(self.keys / file) for name, file in OWN_KEYS[WITNESS.system].items()},
+            **self.overrides[WITNESS.system],
         }
 
     def _start(self) -> None:
@@ -172,6 +196,8 @@ class Stack:
         for spec in self.specs.values():
             for role in spec.roles if self._split else ("all",):
                 self._add(spec, role)
+        if "privacy" in self.specs:
+            self._add(WITNESS, "all")
         with self._step("Migrating"), ThreadPoolExecutor(max_workers=2) as threads:
             list(threads.map(self.migrate, self.specs))
         with self._step(f"Starting {len(self.processes)} service processes"):
@@ -236,7 +262,9 @@ def _close_together(processes: Sequence[ServiceProcess]) -> None:
 OWN_KEYS: Mapping[str, Mapping[str, str]] = {
     "account": {"CUSTOMER_KEY_FILE": "customer.pem"},
     "logistics-gateway": {"CARRIERS_DIR": "carriers", "REPLY_KEY_FILE": "reply.jwk"},
-    "vault": {"SERVICE_KEYS_DIR": "service_keys", "KEK_DIR": "kek"},
+    "privacy": {"EVIDENCE_KEY_FILE": "evidence/log.pem", "WITNESS_PUBLIC_KEY_FILE": "witness/witness.vkey"},
+    "witness": {"WITNESS_KEY_FILE": "witness/witness.pem", "WITNESS_LOG_KEY_FILE": "evidence/log.vkey"},
+    "vault": {"SERVICE_KEYS_DIR": "service_keys", "KEK_DIR": "kek", "REVOCATIONS_KEY_FILE": "revocations.pem"},
 }
 
 

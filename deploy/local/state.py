@@ -105,8 +105,11 @@ def stack_environment(stack: Stack) -> dict[str, str]:
         "KEYS_DIR": str(stack.keys),
         "VAULT_KEK_DIR": str(stack.keys / "kek"),
         "GATEWAY_REPLY_KEY_FILE": str(keys.reply_key_file(stack.keys)),
+        "EVIDENCE_LOG_KEY_FILE": str(keys.log_key_file(stack.keys)),
+        "EVIDENCE_WITNESS_KEY_FILE": str(keys.witness_key_file(stack.keys)),
         "SUPPORT_TOKEN": keys.staff_token(stack.keys, "support"),
         "OFFICER_TOKEN": keys.staff_token(stack.keys, "privacy_officer"),
+        "AUDITOR_TOKEN": keys.staff_token(stack.keys, "auditor"),
     }
     for user in stack.kafka_users:
         environment[f"KAFKA_{_name(user)}_USER"], environment[f"KAFKA_{_name(user)}_PASSWORD"] = (

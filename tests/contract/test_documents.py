@@ -18,12 +18,13 @@ from deploy.check.findings import ROOT
 from logistics_gateway.settings import GatewaySettings
 from privacy_service.cli.client import Exit
 from privacy_service.inventory import http as inventory
+from privacy_service.settings import PrivacySettings
 from privacy_service.vault.settings import VaultSettings
 
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPERATOR, SUPPORT, STOREFRONT = (ROOT / "docs" / f"{name}.md" for name in ("operator", "support", "storefront"))
-SETTINGS = (AccountSettings, GatewaySettings, VaultSettings)
+SETTINGS = (AccountSettings, GatewaySettings, PrivacySettings, VaultSettings)
 # A third party's example runs with tests/support as its path.
 THIRD_PARTIES = {"reviews"}
 

@@ -27,7 +27,8 @@ async def test_the_inventory_of_a_person_names_meaning_and_recipients(world: Wor
     assert delivery["anchor"] == str(shopper.order_id)
     assert delivery["categories"] == POLICY.classes["delivery"].categories
     assert delivery["purposes"] == POLICY.classes["delivery"].purposes
-    assert delivery["retention"] == {"after": "order_delivered", "keep": "P180D", "basis": "contract with the buyer"}
+    kept = {"after": "order_delivered", "keep": "P180D", "basis": "contract with the buyer"}
+    assert delivery["retention"] == {**kept, "obligation": False, "unused": None}
     assert delivery["holders"] == ["logistics-gateway", "order"]  # until it was sent
     (received,) = delivery["recipients"]
     assert received["recipient"] == "meridian"

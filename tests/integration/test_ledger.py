@@ -1,79 +1,21 @@
 """The disclosure ledger and what leaves, step by step on Postgres, with a wire in the place of Kafka."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import pytest
-from joserfc.jwk import OKPKey
-
-from deploy.local.interfaces import PostgresServer
-from logistics_gateway.app import ORDERS, SERVICE
 from logistics_gateway.domain import shipment_id_of
-from logistics_gateway.lanes import load_lanes
-from logistics_gateway.sending import make_gateway
-from logistics_gateway.settings import GatewaySettings
-from servicekit.batches import Applier, Batch
-from servicekit.cloudevents import RawRecord, to_headers
-from servicekit.kafka import OutRecord
 from servicekit.kit import Kit
-from servicekit.policy import Policy
-from tests.support.deliveries import make_delivery
-from tests.support.gateways import CARRIERS, LeasingVault, placed
 from tests.support.infra import postgres_server
-from tests.support.kits import open_test_kit
+from tests.support.ledgers import Order, Wire, apply, kit
 
-__all__ = ["postgres_server"]
-
-POLICY = Path(__file__).parents[2] / "shared" / "policy"
+__all__ = ["kit", "postgres_server"]
 
 
-@dataclass
-class Wire:
-    """Takes messages for the carriers, and notes what the ledger says at each send, as others see it."""
-
-    kit: Kit
-    sent: list[OutRecord] = field(default_factory=list)
-    recorded: list[list[tuple[UUID, str]]] = field(default_factory=list)
-
-    async def send(self, records: Sequence[OutRecord]) -> None:
-        rows = await self.kit.db.fetch("SELECT shipment_id, state::text FROM disclosures")
-        self.recorded.append([(row["shipment_id"], row["state"]) for row in rows])
-        self.sent += records
-
-
-@pytest.fixture
-async def kit(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[Kit]:
-    for name in ("gateway", *CARRIERS):
-        key = OKPKey.generate_key("X25519", parameters={"kid": f"{name}-1"}, private=True)
-        (tmp_path / f"{name}.json").write_text(json.dumps(key.as_dict(private=name == "gateway")))
-    settings = GatewaySettings(
-        lanes_dir=POLICY / "lanes", carriers_dir=tmp_path, reply_key_file=tmp_path / "gateway.json"
-    )
-    dsns = postgres_server.create_system_database(f"gateway{uuid4().hex[:8]}")
-    async with open_test_kit("logistics-gateway", dsns, settings, SERVICE.emits, [SERVICE.migrations]) as kit:
-        own = make_gateway(settings, load_lanes(POLICY / "lanes"), kit.clock.boottime)
-        vault: Any = LeasingVault()
-        yield replace(kit, vault=vault, policy=Policy.load([POLICY / "policy.yaml"]), own=own)
-
-
-async def apply_one_order(kit: Kit, position: int = 0) -> UUID:
+async def apply_one_order(kit: Kit) -> UUID:
     """One `OrderPlaced` as a batch. Returns the order's id."""
-    order, consignee = uuid4(), uuid4()
-    (sealed,) = await kit.seal_many([(make_delivery(country="GB"), consignee, order)])
-    event = placed(order, consignee, sealed)
-    headers = to_headers(event, event_id=uuid4(), source="order", time=datetime.now(UTC))
-    key, value = str(event.partition_key).encode(), event.model_dump_json().encode()
-    applier = Applier(kit, ORDERS)
-    applier.next = {("order.events", 0): position}
-    await kit.db.fetch("INSERT INTO kit.positions VALUES ($1, 'order.events', 0, 0)", ORDERS.reader)
-    batch = Batch([RawRecord("order.events", 0, position, key, value, tuple(headers))])
-    await applier.apply(batch, applier.prepare(batch))
-    return order
+    order = Order(kit)
+    await apply(kit, await order.placed())
+    return order.order_id
 
 
 async def test_a_disclosure_is_committed_before_its_message_leaves(kit: Kit) -> None:

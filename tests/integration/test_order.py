@@ -13,6 +13,7 @@ from order_service.domain import order_number
 from order_service.holdings import DELIVERIES, HOLDINGS, RECORDS
 from servicekit import faults
 from servicekit.faults import Fault
+from servicekit.holdings import Erasure
 from servicekit.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import (
@@ -198,18 +199,29 @@ async def test_a_sweep_of_all_that_is_a_persons_leaves_the_order_to_end(shop: Sh
     """The row of the order holds ids, a code and times, and the carrier's answers still need it."""
     buyer = shop.buyer()
     order_id = await buyer.placed()
+    keys = [row["key_id"] for row in await shop.kit.db.fetch(KEYS_OF_TOKENS)]
+    erasure = Erasure(uuid4(), buyer.subject_id, keys, is_final=True)
     for holding in HOLDINGS:
-        await shop.kit.run_tx("erase", partial(holding.erase, subject=buyer.subject_id))
+        await shop.kit.run_tx("erase", partial(holding.erase, erasures=[erasure]))
+    assert (await buyer.get(f"/v1/orders/{order_id}")).json()["record"] == {"erased": True}
     assert await buyer.status(order_id) == "placed"
 
 
+KEYS_OF_TOKENS = " UNION ALL ".join(
+    f"SELECT encode(substring({column} FROM 2 FOR 16), 'hex')::uuid AS key_id FROM {holding.table}"
+    for holding in HOLDINGS
+    for column in holding.sealed
+)
+
+
 async def erase(shop: Shop, holding: Any, subject_id: UUID, order_id: str, swept: bool) -> None:
-    if swept:
-        erased = await shop.kit.run_tx("erase", lambda tx: holding.erase(tx, subject_id, [UUID(order_id)]))
-        assert erased == 1
-        return
     (row,) = await shop.kit.db.fetch(f"SELECT * FROM {holding.table} WHERE {holding.subject} = $1", subject_id)
-    shop.vault.erased |= {opening.sealed.key_id for opening in holding.openings(row).values()}
+    keys = [opening.sealed.key_id for opening in holding.openings(row).values()]
+    if swept:
+        erasure = Erasure(uuid4(), subject_id, keys, is_final=False)
+        assert await shop.kit.run_tx("erase", lambda tx: holding.erase(tx, [erasure])) == {subject_id: 1}
+    else:
+        shop.vault.erased.update(keys)
 
 
 @pytest.mark.parametrize(

@@ -37,28 +37,36 @@ from tests.support.vaults import (  # noqa: F401 - fixtures
 # Written by hand, not taken from the policy: who may open what for which purpose (PROOFS 3).
 MAY_OPEN = {
     ("account", "identity", "own_access"),
+    ("account", "identity", "rights_request"),
     ("account", "contact", "own_access"),
     ("account", "contact", "notification"),
     ("account", "contact", "authentication"),
+    ("account", "contact", "rights_request"),
     ("account", "credentials", "authentication"),
     ("account", "behaviour", "own_access"),
     ("account", "behaviour", "personalisation"),
+    ("account", "behaviour", "rights_request"),
     ("account", "quarantine", "quarantine_replay"),
     ("order", "delivery", "own_access"),
+    ("order", "delivery", "rights_request"),
     ("order", "order_record", "own_access"),
     ("order", "order_record", "order_processing"),
     ("order", "order_record", "after_sales"),
     ("order", "order_record", "refund_settlement"),
+    ("order", "order_record", "rights_request"),
     ("order", "payment", "order_processing"),
     ("order", "payment", "refund_settlement"),
+    ("order", "payment", "rights_request"),
     ("order", "quarantine", "quarantine_replay"),
     ("logistics-gateway", "delivery", "delivery"),
+    ("privacy", "export", "rights_request"),
     ("privacy", "quarantine", "quarantine_replay"),
 }
 MAY_SEAL = {
-    *((system, "quarantine") for system in ("account", "order", "logistics-gateway", "privacy")),
+    *((system, name) for system in SYSTEMS if system != "vault" for name in ("quarantine", "export")),
     *(("account", data_class) for data_class in ("identity", "contact", "credentials", "behaviour")),
     *(("order", data_class) for data_class in ("delivery", "order_record", "payment")),
+    *(("privacy", data_class) for data_class in ("identity", "contact")),
 }
 INDEX_KEYS = {
     ("account", "email"),

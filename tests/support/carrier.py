@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -62,10 +62,14 @@ class Opened:
     not_after: datetime
     shipment: dict[str, Any] | None
     record_key: bytes
+    number: int = 1
 
 
 class Desk:
-    """What a carrier does with messages, without Kafka: opens, deduplicates, refuses, and says what it answers."""
+    """What a carrier does with messages, without Kafka: opens, deduplicates, corrects, deletes, refuses, and says what it answers.
+
+    `is_silent` keeps it from answering notices of erasure; it deletes all the same.
+    """
 
     def __init__(
         self, private_jwk: str, answers: Sequence[str] = USUAL, now: Callable[[], datetime] | None = None
@@ -79,13 +83,15 @@ class Desk:
         self.opened: list[Opened] = []
         self.refused: set[UUID] = set()
         self.recalled: set[UUID] = set()
+        self.erased: set[UUID] = set()
+        self.is_silent = False
+        self._held: dict[UUID, tuple[int, dict[str, Any]]] = {}
         self._known: set[UUID] = set()
 
     @property
     def shipments(self) -> dict[UUID, dict[str, Any]]:
-        """What was accepted, by shipment id, without what was recalled since."""
-        gone = self.refused | self.recalled
-        return {o.shipment_id: o.shipment for o in self.opened if o.shipment is not None and o.shipment_id not in gone}
+        """What is held, by shipment id, each in its last version: what was recalled or erased is not there."""
+        return {shipment_id: shipment for shipment_id, (_, shipment) in self._held.items()}
 
     def receive(self, value: bytes, record_key: bytes = b"") -> list[tuple[UUID, str]]:
         """Takes one record. Returns the replies to give: (shipment id, kind)."""
@@ -99,6 +105,7 @@ class Desk:
                 datetime.fromisoformat(message["not_after"]),
                 message.get("shipment"),
                 record_key,
+                message.get("number", 1),
             )
         except (JWException, ValueError, KeyError):
             self.unreadable += 1
@@ -119,13 +126,31 @@ class Desk:
         return payload
 
     def _answer(self, message: Opened) -> tuple[str, ...]:
-        if message.kind == "recall":
-            self.recalled.add(message.shipment_id)
-            return ()
-        if message.shipment_id in self.recalled or message.not_after <= self._now():
-            self.refused.add(message.shipment_id)
+        shipment_id = message.shipment_id
+        if message.kind in ("recall", "erasure"):
+            self._delete(shipment_id)
+            if message.kind == "recall":
+                self.recalled.add(shipment_id)
+                return ()
+            self.erased.add(shipment_id)
+            return () if self.is_silent else ("erased",)
+        if shipment_id in self.recalled | self.erased or message.not_after <= self._now():
+            self.refused.add(shipment_id)
             return ("refused",)
-        return self._answers
+        number, _ = self._held.get(shipment_id, (0, {}))
+        if message.shipment is None or message.number <= number:
+            return ()  # an older version than the one in force
+        self._held[shipment_id] = (message.number, message.shipment)
+        # A correction of what is there needs no answer; one that comes alone is the shipment.
+        return self._answers if number == 0 else ()
+
+    def _delete(self, shipment_id: UUID) -> None:
+        """Nothing of the shipment stays, in no version."""
+        self._held.pop(shipment_id, None)
+        self.opened = [
+            replace(o, shipment=None) if o.shipment_id == shipment_id and o.shipment is not None else o
+            for o in self.opened
+        ]
 
 
 def seal_reply(gateway_jwk: str, carrier: str, shipment_id: UUID, kind: str, at: datetime, **more: Any) -> bytes:
@@ -143,10 +168,13 @@ def seal_reply(gateway_jwk: str, carrier: str, shipment_id: UUID, kind: str, at:
 class Carrier:
     """A running carrier. It commits no offsets: what it did is in its memory, so a new one begins at the earliest."""
 
-    def __init__(self, account: Account, answers: Sequence[str] = USUAL, pause: float = 0.0) -> None:
-        """`answers` to every accepted shipment, in this order, `pause` seconds apart."""
+    def __init__(
+        self, account: Account, answers: Sequence[str] = USUAL, pause: float = 0.0, *, is_silent: bool = False
+    ) -> None:
+        """`answers` to every accepted shipment, in this order, `pause` seconds apart; none to erasures if `is_silent`."""
         self.account = account
         self.desk = Desk(account.private_jwk, answers)
+        self.desk.is_silent = is_silent
         self.replied = 0
         self._pause = pause
         self._replies: asyncio.Queue[list[tuple[UUID, str]]] = asyncio.Queue()
@@ -238,7 +266,7 @@ async def _main(carrier: str) -> None:
             await asyncio.sleep(5)
             desk = running.desk
             counts = f"{len(desk.shipments)} shipments, {desk.duplicates} duplicates, {len(desk.recalled)} recalled"
-            print(f"{carrier}: {counts}, {running.replied} replies", flush=True)
+            print(f"{carrier}: {counts}, {len(desk.erased)} erased, {running.replied} replies", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ async def seal_orders(
         for data_class, _ in PARTS
     ]
     keys = await client.ensure(names)
+    await client.sign_off()  # or an erasure waits until the leases of this holder are over
     await client.close()
     fields = [*extra] or [{} for _ in deliveries]
     return [

@@ -17,7 +17,11 @@ from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from deploy.local.services import SERVICES, ServiceProcess
 from event_contracts import Erased
+from privacy_service.vault import epochs
+from privacy_service.vault.kek import Kek
+from privacy_service.vault.kek_files import FileKek
 from servicekit.clock import Clock
+from servicekit.postgres import Database
 from servicekit.token import SealingKey
 from servicekit.vault_client import KeyName, LeaseName, ServiceIdentity, VaultClient
 
@@ -45,6 +49,8 @@ class World:
             "POLICY_FILES": str(self.policy),
             "SERVICE_KEYS_DIR": str(self.folder / "keys" / "service_keys"),
             "KEK_DIR": str(self.folder / "keys" / "kek"),
+            "REVOCATIONS_FILE": str(self.folder / "revocations.jsonl"),
+            "REVOCATIONS_KEY_FILE": str(self.folder / "keys" / "revocations.pem"),
         }
 
     def start(self, extra: Mapping[str, str] | None = None) -> ServiceProcess:
@@ -120,6 +126,11 @@ def run_vault(
     if environment is None:
         assert done.returncode == 0, done.stderr
     return done
+
+
+async def loaded_kek(world: World, database: Database) -> Kek:
+    """The KEKs of a vault that runs, for handlers that a test calls itself."""
+    return await epochs.prepare(database, FileKek(world.folder / "keys" / "kek"), Clock())
 
 
 def names(data_class: str = "delivery", count: int = 1) -> list[KeyName]:

@@ -13,7 +13,7 @@ from jwcrypto.common import JWException
 
 from event_contracts.carrier import ReplyKind
 from logistics_gateway.carriers import Envelopes, ReplyKey, concat_kdf
-from logistics_gateway.domain import recall_message, shipment_id_of, shipment_message
+from logistics_gateway.domain import erasure_message, recall_message, shipment_id_of, shipment_message
 from servicekit.clock import FakeClock
 from servicekit.errors import Misconfigured, Poison
 from tests.support.carrier import Desk, seal_reply
@@ -212,3 +212,25 @@ def test_a_carrier_refuses_what_is_late_or_recalled() -> None:
         (recalled, "refused")
     ]
     assert desk.shipments == {}
+
+
+def test_a_carrier_keeps_the_version_with_the_highest_number() -> None:
+    key, shipment, later = x25519(), shipment_id_of(UUID(int=1)), NOW + timedelta(hours=1)
+    desk, sealer = Desk(private_json(key), ["acknowledged"], now=lambda: NOW), envelopes(key)
+    second = sealer.seal(shipment_message(shipment, later, {"service": "second"}, 2))
+    assert desk.receive(second) == [(shipment, "acknowledged")]
+    assert desk.receive(sealer.seal(shipment_message(shipment, later, {"service": "first"}))) == []
+    assert desk.receive(sealer.seal(shipment_message(shipment, later, {"service": "third"}, 3))) == []
+    assert desk.shipments == {shipment: {"service": "third"}}
+
+
+def test_a_carrier_deletes_what_was_erased_and_says_so_unless_it_is_silent() -> None:
+    key, shipment, later = x25519(), shipment_id_of(UUID(int=1)), NOW + timedelta(hours=1)
+    desk, sealer = Desk(private_json(key), ["acknowledged"], now=lambda: NOW), envelopes(key)
+    desk.receive(sealer.seal(shipment_message(shipment, later, {"service": "x"})))
+    assert desk.receive(sealer.seal(erasure_message(shipment, later))) == [(shipment, "erased")]
+    assert desk.receive(sealer.seal(shipment_message(shipment, later, {"service": "y"}, 2))) == [(shipment, "refused")]
+    assert desk.shipments == {}
+    assert not any(message.shipment for message in desk.opened if message.kind == "shipment")
+    desk.is_silent = True
+    assert desk.receive(sealer.seal(erasure_message(shipment_id_of(UUID(int=2)), later))) == []

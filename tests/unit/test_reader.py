@@ -9,12 +9,18 @@ from servicekit.clock import FakeClock
 from servicekit.cloudevents import RawRecord
 from servicekit.consuming import BATCHES_AHEAD, Consumes, Reader
 from servicekit.health import Progress
+from servicekit.kit import Kit
 
 BLANK: dict[str, Any] = {"topic": "x", "partition": 0, "key": None, "value": None, "headers": ()}
 
 
 class _NoClient:
     consumer = None
+
+
+def a_kit() -> Kit:
+    unused: Any = None
+    return Kit("test", unused, unused, unused, unused, unused)
 
 
 async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> None:
@@ -25,8 +31,7 @@ async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> No
         idle.set()
         await asyncio.sleep(0.05)
 
-    kit: Any = None
-    reader = Reader(kit, Consumes(topics=("x",), idle=slow_idle), Progress(FakeClock(), 60))
+    reader = Reader(a_kit(), Consumes(topics=("x",), idle=slow_idle), Progress(FakeClock(), 60))
     reader._subscriber = _NoClient()
 
     class Applies:
@@ -48,8 +53,7 @@ async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> No
 
 async def test_no_more_is_taken_than_may_be_under_way() -> None:
     """L12: while nothing is applied, fetching waits, however much there is to read."""
-    kit: Any = None
-    reader = Reader(kit, Consumes(topics=("x",)), Progress(FakeClock(), 60))
+    reader = Reader(a_kit(), Consumes(topics=("x",)), Progress(FakeClock(), 60))
     reader._fetched[("x", 0)] = 0
     records = (SimpleNamespace(**BLANK, offset=offset) for offset in range(10 * BATCHES_AHEAD))
     taken = [asyncio.create_task(reader._take([record])) for record in records]

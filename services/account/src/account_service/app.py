@@ -5,15 +5,27 @@ from pathlib import Path
 from account_service import handlers
 from account_service.holdings import HOLDINGS
 from account_service.http import make_router
+from account_service.rectification import apply_rectification, prepare_rectification
 from account_service.settings import AccountSettings
 from event_contracts.account import EVENTS
 from event_contracts.order import ORDER_EVENTS, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, RectifyHoldings
 from servicekit.consuming import Consumes
 from servicekit.service import Service
 
+# A command that comes again finds its values in force, and makes no version.
+RECTIFICATION = Consumes(
+    (PRIVACY_COMMANDS,),
+    contracts=(RectifyHoldings,),
+    prepare=prepare_rectification,
+    apply=apply_rectification,
+    reader="rectification",
+    inbox=True,
+)
+
 SERVICE = Service(
     "account",
-    emits=EVENTS,
+    emits=(*EVENTS, HoldingsRectified),
     consumes=[
         Consumes(
             (ORDER_EVENTS,),
@@ -23,7 +35,8 @@ SERVICE = Service(
                 OrderHandedOver: handlers.on_order_handed_over,
                 OrderDelivered: handlers.on_order_delivered,
             },
-        )
+        ),
+        RECTIFICATION,
     ],
     holdings=HOLDINGS,
     router=make_router,

@@ -81,7 +81,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
             (new.contact, subject_id, subject_id),
             (credentials, subject_id, subject_id),
         ],
-        await _index(kit, new.contact, key=1),
+        await index_entries(kit, new.contact, key=1),
     )
     event = AccountRegistered(subject_id=subject_id, identity=sealed_identity, contact=sealed_contact)
 
@@ -105,7 +105,7 @@ async def _is_registered(kit: Kit, subject_id: UUID, email_digest: bytes) -> boo
     return row is not None
 
 
-async def _index(kit: Kit, contact: Contact, key: int) -> list[IndexEntry]:
+async def index_entries(kit: Kit, contact: Contact, key: int) -> list[IndexEntry]:
     """What the directory finds a person by, left beside the contact's key: the one at position `key`."""
     terms = {"email": contact.email, "phone": contact.phone}
     return [IndexEntry(kind, await kit.digest(kind, term), key) for kind, term in terms.items() if term is not None]
@@ -142,7 +142,7 @@ async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact
     if await store.find_account(kit.db, subject_id) is not None:
         await _check_guest_retry(kit, subject_id, contact)
         return access.tokens.guest(subject_id)
-    (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], await _index(kit, contact, key=0))
+    (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], await index_entries(kit, contact, key=0))
     event = AccountRegistered(subject_id=subject_id, guest=True, identity=None, contact=sealed)
 
     async def work(tx: Tx) -> bool:
@@ -219,7 +219,7 @@ async def _save_edit(kit: Kit, account: Account, identity: Identity | None, cont
     if contact is not None:
         digest = await kit.digest("email", contact.email)
         await _is_registered(kit, me, digest)  # or the directory would lose the address that stays
-        index = await _index(kit, contact, key=0)
+        index = await index_entries(kit, contact, key=0)
     changed = [part for part in (contact, identity) if part is not None]
     sealed = await kit.seal_many([(part, me, me) for part in changed], index)
     by_type = {type(part): token for part, token in zip(changed, sealed, strict=True)}
@@ -260,8 +260,12 @@ async def on_order_delivered(tx: Tx, received: Sequence[Received[OrderDelivered]
 
 
 async def _notify(tx: Tx, received: Sequence[tuple[Received[Any], datetime]]) -> None:
-    """The buyer's notice of each event; one per order and kind, however often the event comes."""
+    """The buyer's notice of each event; one per order and kind, however often the event comes. None for who was erased."""
+    erased = await tx.erased_subjects([each.event.buyer_id for each, _ in received])
     notices = [
-        Notice(each.event.buyer_id, each.event.order_id, NOTICE_OF[type(each.event)], at) for each, at in received
+        Notice(each.event.buyer_id, each.event.order_id, NOTICE_OF[type(each.event)], at)
+        for each, at in received
+        if each.event.buyer_id not in erased
     ]
-    await store.insert_notices(tx, notices)
+    if notices:
+        await store.insert_notices(tx, notices)

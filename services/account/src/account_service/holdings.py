@@ -3,12 +3,23 @@
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
 from servicekit.holdings import Holding
 
+# A registration that nothing ever followed: no address, no favourite, no visit that is still kept, no order.
+_ABANDONED = """CASE WHEN NOT EXISTS (SELECT FROM addresses a WHERE a.subject_id = t.subject_id)
+                      AND NOT EXISTS (SELECT FROM favourites f WHERE f.subject_id = t.subject_id)
+                      AND NOT EXISTS (SELECT FROM browsing b WHERE b.subject_id = t.subject_id)
+                      AND NOT EXISTS (SELECT FROM notices n WHERE n.subject_id = t.subject_id) THEN t.registered_at END"""
+# An address is of use as long as its owner orders something.
+_LAST_ORDER = "greatest(t.added_at, (SELECT max(n.at) FROM notices n WHERE n.subject_id = t.subject_id))"
+
 ACCOUNTS = Holding(
     "accounts",
     subject="subject_id",
     anchor="subject_id",
     sealed={"identity": Identity, "contact": Contact, "credentials": Credentials},
     plain=["guest", "email_digest", "identity_number", "contact_number", "registered_at"],
+    # nobody signs in by an address that is erased, and another account may have it
+    clears={"contact": ["email_digest"]},
+    unused=_ABANDONED,
 )
 ADDRESSES = Holding(
     "addresses",
@@ -16,6 +27,7 @@ ADDRESSES = Holding(
     anchor="address_id",
     sealed={"address": Address},
     plain=["number", "added_at"],
+    unused=_LAST_ORDER,
 )
 FAVOURITES = Holding(
     "favourites", subject="subject_id", anchor="favourite_id", sealed={"favourite": Favourite}, plain=["added_at"]
@@ -26,6 +38,8 @@ BROWSING = Holding(
     anchor="month_id",
     sealed={"browsing": Browsing},
     plain=["browsing_id", "kind", "seconds", "at"],
+    # A month closes at its end, also one that lies ahead: it is never open, so that an erasure need not wait for it.
+    closed="(date_trunc('month', t.at AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'",
 )
 NOTICES = Holding("notices", subject="subject_id", anchor="order_id", sealed={}, plain=["kind", "notice_id", "at"])
 

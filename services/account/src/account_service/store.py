@@ -55,11 +55,13 @@ async def find_by_email(source: Source, email_digest: bytes) -> Record | None:
 
 
 async def lock_account(tx: Tx, subject_id: UUID) -> Record | None:
-    """The account's version numbers, with its row locked:
+    """The account's version numbers, and whether it has these parts, with its row locked:
     from here to the commit no other event of the person is made.
     """
     return await tx.fetchrow(
-        "-- lock_account\nSELECT identity_number, contact_number FROM accounts WHERE subject_id = $1 FOR UPDATE",
+        """-- lock_account
+        SELECT identity_number, contact_number, identity IS NOT NULL AS has_identity, contact IS NOT NULL AS has_contact
+        FROM accounts WHERE subject_id = $1 FOR UPDATE""",
         subject_id,
     )
 

@@ -5,20 +5,22 @@ from pathlib import Path
 
 from event_contracts.carrier import replies_topic
 from event_contracts.logistics_gateway import EVENTS
-from event_contracts.order import ORDER_EVENTS, OrderCancelled, OrderPlaced
+from event_contracts.order import ORDER_EVENTS, DeliveryCorrected, OrderCancelled, OrderPlaced
+from event_contracts.privacy import PRIVACY_COMMANDS, RecipientsTold, TellRecipients
 from event_contracts.topics import CARRIERS
+from logistics_gateway.erasures.handlers import apply_recipients
 from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
-from logistics_gateway.holdings import DISCLOSURES
+from logistics_gateway.holdings import HOLDINGS
 from logistics_gateway.http import make_router
 from logistics_gateway.replies import apply_replies, prepare_replies, retry_early
-from logistics_gateway.sending import catch_up, idle, open_gateway, send_stale
+from logistics_gateway.sending import catch_up, idle, open_gateway, send_erasures, send_stale
 from logistics_gateway.settings import GatewaySettings
 from servicekit.consuming import Consumes
 from servicekit.service import Job, Service
 
 ORDERS = Consumes(
     topics=(ORDER_EVENTS,),
-    contracts=(OrderPlaced, OrderCancelled),
+    contracts=(OrderPlaced, DeliveryCorrected, OrderCancelled),
     prepare=prepare_orders,
     apply=apply_orders,
     deliver=deliver_orders,
@@ -33,15 +35,20 @@ REPLIES = tuple(
     )
     for carrier in CARRIERS
 )
+# What it does follows from the ledger, so an answer may be given twice; a command that comes again is another one.
+RECIPIENTS = Consumes(
+    topics=(PRIVACY_COMMANDS,), contracts=(TellRecipients,), apply=apply_recipients, reader="recipients", inbox=True
+)
 
 SERVICE = Service(
     "logistics-gateway",
-    emits=EVENTS,
-    consumes=[ORDERS, *REPLIES],
+    emits=(*EVENTS, RecipientsTold),
+    consumes=[ORDERS, *REPLIES, RECIPIENTS],
     router=make_router,
-    holdings=[DISCLOSURES],
+    holdings=HOLDINGS,
     jobs=[
         Job("retry_blocked", timedelta(seconds=30), retry_blocked),
+        Job("send_erasures", timedelta(seconds=1), send_erasures),
         Job("send_stale", timedelta(seconds=30), send_stale),
         Job("retry_early", timedelta(seconds=30), retry_early),
     ],

@@ -25,9 +25,9 @@ def shipment_id_of(order_id: UUID) -> UUID:
     return uuid5(_SHIPMENTS, order_id.bytes.hex())
 
 
-def message_id_of(shipment_id: UUID, kind: str) -> UUID:
-    """One per shipment and kind, however often it is sent: carriers deduplicate by it."""
-    return uuid5(shipment_id, kind)
+def message_id_of(shipment_id: UUID, kind: str, number: int = 1) -> UUID:
+    """One per shipment, kind and version, however often it is sent: carriers deduplicate by it."""
+    return uuid5(shipment_id, kind if number == 1 else f"{kind}/{number}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,17 @@ def choose_lane(routes: Routes, delivery: Delivery) -> Route:
     return route
 
 
+def lane_kept(routes: Routes, delivery: Delivery | Erased, carrier: str | None, lane: tuple[str, int]) -> Route | None:
+    """The stored lane of a shipment that its `carrier` may have, if the lane in force is another carrier's.
+
+    What one carrier may have is never sent to a second one, or the first would be forgotten. Raises `CannotShip`.
+    """
+    if carrier is None or isinstance(delivery, Erased):
+        return None
+    route = routes.serving.get((delivery.consignee.country, delivery.service))
+    return None if route is not None and route.lane.carrier == carrier else routes.version(*lane)
+
+
 class State(StrEnum):
     """Of a disclosure (`PROTOCOLS.md` §6). `recorded` counts as "may have left"."""
 
@@ -75,7 +86,7 @@ class State(StrEnum):
     BLOCKED = "blocked"
 
 
-ERASED, CANCELLED = "erased", "cancelled"
+ERASED, CANCELLED, CARRIER_CHANGED = "erased", "cancelled", "carrier_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +116,15 @@ def decide(routes: Routes, delivery: Delivery | Erased, fixed: Route | None = No
     return Decision(State.RECORDED, route=route, fields=disclosed_fields(route, delivery), shipment=shipment)
 
 
-def shipment_message(shipment_id: UUID, not_after: datetime, shipment: Message) -> bytes:
-    """The JSON of a `CarrierMessage`, the same whenever it is built again: its digest is in the ledger."""
-    return _message(MessageKind.SHIPMENT, shipment_id, not_after, {"shipment": shipment})
+def shipment_message(shipment_id: UUID, not_after: datetime, shipment: Message, number: int = 1) -> bytes:
+    """The JSON of a `CarrierMessage`, the same whenever it is built again: its digest is in the ledger.
+
+    Every version after the first is a correction, whether or not an earlier one has left.
+    """
+    if number == 1:
+        return _message(MessageKind.SHIPMENT, shipment_id, not_after, {"shipment": shipment})
+    content = {"number": number, "shipment": shipment}
+    return _message(MessageKind.CORRECTION, shipment_id, not_after, content, number)
 
 
 def recall_message(shipment_id: UUID, not_after: datetime) -> bytes:
@@ -115,7 +132,13 @@ def recall_message(shipment_id: UUID, not_after: datetime) -> bytes:
     return _message(MessageKind.RECALL, shipment_id, not_after, {})
 
 
-def _message(kind: MessageKind, shipment_id: UUID, not_after: datetime, content: Message) -> bytes:
+def erasure_message(shipment_id: UUID, not_after: datetime) -> bytes:
+    """The JSON of the `CarrierMessage` that tells the carrier to delete what it has of the shipment, and to say so."""
+    return _message(MessageKind.ERASURE, shipment_id, not_after, {})
+
+
+def _message(kind: MessageKind, shipment_id: UUID, not_after: datetime, content: Message, number: int = 1) -> bytes:
     # as text: the driver's own UUID type is none that the encoder knows
-    head = {"message_id": str(message_id_of(shipment_id, kind)), "kind": kind, "shipment_id": str(shipment_id)}
+    message_id = str(message_id_of(shipment_id, kind, number))
+    head = {"message_id": message_id, "kind": kind, "shipment_id": str(shipment_id)}
     return orjson.dumps({**head, "not_after": not_after, **content})

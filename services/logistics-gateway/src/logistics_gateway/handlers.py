@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from event_contracts import Sealed
 from event_contracts.logistics_gateway import DeliveryDisclosed
-from event_contracts.order import Delivery, OrderCancelled, OrderPlaced
+from event_contracts.order import Delivery, DeliveryCorrected, OrderCancelled, OrderPlaced
 from logistics_gateway import store
 from logistics_gateway.domain import (
     CANCELLED,
@@ -21,7 +23,7 @@ from logistics_gateway.domain import (
     shipment_id_of,
     shipment_message,
 )
-from logistics_gateway.sending import Gateway, Outgoing, catch_up, forget, mark, open_again, send, unmarked
+from logistics_gateway.sending import Gateway, Marks, Outgoing, catch_up, mark, open_again, send
 from servicekit.consuming import Batch, Received
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit, Opening
@@ -32,11 +34,12 @@ declare("gateway.recorded")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An order with the sealed delivery, and the record of `order.events` that it came in."""
+    """An order with a version of its sealed delivery, and the record of `order.events` that it came in."""
 
     order_id: UUID
     subject_id: UUID
-    delivery: bytes
+    delivery: Sealed[Delivery]
+    number: int
     topic: str
     partition: int
     position: int
@@ -53,13 +56,13 @@ class Prepared:
 
 @dataclass
 class OrderWork:
-    """What the steps of a batch hand on: orders by id; then what was written, marked and is to be recalled."""
+    """What the steps of a batch hand on: the last version of each order; then what leaves, was marked, is to be recalled."""
 
     prepared: dict[UUID, Prepared]
     outgoing: dict[UUID, Outgoing]
-    new: set[UUID] = field(default_factory=set)
+    leaving: set[UUID] = field(default_factory=set)
     recalls: list[Record] = field(default_factory=list)
-    marks: tuple[list[UUID], list[UUID]] = ([], [])
+    marks: Marks = field(default_factory=Marks)
 
 
 async def prepare_orders(kit: Kit, batch: Batch) -> None:
@@ -67,19 +70,32 @@ async def prepare_orders(kit: Kit, batch: Batch) -> None:
     gateway: Gateway = kit.own
     if gateway.behind:
         await catch_up(kit)
-    placed: list[Received[OrderPlaced]] = [r for r in batch.events if isinstance(r.event, OrderPlaced)]
-    openings = [Opening(r.event.delivery, Delivery, r.event.consignee_id, r.event.order_id) for r in placed]
+    sources = list(latest(batch.events).values())
+    openings = [Opening(s.delivery, Delivery, s.subject_id, s.order_id) for s in sources]
     opened = await kit.open_many(openings, purpose=PURPOSE) if openings else []
     now = kit.clock.now()
     work = OrderWork({}, {})
-    for received, delivery in zip(placed, opened, strict=True):
-        order, place = received.event, (received.topic, received.partition, received.offset)
-        source = Source(order.order_id, order.consignee_id, order.delivery.token, *place)
-        prepared = work.prepared[order.order_id] = prepare(kit, source, decide(gateway.routes, delivery), now)
+    for source, delivery in zip(sources, opened, strict=True):
+        prepared = work.prepared[source.order_id] = prepare(kit, source, decide(gateway.routes, delivery), now)
         if prepared.message is not None and prepared.row.carrier is not None:
-            record = gateway.seal_for(prepared.row.carrier, order.consignee_id, prepared.message)
-            work.outgoing[order.order_id] = Outgoing(prepared.row.shipment_id, record, order.delivery.key_id)
+            record = gateway.seal_for(prepared.row.carrier, source.subject_id, prepared.message)
+            message = Outgoing(prepared.row.shipment_id, record, source.delivery.key_id, source.number)
+            work.outgoing[source.order_id] = message
     batch.state = work
+
+
+def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
+    """The version of each order's delivery with the highest number, by order; the first to come of equal ones."""
+    sources: dict[UUID, Source] = {}
+    for received in events:
+        order = received.event
+        if isinstance(order, OrderPlaced | DeliveryCorrected):
+            number = order.number if isinstance(order, DeliveryCorrected) else 1
+            before = sources.get(order.order_id)
+            if before is None or before.number < number:
+                place = (received.topic, received.partition, received.offset)
+                sources[order.order_id] = Source(order.order_id, order.consignee_id, order.delivery, number, *place)
+    return sources
 
 
 def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prepared:
@@ -89,7 +105,7 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
     message = digest = retry = None
     not_after = decision.not_after(now)
     if not_after is not None and decision.shipment is not None:
-        message = shipment_message(shipment_id, not_after, decision.shipment)
+        message = shipment_message(shipment_id, not_after, decision.shipment, source.number)
         digest = gateway.reply_key.digest(shipment_id, message)
     if decision.state is State.BLOCKED:
         retry = now + timedelta(seconds=gateway.settings.blocked_retry_seconds)
@@ -112,27 +128,39 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
         topic=source.topic,
         partition=source.partition,
         position=source.position,
-        delivery=None if decision.state is State.WITHHELD else source.delivery,
+        delivery=None if decision.state is State.WITHHELD else source.delivery.token,
         recorded_at=now,
         next_try_at=retry,
+        key_id=source.delivery.key_id,
+        number=source.number,
     )
     return Prepared(row, decision.fields, message)
 
 
 async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
-    """Marks what the batch before sent, records the disclosures with one insert, cancels, and emits."""
+    """Marks what the batch before sent, records the disclosures with one insert, corrects, cancels, and emits."""
     work: OrderWork = batch.state
     gateway: Gateway = kit.own
-    work.marks = unmarked(gateway)
+    work.marks = gateway.marks.copy()
     await mark(kit, tx, work.marks)
-    placed = [r.event.order_id for r in batch.events if isinstance(r.event, OrderPlaced)]
     cancelled = {r.event.order_id for r in batch.events if isinstance(r.event, OrderCancelled)}
-    # An order that is cancelled in the same batch never leaves; a replayed OrderPlaced changes nothing.
-    wanted = [work.prepared[order_id] for order_id in dict.fromkeys(placed) if order_id not in cancelled]
-    never = [withheld(work.prepared[order_id].row) for order_id in dict.fromkeys(placed) if order_id in cancelled]
-    work.new = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
+    # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
+    revoked = await tx.revoked([prepared.row.key_id for prepared in work.prepared.values()])
+    wanted: list[Prepared] = []
+    never: list[store.Row] = []
+    for order_id, prepared in work.prepared.items():
+        if order_id in cancelled:
+            never.append(withheld(prepared.row, CANCELLED))
+        elif prepared.row.key_id in revoked:
+            never.append(withheld(prepared.row, ERASED))
+        else:
+            wanted.append(prepared)
+    work.leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
+    later = [p.row for p in wanted if p.row.number > 1 and p.row.order_id not in work.leaving and p.row.delivery]
+    work.leaving |= await store.correct(tx, later)
     work.recalls = await store.cancel(tx, [*cancelled], CANCELLED)
-    await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.new])
+    work.leaving -= {row.order_id for row in never}
+    await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.leaving])
     faultpoint("gateway.recorded")
 
 
@@ -142,9 +170,8 @@ async def deliver_orders(kit: Kit, batch: Batch) -> None:
         return
     work: OrderWork = batch.state
     gateway: Gateway = kit.own
-    forget(gateway, work.marks)
-    cancelled = {r.event.order_id for r in batch.events if isinstance(r.event, OrderCancelled)}
-    shipments = [m for order, m in work.outgoing.items() if order in work.new and order not in cancelled]
+    gateway.marks.forget(work.marks)
+    shipments = [message for order_id, message in work.outgoing.items() if order_id in work.leaving]
     recalls = [gateway.recall(row) for row in work.recalls if row["recall"] == "due"]
     await send(kit, [*shipments, *recalls])
 
@@ -171,12 +198,12 @@ async def emit_disclosed(tx: Tx, recorded: Sequence[Prepared]) -> None:
     )
 
 
-def withheld(row: store.Row) -> store.Row:
-    """The line of an order that was cancelled before anything could leave."""
+def withheld(row: store.Row, reason: str) -> store.Row:
+    """The line of an order that was cancelled or erased before anything could leave."""
     return replace(
         row,
         state=State.WITHHELD.value,
-        reason=CANCELLED,
+        reason=reason,
         carrier=None,
         lane=None,
         lane_version=None,
@@ -216,4 +243,5 @@ def _retried(
 
 
 def _source(row: Record) -> Source:
-    return Source(row["order_id"], row["subject_id"], row["delivery"], row["topic"], row["partition"], row["position"])
+    place = (row["topic"], row["partition"], row["position"])
+    return Source(row["order_id"], row["subject_id"], Sealed(row["delivery"]), row["number"], *place)

@@ -1,6 +1,7 @@
 """What the gateway holds about people: the disclosure ledger, with the sealed delivery until it was sent."""
 
 from event_contracts.order import Delivery
+from logistics_gateway.erasures import store
 from servicekit.holdings import Holding
 
 DISCLOSURES = Holding(
@@ -11,6 +12,14 @@ DISCLOSURES = Holding(
     plain=(
         "shipment_id", "state", "reason", "carrier", "lane", "lane_version", "policy_version", "data_class", "purpose",
         "fields", "digest", "not_after", "topic", "partition", "position", "recorded_at", "next_try_at", "sent_at",
-        "recall", "recalled_at", "acknowledged_at", "refused_at", "handed_over_at", "delivered_at",
+        "recall", "recalled_at", "acknowledged_at", "refused_at", "handed_over_at", "delivered_at", "key_id", "number",
+        "erasure", "erasure_request", "erasure_sent_at", "erased_at",
     ),
+    erase_with=store.erase,
 )  # fmt: skip
+# Ids and a time: who is to hear of a recipient's answer, also long after the person's data went.
+RECIPIENT_REQUESTS = Holding(
+    "recipient_requests", subject="subject_id", anchor="request_id", sealed={}, plain=("asked_at",), outlives=True
+)
+
+HOLDINGS = (DISCLOSURES, RECIPIENT_REQUESTS)

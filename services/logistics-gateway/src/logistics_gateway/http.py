@@ -19,7 +19,7 @@ SupportOrOfficer = Annotated[Staff, Depends(staff("support", "privacy_officer"))
 
 
 class Shipment(BaseModel):
-    """One disclosure: who was to get which fields of the delivery, why, and how far it is."""
+    """One disclosure: who was to get which fields of the delivery, why, and how far it is. `number`: its version."""
 
     shipment_id: UUID
     order_id: UUID
@@ -32,12 +32,16 @@ class Shipment(BaseModel):
     data_class: DataClass
     purpose: Purpose
     fields: tuple[FieldPath, ...]
+    number: Version
     not_after: datetime | None
     recorded_at: datetime
     next_try_at: datetime | None
     sent_at: datetime | None
     recall: Literal["due", "sent"] | None
     recalled_at: datetime | None
+    erasure: Literal["due", "sent"] | None
+    erasure_sent_at: datetime | None
+    erased_at: datetime | None
     acknowledged_at: datetime | None
     refused_at: datetime | None
     handed_over_at: datetime | None

@@ -16,6 +16,7 @@ from event_contracts.logistics_gateway import (
     ShipmentRefused,
 )
 from logistics_gateway import store
+from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.sending import Gateway
 from servicekit.consuming import Batch
 from servicekit.errors import Poison
@@ -29,13 +30,14 @@ EARLY_REPLIES_KEPT = timedelta(hours=96)
 
 ByKind: TypeAlias = dict[ReplyKind, list[store.Answer]]
 
-# In the order in which a shipment goes through them.
+# In the order in which a shipment goes through them. The answer to an erasure goes back to whoever asked for it.
 EVENTS: Mapping[ReplyKind, Callable[[Record], Event]] = {
     ReplyKind.REFUSED: lambda row: ShipmentRefused(**_ids(row), carrier=row["carrier"]),
     ReplyKind.ACKNOWLEDGED: lambda row: ShipmentAcknowledged(**_ids(row), carrier=row["carrier"]),
     ReplyKind.HANDED_OVER: lambda row: ShipmentHandedOver(**_ids(row), at=row["at"]),
     ReplyKind.DELIVERED: lambda row: ShipmentDelivered(**_ids(row), at=row["at"]),
 }
+KINDS = (*EVENTS, ReplyKind.ERASED)
 
 
 async def prepare_replies(kit: Kit, batch: Batch) -> None:
@@ -52,7 +54,7 @@ async def prepare_replies(kit: Kit, batch: Batch) -> None:
 
 async def apply_replies(kit: Kit, tx: Tx, batch: Batch) -> None:
     """Notes the replies, emits an event for each that is news. Raises `Poison` if a carrier names another's parcel."""
-    by_kind: ByKind = {kind: [] for kind in EVENTS}
+    by_kind: ByKind = {kind: [] for kind in KINDS}
     for carrier, reply in batch.state or ():
         by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at))
     await note(tx, by_kind, kit.clock.now())
@@ -70,7 +72,11 @@ async def note(tx: Tx, by_kind: ByKind, now: datetime) -> None:
         ours = [answer for answer in answers if answer.shipment_id in carriers]
         if any(carriers[answer.shipment_id] != answer.carrier for answer in ours):
             raise Poison("wrong_carrier")
-        events += map(EVENTS[kind], await store.answered(tx, kind, ours))
+        news = await store.answered(tx, kind, ours)
+        if kind is not ReplyKind.ERASED:
+            events += map(EVENTS[kind], news)
+        elif news:
+            await tell(tx, {row["subject_id"] for row in news})
     await tx.emit(*events)
 
 
@@ -80,7 +86,7 @@ async def retry_early(kit: Kit) -> None:
 
     async def work(tx: Tx) -> int:
         rows = await store.take_early(tx)
-        by_kind: ByKind = {kind: [] for kind in EVENTS}
+        by_kind: ByKind = {kind: [] for kind in KINDS}
         for row in rows:
             by_kind[ReplyKind(row["kind"])].append(store.Answer(row["shipment_id"], row["carrier"], row["at"]))
         await note(tx, by_kind, now)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
 from event_contracts import Sealed
-from event_contracts.carrier import shipments_topic
+from event_contracts.carrier import MessageKind, shipments_topic
 from event_contracts.order import Delivery
 from logistics_gateway import store
 from logistics_gateway.carriers import Envelopes, ReplyKey, read_jwk
@@ -21,12 +21,16 @@ from logistics_gateway.domain import (
     Routes,
     State,
     decide,
+    erasure_message,
+    lane_kept,
     make_routes,
     recall_message,
     shipment_message,
 )
+from logistics_gateway.erasures import store as erasures
+from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.lanes import Lane, in_force, load_lanes
-from logistics_gateway.projection import CannotShip
+from logistics_gateway.projection import CannotShip, Route
 from logistics_gateway.settings import GatewaySettings
 from servicekit.errors import Misconfigured
 from servicekit.faults import declare, faultpoint
@@ -44,11 +48,46 @@ declare("gateway.sent", "gateway.caught_up", "gateway.stale_sent")
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message on its way out. `key_id` is the key whose lease allows it; None for a recall."""
+    """One message on its way out. `key_id` is the key whose lease allows it; None for a recall and for a notice of erasure.
+
+    `number` is the version of the delivery in it."""
 
     shipment_id: UUID
     record: OutRecord
-    key_id: UUID | None
+    key_id: UUID | None = None
+    number: int = 1
+    kind: MessageKind = MessageKind.SHIPMENT
+
+
+@dataclass
+class Marks:
+    """What was sent and is yet to be marked in the ledger: versions of shipments, recalls, notices of erasure."""
+
+    sent: list[tuple[UUID, int]] = field(default_factory=list)
+    recalled: list[UUID] = field(default_factory=list)
+    told: list[UUID] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.sent or self.recalled or self.told)
+
+    def add(self, messages: Iterable[Outgoing]) -> None:
+        for message in messages:
+            if message.kind is MessageKind.RECALL:
+                self.recalled.append(message.shipment_id)
+            elif message.kind is MessageKind.ERASURE:
+                self.told.append(message.shipment_id)
+            else:
+                self.sent.append((message.shipment_id, message.number))
+
+    def copy(self) -> Marks:
+        return Marks([*self.sent], [*self.recalled], [*self.told])
+
+    def forget(self, marked: Marks) -> None:
+        """What is marked in the database need not be remembered."""
+        sent, recalled, told = set(marked.sent), set(marked.recalled), set(marked.told)
+        self.sent[:] = [version for version in self.sent if version not in sent]
+        self.recalled[:] = [shipment_id for shipment_id in self.recalled if shipment_id not in recalled]
+        self.told[:] = [shipment_id for shipment_id in self.told if shipment_id not in told]
 
 
 @dataclass
@@ -62,8 +101,7 @@ class Gateway:
     record_keys: Mapping[str, Callable[[UUID], bytes]]
     producer: Producer
     places: list[Place] = field(default_factory=list)
-    sent: list[UUID] = field(default_factory=list)
-    recalled: list[UUID] = field(default_factory=list)
+    marks: Marks = field(default_factory=Marks)
     behind: bool = False
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -74,7 +112,13 @@ class Gateway:
 
     def recall(self, row: Record) -> Outgoing:
         message = recall_message(row["shipment_id"], row["not_after"])
-        return Outgoing(row["shipment_id"], self.seal_for(row["carrier"], row["subject_id"], message), None)
+        record = self.seal_for(row["carrier"], row["subject_id"], message)
+        return Outgoing(row["shipment_id"], record, kind=MessageKind.RECALL)
+
+    def erasure(self, row: Record) -> Outgoing:
+        message = erasure_message(row["shipment_id"], row["not_after"])
+        record = self.seal_for(row["carrier"], row["subject_id"], message)
+        return Outgoing(row["shipment_id"], record, kind=MessageKind.ERASURE)
 
 
 @asynccontextmanager
@@ -141,12 +185,18 @@ async def catch_up(kit: Kit, places: Sequence[Place] | None = None) -> None:
 
 async def _catch_up(kit: Kit, gateway: Gateway) -> None:
     gateway.behind = True
-    while page := await store.unsent(kit.db, gateway.places, gateway.sent):
+    while page := await store.unsent(kit.db, gateway.places, gateway.marks.sent):
         await _produce(gateway, await build_again(kit, page))
-    while page := await store.recalls_due(kit.db, gateway.recalled):
+    while page := await store.recalls_due(kit.db, gateway.marks.recalled):
         await _produce(gateway, [gateway.recall(row) for row in page])
+    await _send_notices(kit, gateway)
     gateway.behind = False
     faultpoint("gateway.caught_up")
+
+
+async def _send_notices(kit: Kit, gateway: Gateway) -> None:
+    while page := await erasures.erasures_due(kit.db, gateway.marks.told):
+        await _produce(gateway, [gateway.erasure(row) for row in page])
 
 
 async def _produce(gateway: Gateway, messages: Sequence[Outgoing]) -> None:
@@ -156,8 +206,7 @@ async def _produce(gateway: Gateway, messages: Sequence[Outgoing]) -> None:
         gateway.behind = True
         raise
     faultpoint("gateway.sent")
-    for message in messages:
-        (gateway.sent if message.key_id is not None else gateway.recalled).append(message.shipment_id)
+    gateway.marks.add(messages)
 
 
 async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
@@ -176,13 +225,13 @@ async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
         elif row["not_after"] <= now:
             blocked[shipment_id] = "too_late"
         else:
-            message = shipment_message(shipment_id, row["not_after"], decision.shipment)
+            message = shipment_message(shipment_id, row["not_after"], decision.shipment, row["number"])
             if gateway.reply_key.digest(shipment_id, message) != row["digest"]:
                 # The ledger would not say what left: it is recorded anew before anything leaves.
                 blocked[shipment_id] = "differs_from_record"
                 continue
             record = gateway.seal_for(decision.route.lane.carrier, row["subject_id"], message)
-            messages.append(Outgoing(shipment_id, record, sealed.key_id))
+            messages.append(Outgoing(shipment_id, record, sealed.key_id, row["number"]))
     if erased or blocked:
 
         async def work(tx: Tx) -> None:
@@ -201,54 +250,51 @@ async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) 
     decisions = []
     for row, delivery in zip(rows, await kit.open_many(openings, purpose=PURPOSE), strict=True):
         try:
-            fixed = gateway.routes.version(row["lane"], row["lane_version"]) if by_stored_lane else None
+            stored = (row["lane"], row["lane_version"])
+            if by_stored_lane:
+                fixed: Route | None = gateway.routes.version(*stored)
+            else:
+                fixed = lane_kept(gateway.routes, delivery, row["carrier"], stored)
             decisions.append(decide(gateway.routes, delivery, fixed))
         except CannotShip as error:
             decisions.append(Decision(State.BLOCKED, error.reason_code))
     return decisions
 
 
-def unmarked(gateway: Gateway) -> tuple[list[UUID], list[UUID]]:
-    """What was sent and recalled since the last mark."""
-    return list(gateway.sent), list(gateway.recalled)
-
-
-async def mark(kit: Kit, tx: Tx, marks: tuple[list[UUID], list[UUID]]) -> None:
-    """Marks in the caller's transaction; call `forget` once it is committed."""
-    sent, recalled = marks
+async def mark(kit: Kit, tx: Tx, marks: Marks) -> None:
+    """Marks in the caller's transaction; have the gateway forget them once it is committed."""
     now = kit.clock.now()
-    await store.mark_sent(tx, sent, now)
-    await store.mark_recalled(tx, recalled, now)
-
-
-def forget(gateway: Gateway, marks: tuple[list[UUID], list[UUID]]) -> None:
-    """What is marked in the database need not be remembered."""
-    for remembered, marked in zip((gateway.sent, gateway.recalled), marks, strict=True):
-        gone = set(marked)
-        remembered[:] = [shipment_id for shipment_id in remembered if shipment_id not in gone]
+    await store.mark_sent(tx, marks.sent, now)
+    await store.mark_recalled(tx, marks.recalled, now)
+    told = await erasures.mark_erasures(tx, marks.told, now)
+    if told:
+        await tell(tx, told)
 
 
 async def idle(kit: Kit) -> None:
-    """When nothing arrives: send what is behind, mark what was sent."""
+    """When nothing arrives: send what is behind and what an erasure left to tell, mark what was sent."""
     gateway: Gateway = kit.own
     if gateway.behind:
         await catch_up(kit)
+    else:
+        async with gateway.sending:
+            await _send_notices(kit, gateway)
     await _mark_now(kit, gateway)
 
 
 async def _mark_now(kit: Kit, gateway: Gateway) -> None:
-    marks = unmarked(gateway)
-    if any(marks):
+    marks = gateway.marks.copy()
+    if marks:
 
         async def work(tx: Tx) -> None:
             await mark(kit, tx, marks)
 
         await kit.run_tx("mark_sent", work)
-        forget(gateway, marks)
+        gateway.marks.forget(marks)
 
 
 async def send_stale(kit: Kit) -> None:
-    """Job: lines recorded a while ago that nobody has sent, recalls included. Sends and marks them page by page."""
+    """Job: lines recorded a while ago that nobody has sent, recalls and notices of erasure included, page by page."""
     gateway: Gateway = kit.own
     before = kit.clock.now() - timedelta(seconds=gateway.settings.stale_seconds)
     while page := await store.stale(kit.db, before):
@@ -257,16 +303,24 @@ async def send_stale(kit: Kit) -> None:
         await _send_and_mark(kit, messages)
     while page := await store.recalls_due(kit.db, ()):
         await _send_and_mark(kit, [gateway.recall(row) for row in page])
+    await send_erasures(kit)
+
+
+async def send_erasures(kit: Kit) -> None:
+    """Job: tells carriers of erasures. A notice that is sent twice, by two processes, has one id."""
+    gateway: Gateway = kit.own
+    while page := await erasures.erasures_due(kit.db, ()):
+        await _send_and_mark(kit, [gateway.erasure(row) for row in page])
 
 
 async def _send_and_mark(kit: Kit, messages: Sequence[Outgoing]) -> None:
     gateway: Gateway = kit.own
     await gateway.producer.send([message.record for message in messages])
     faultpoint("gateway.stale_sent")
-    sent = [m.shipment_id for m in messages if m.key_id is not None]
-    recalled = [m.shipment_id for m in messages if m.key_id is None]
+    marks = Marks()
+    marks.add(messages)
 
     async def work(tx: Tx) -> None:
-        await mark(kit, tx, (sent, recalled))
+        await mark(kit, tx, marks)
 
     await kit.run_tx("mark_sent", work)

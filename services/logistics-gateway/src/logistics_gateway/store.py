@@ -1,4 +1,4 @@
-"""All SQL of the gateway: the disclosure ledger and early replies."""
+"""All SQL of the gateway: the disclosure ledger and early replies; what an erasure does to it stands in erasures/store.py."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Row:
     delivery: bytes | None
     recorded_at: datetime
     next_try_at: datetime | None
+    key_id: UUID
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,19 @@ _INSERT = f"""-- record
     INSERT INTO disclosures ({", ".join(_ROW_NAMES)}) SELECT {_ROW_VALUES}
     FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)})
     ON CONFLICT DO NOTHING RETURNING order_id"""  # noqa: S608 - names and types of our own
+# A later version of a delivery is taken up while the parcel can still be changed.
+_CORRECTABLE = """d.number < u.number AND d.state <> 'withheld' AND d.recall IS NULL AND d.erasure IS NULL
+    AND d.refused_at IS NULL AND d.handed_over_at IS NULL AND d.delivered_at IS NULL"""
+_TAKEN_UP = ", ".join(
+    f"{name} = " + ("string_to_array(u.fields, ',')" if name == "fields" else f"u.{name}")
+    for name in _ROW_NAMES
+    if name not in ("shipment_id", "order_id", "subject_id")
+)
+_CORRECT = f"""-- correct
+    UPDATE disclosures d SET {_TAKEN_UP}, sent_at = NULL
+    FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)})
+    WHERE d.shipment_id = u.shipment_id AND u.state = 'recorded' AND (d.carrier IS NULL OR d.carrier = u.carrier)
+        AND {_CORRECTABLE} RETURNING d.order_id"""  # noqa: S608 - names and types of our own
 
 
 async def record(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
@@ -70,14 +85,44 @@ async def record(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
     return {row["order_id"] for row in await tx.fetch(_INSERT, *columns)}
 
 
-async def mark_sent(tx: Tx, shipment_ids: Sequence[UUID], now: datetime) -> None:
-    """recorded → sent; the sealed delivery has done its work."""
-    if shipment_ids:
+async def correct(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
+    """Lines take up a later version of their delivery. Returns the orders whose line is to leave in that version.
+
+    A version that cannot leave, or whose lane in force is of another carrier than the one that may have the parcel, waits
+    as `blocked`. Lines of parcels that are gone, recalled or erased stay as they are.
+    """
+    if not rows:
+        return set()
+    columns = [list(column) for column in zip(*map(_row_values, rows), strict=True)]
+    found = await tx.fetch(_CORRECT, *columns)
+    await tx.execute(
+        f"""-- correct: wait
+        UPDATE disclosures d SET state = 'blocked', reason = coalesce(u.reason, 'carrier_changed'), sent_at = NULL,
+            delivery = u.delivery, key_id = u.key_id, number = u.number, next_try_at = coalesce(u.next_try_at, u.at)
+        FROM unnest($1::uuid[], $2::varchar[], $3::bytea[], $4::uuid[], $5::int[], $6::timestamptz[], $7::timestamptz[])
+            AS u(shipment_id, reason, delivery, key_id, number, next_try_at, at)
+        WHERE d.shipment_id = u.shipment_id AND {_CORRECTABLE}""",  # noqa: S608 - names of our own
+        [row.shipment_id for row in rows],
+        [row.reason for row in rows],
+        [row.delivery for row in rows],
+        [row.key_id for row in rows],
+        [row.number for row in rows],
+        [row.next_try_at for row in rows],
+        [row.recorded_at for row in rows],
+    )
+    return {row["order_id"] for row in found}
+
+
+async def mark_sent(tx: Tx, sent: Sequence[tuple[UUID, int]], now: datetime) -> None:
+    """recorded → sent, of these versions of shipments; the sealed delivery has done its work."""
+    if sent:
         await tx.execute(
             """-- mark_sent
-            UPDATE disclosures SET state = 'sent', sent_at = $2, delivery = NULL
-            WHERE shipment_id = ANY($1::uuid[]) AND state = 'recorded'""",
-            list(shipment_ids),
+            UPDATE disclosures d SET state = 'sent', sent_at = $3, delivery = NULL
+            FROM unnest($1::uuid[], $2::int[]) AS u(shipment_id, number)
+            WHERE d.shipment_id = u.shipment_id AND d.number = u.number AND d.state = 'recorded'""",
+            [shipment_id for shipment_id, _ in sent],
+            [number for _, number in sent],
             now,
         )
 
@@ -100,7 +145,7 @@ async def cancel(tx: Tx, order_ids: Sequence[UUID], reason: str) -> list[Record]
     return await tx.fetch(
         """-- cancel
         UPDATE disclosures SET
-            recall = CASE WHEN state IN ('recorded', 'sent') THEN 'due' END,
+            recall = CASE WHEN carrier IS NOT NULL THEN 'due' END,
             state = CASE WHEN state = 'sent' THEN state ELSE 'withheld' END,
             reason = coalesce(reason, $2), delivery = NULL, next_try_at = NULL
         WHERE order_id = ANY($1::uuid[]) AND state <> 'withheld' AND recall IS NULL
@@ -147,9 +192,10 @@ async def record_again(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
             policy_version = u.policy_version, fields = string_to_array(u.fields, ','), digest = u.digest,
             not_after = u.not_after, recorded_at = u.recorded_at
         FROM unnest($1::uuid[], $2::varchar[], $3::varchar[], $4::int[], $5::varchar[], $6::varchar[], $7::bytea[],
-            $8::timestamptz[], $9::timestamptz[])
-            AS u(shipment_id, carrier, lane, lane_version, policy_version, fields, digest, not_after, recorded_at)
-        WHERE d.shipment_id = u.shipment_id AND d.state = 'blocked' RETURNING d.order_id""",
+            $8::timestamptz[], $9::timestamptz[], $10::int[])
+            AS u(shipment_id, carrier, lane, lane_version, policy_version, fields, digest, not_after, recorded_at, number)
+        WHERE d.shipment_id = u.shipment_id AND d.number = u.number AND d.state = 'blocked'
+        RETURNING d.order_id""",
         [row.shipment_id for row in rows],
         [row.carrier for row in rows],
         [row.lane for row in rows],
@@ -159,27 +205,29 @@ async def record_again(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
         [row.digest for row in rows],
         [row.not_after for row in rows],
         [row.recorded_at for row in rows],
+        [row.number for row in rows],
     )
     return {row["order_id"] for row in found}
 
 
-_WAITING = (
-    "shipment_id, order_id, subject_id, lane, lane_version, digest, not_after, delivery, topic, partition, position"
-)
+_WAITING = """shipment_id, order_id, subject_id, carrier, lane, lane_version, digest, not_after, delivery, number,
+    topic, partition, position"""
 
 
-async def unsent(db: Database, places: Iterable[tuple[str, int]], skip: Iterable[UUID]) -> list[Record]:
-    """A page of recorded lines of these topics and partitions in their order, without `skip`."""
+async def unsent(db: Database, places: Iterable[tuple[str, int]], skip: Sequence[tuple[UUID, int]]) -> list[Record]:
+    """A page of recorded lines of these topics and partitions in their order, without the versions in `skip`."""
     pairs = list(places)
     return await db.fetch(
         f"""-- unsent
         SELECT {_WAITING} FROM disclosures d
         JOIN unnest($1::varchar[], $2::int[]) AS u(topic, partition) USING (topic, partition)
-        WHERE d.state = 'recorded' AND d.shipment_id <> ALL($3::uuid[])
+        WHERE d.state = 'recorded' AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::int[]) AS s(shipment_id, number)
+            WHERE s.shipment_id = d.shipment_id AND s.number = d.number)
         ORDER BY topic, partition, position LIMIT {PAGE}""",  # noqa: S608 - names of our own
         [topic for topic, _ in pairs],
         [partition for _, partition in pairs],
-        list(skip),
+        [shipment_id for shipment_id, _ in skip],
+        [number for _, number in skip],
     )
 
 
@@ -218,8 +266,8 @@ async def find(db: Database, shipment_id: UUID) -> Record | None:
     return await db.fetchrow(
         """-- find
         SELECT shipment_id, order_id, subject_id, state, reason, carrier, lane, lane_version, policy_version,
-            data_class, purpose, fields, not_after, recorded_at, next_try_at, sent_at, recall, recalled_at,
-            acknowledged_at, refused_at, handed_over_at, delivered_at
+            data_class, purpose, fields, number, not_after, recorded_at, next_try_at, sent_at, recall, recalled_at,
+            erasure, erasure_sent_at, erased_at, acknowledged_at, refused_at, handed_over_at, delivered_at
         FROM disclosures WHERE shipment_id = $1""",
         shipment_id,
     )
@@ -244,7 +292,8 @@ _OPEN = {
     ReplyKind.ACKNOWLEDGED: "acknowledged_at IS NULL AND d.refused_at IS NULL",
     ReplyKind.HANDED_OVER: "handed_over_at IS NULL AND d.refused_at IS NULL",
     ReplyKind.DELIVERED: "delivered_at IS NULL AND d.refused_at IS NULL",
-    ReplyKind.REFUSED: "refused_at IS NULL AND d.handed_over_at IS NULL AND d.recall IS NULL",
+    ReplyKind.REFUSED: "refused_at IS NULL AND d.handed_over_at IS NULL AND d.recall IS NULL AND d.erasure IS NULL",
+    ReplyKind.ERASED: "erased_at IS NULL AND d.erasure IS NOT NULL",
 }
 
 
@@ -257,7 +306,7 @@ async def answered(tx: Tx, kind: ReplyKind, answers: Sequence[Answer]) -> list[R
         UPDATE disclosures d SET {kind.value}_at = u.at
         FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
         WHERE d.shipment_id = u.shipment_id AND d.carrier = u.carrier AND d.{_OPEN[kind]}
-        RETURNING d.order_id, d.shipment_id, d.carrier, u.at""",  # noqa: S608 - names of our own
+        RETURNING d.order_id, d.shipment_id, d.subject_id, d.carrier, u.at""",  # noqa: S608 - names of our own
         *_columns(answers),
     )
 

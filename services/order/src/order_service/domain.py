@@ -58,6 +58,12 @@ def cancels(status: Status) -> bool:
     return status is not Status.CANCELLED
 
 
+def check_correctable(status: Status) -> None:
+    """Raises `Conflict` for an order whose parcel can no longer be changed."""
+    if status not in BEFORE[Status.HANDED_OVER]:
+        raise Conflict("The order is no longer under way to the carrier, so its consignee cannot be corrected.")
+
+
 class _Stated(BaseModel):
     """A part of what a buyer states. Nothing is converted and no unknown field is accepted; its repr shows no content."""
 
@@ -140,9 +146,8 @@ def split_purchase(order_id: UUID, purchase: Purchase) -> Parts:
     total = sum(line.quantity * line.unit_price for line in purchase.lines)
     if total > MAX_MINOR:
         raise Invalid("The order's total is larger than one order can have. Place several orders.")
-    consignee = Consignee(**{**dict(purchase.consignee), "lines": tuple(purchase.consignee.lines)})
     delivery = Delivery(
-        consignee=consignee,
+        consignee=_consignee(purchase.consignee),
         service=purchase.service,
         parcels=_parcels(purchase),
         customs=tuple(_customs_line(line, purchase.currency) for line in purchase.lines),
@@ -153,6 +158,17 @@ def split_purchase(order_id: UUID, purchase: Purchase) -> Parts:
     )
     record = OrderRecord(order_number=order_number(order_id), lines=lines, currency=purchase.currency, total=total)
     return Parts(delivery, record, Payment(token=purchase.payment.token))
+
+
+def corrected(delivery: Delivery, stated: PurchaseConsignee) -> Delivery:
+    """The delivery to the consignee as stated. Raises `Invalid` for another country: that would be another carrier's."""
+    if stated.country != delivery.consignee.country:
+        raise Invalid("The country of an order cannot be corrected. Cancel the order and place another one.")
+    return delivery.model_copy(update={"consignee": _consignee(stated)})
+
+
+def _consignee(stated: PurchaseConsignee) -> Consignee:
+    return Consignee(**{**dict(stated), "lines": tuple(stated.lines)})
 
 
 def _customs_line(line: PurchaseLine, currency: Currency) -> CustomsLine:

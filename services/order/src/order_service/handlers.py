@@ -46,15 +46,17 @@ declare("order.sealed")
 
 @dataclass(frozen=True)
 class Order:
-    """An order as its buyer sees it. A part is None when it was erased."""
+    """An order as its buyer sees it. A part is None when it was erased; `delivery_number` is the delivery's version."""
 
     order_id: UUID
     status: Status
     status_at: datetime
     placed_at: datetime
+    consignee_id: UUID
     gift: bool
     record: OrderRecord | None
     delivery: Delivery | None = None
+    delivery_number: int = 1
 
 
 async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
@@ -83,7 +85,8 @@ async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purcha
         return found, False
     log.info("order_placed", order_id=order_id, lines=len(parts.record.lines), gift=purchase.gift)
     at = event.placed_at
-    return Order(order_id, Status.PLACED, at, at, purchase.gift, parts.record, parts.delivery), True
+    placed = Order(order_id, Status.PLACED, at, at, event.consignee_id, purchase.gift, parts.record, parts.delivery)
+    return placed, True
 
 
 async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, *, gift: bool) -> OrderPlaced:
@@ -215,7 +218,9 @@ def _order(row: Record, record: Any, delivery: Any) -> Order:
         Status(row["status"]),
         row["status_at"],
         row["placed_at"],
+        row["consignee_id"],
         gift=row["consignee_id"] != row["buyer_id"],
         record=None if isinstance(record, Erased) else record,
         delivery=None if isinstance(delivery, Erased) else delivery,
+        delivery_number=row.get("delivery_number") or 1,
     )

@@ -12,8 +12,19 @@ ORDERS = Holding(
     plain=["consignee_id", "status", "status_at", "placed_at"],
     outlives=True,
 )
-DELIVERIES = Holding("order_deliveries", subject="consignee_id", anchor="order_id", sealed={"delivery": Delivery})
-RECORDS = Holding("order_records", subject="buyer_id", anchor="order_id", sealed={"record": OrderRecord})
-PAYMENTS = Holding("order_payments", subject="buyer_id", anchor="order_id", sealed={"payment": Payment})
+# An order under way is finished first.
+CLOSED = (
+    """(SELECT o.status_at FROM orders o WHERE o.order_id = t.order_id AND o.status IN ('delivered', 'cancelled'))"""
+)
+DELIVERIES = Holding(
+    "order_deliveries",
+    subject="consignee_id",
+    anchor="order_id",
+    sealed={"delivery": Delivery},
+    plain=["number"],
+    closed=CLOSED,
+)
+RECORDS = Holding("order_records", subject="buyer_id", anchor="order_id", sealed={"record": OrderRecord}, closed=CLOSED)
+PAYMENTS = Holding("order_payments", subject="buyer_id", anchor="order_id", sealed={"payment": Payment}, closed=CLOSED)
 
 HOLDINGS = (ORDERS, DELIVERIES, RECORDS, PAYMENTS)

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from event_contracts.codes import Currency, Minor
 from event_contracts.order import Consignee, OrderLine, Parcel, Service
-from order_service import handlers
-from order_service.domain import Purchase, Status
+from order_service import corrections, handlers
+from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
 from servicekit.auth import Customer, customer
 from servicekit.http import idempotency_key
@@ -105,6 +105,14 @@ def make_router(kit: Kit) -> APIRouter:
     async def cancel_order(order_id: UUID, buyer: Buyer) -> OrderConfirmation:
         """Cancels an order that is not yet with the carrier; 409 when it is. Doing it again changes nothing."""
         return _confirmation(await handlers.cancel_order(kit, buyer.subject_id, order_id))
+
+    @router.put("/v1/orders/{order_id}/consignee", response_model_exclude_none=True)
+    async def correct_consignee(order_id: UUID, consignee: PurchaseConsignee, buyer: Buyer) -> OrderDetail:
+        """Corrects to whom and where the order goes, until it is handed over; 409 then. The country stays as it is.
+
+        A carrier that has the old consignee gets the correction. Doing it again changes nothing.
+        """
+        return _detail(await corrections.correct_consignee(kit, buyer.subject_id, order_id, consignee))
 
     return router
 

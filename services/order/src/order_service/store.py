@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from event_contracts.order import OrderPlaced
+from event_contracts import Sealed
+from event_contracts.order import Delivery, OrderPlaced
 from order_service.domain import BEFORE, Status
 from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Database, Record, Tx
@@ -43,7 +44,7 @@ async def find_order(db: Database, order_id: UUID) -> Record | None:
     """The order with its record and delivery; a part that was erased is null."""
     return await db.fetchrow(
         """-- find_order
-        SELECT o.*, r.record, d.delivery FROM orders o
+        SELECT o.*, r.record, d.delivery, d.number AS delivery_number FROM orders o
         LEFT JOIN order_records r ON r.buyer_id = o.buyer_id AND r.order_id = o.order_id
         LEFT JOIN order_deliveries d ON d.consignee_id = o.consignee_id AND d.order_id = o.order_id
         WHERE o.order_id = $1""",
@@ -72,6 +73,20 @@ async def lock_order(tx: Tx, order_id: UUID, buyer_id: UUID) -> Record | None:
     return await tx.fetchrow(
         "-- lock_order\nSELECT * FROM orders WHERE order_id = $1 AND buyer_id = $2 FOR UPDATE", order_id, buyer_id
     )
+
+
+async def correct_delivery(tx: Tx, consignee_id: UUID, order_id: UUID, number: int, delivery: Sealed[Delivery]) -> bool:
+    """Puts version `number` in the place of the one before. False when that is not the one there."""
+    status = await tx.execute(
+        """-- correct_delivery
+        UPDATE order_deliveries SET delivery = $4, number = $3
+        WHERE consignee_id = $1 AND order_id = $2 AND number = $3 - 1""",
+        consignee_id,
+        order_id,
+        number,
+        delivery,
+    )
+    return status == "UPDATE 1"
 
 
 async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datetime]]) -> list[Record]:

@@ -7,8 +7,21 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from event_contracts.privacy import CountHoldings, HoldingsCounted
+from event_contracts import Event
+from event_contracts.privacy import (
+    CountHoldings,
+    DescribeHoldings,
+    EraseHoldings,
+    ExportHoldings,
+    FindExpired,
+    HoldingsCounted,
+    RectifyHoldings,
+    TellRecipients,
+)
 from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
+from privacy_service import kek_routes
+from privacy_service.evidence import http as evidence_http
+from privacy_service.evidence.sequencer import JOBS as EVIDENCE_JOBS
 from privacy_service.inventory import http as inventory_http
 from privacy_service.inventory.domain import event_topics
 from privacy_service.inventory.handlers import read_headers, write_inventory
@@ -16,6 +29,16 @@ from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
 from privacy_service.probes import http as probes_http
 from privacy_service.probes.handlers import on_holdings_counted, participants
 from privacy_service.probes.holdings import PROBES
+from privacy_service.rights import http as rights_http
+from privacy_service.rights.export import http as export_http
+from privacy_service.rights.export.handlers import JOBS as EXPORT_JOBS
+from privacy_service.rights.export.holdings import EXPORT_PARTS, EXPORT_SUBJECTS
+from privacy_service.rights.holdings import RECTIFICATIONS, SUBJECTS
+from privacy_service.rights.replies import ANSWERS, Answer, answering
+from privacy_service.rights.retention import http as retention_http
+from privacy_service.rights.retention.worker import JOBS as RETENTION_JOBS
+from privacy_service.rights.worker import JOBS as RIGHTS_JOBS
+from privacy_service.settings import PrivacySettings
 from servicekit.consuming import Consumes
 from servicekit.kit import Kit
 from servicekit.policy import Policy
@@ -32,23 +55,39 @@ def inventory_of(topics: tuple[str, ...]) -> Consumes:
 def answers_of(systems: Sequence[str]) -> Consumes:
     """What the participants answer, each on its own topic."""
     topics = tuple(map(system_replies, systems))
-    return Consumes(topics, reader="answers", handlers={HoldingsCounted: on_holdings_counted})
+    handlers: dict[type[Event], Answer] = {HoldingsCounted: on_holdings_counted, **ANSWERS}
+    return Consumes(topics, reader="answers", contracts=tuple(handlers), apply=answering(handlers))
 
 
 def make_router(kit: Kit) -> APIRouter:
     router = APIRouter()
     router.include_router(inventory_http.make_router(kit))
     router.include_router(probes_http.make_router(kit))
+    router.include_router(evidence_http.make_router(kit))
+    router.include_router(rights_http.make_router(kit))
+    router.include_router(export_http.make_router(kit))
+    router.include_router(retention_http.make_router(kit))
+    router.include_router(kek_routes.make_router(kit))
     return router
 
 
 SERVICE: Final = Service(
     "privacy",
     migrations=Path(__file__).parent / "migrations",
-    emits=[CountHoldings],
+    emits=[
+        CountHoldings,
+        DescribeHoldings,
+        EraseHoldings,
+        TellRecipients,
+        ExportHoldings,
+        RectifyHoldings,
+        FindExpired,
+    ],
     consumes=[inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
-    holdings=[INVENTORY, RECIPIENTS, PROBES],
+    holdings=[INVENTORY, RECIPIENTS, PROBES, SUBJECTS, RECTIFICATIONS, EXPORT_PARTS, EXPORT_SUBJECTS],
+    jobs=[*EVIDENCE_JOBS, *RIGHTS_JOBS, *EXPORT_JOBS, *RETENTION_JOBS],
     router=make_router,
+    settings=PrivacySettings,
     package="privacy-service",
 )
 

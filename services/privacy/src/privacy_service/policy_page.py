@@ -20,6 +20,7 @@ _AFTER: Final = {
     "month_ended": "the month ends",
     "day_ended": "the day ends",
     "event_published": "the event",
+    "export_ready": "it is ready to be fetched",
 }
 
 _STYLE: Final = """
@@ -139,8 +140,12 @@ def _category(key: str) -> str:
 
 def in_words(retention: Retention) -> str:
     """`P30D` after account_closed → 30 days after the account is closed."""
-    periods = [
+    kept = f"{_period(retention.keep)} after {_AFTER.get(retention.after, retention.after.replace('_', ' '))}"
+    return kept if retention.unused is None else f"{kept}, or {_period(retention.unused)} without use"
+
+
+def _period(period: str) -> str:
+    return " and ".join(
         f"{int(count)} {_UNITS[unit]}{'' if int(count) == 1 else 's'}"
-        for count, unit in re.findall(r"(\d+)([YMWD])", retention.keep)
-    ]
-    return f"{' and '.join(periods)} after {_AFTER.get(retention.after, retention.after.replace('_', ' '))}"
+        for count, unit in re.findall(r"(\d+)([YMWD])", period)
+    )

@@ -7,16 +7,24 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from event_contracts.codes import Version
+
 
 class MessageKind(StrEnum):
     SHIPMENT = "shipment"
+    CORRECTION = "correction"
     RECALL = "recall"
+    ERASURE = "erasure"
 
 
 class CarrierMessage(BaseModel):
-    """To the carrier. `shipment` holds exactly the lane's fields and is absent in a recall, which is final.
+    """To the carrier. `shipment` holds exactly the lane's fields; a correction replaces those of the same shipment.
 
-    `message_id` is the same however often the message is sent: deduplicate by it.
+    It is absent in a recall, which is final, and in the notice of an erasure: delete what you have of this shipment, and
+    answer `erased`.
+
+    `message_id` is the same however often the message is sent: deduplicate by it. `number` counts the versions of one
+    shipment: of several the one with the highest number is in force, whatever comes last.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -24,6 +32,7 @@ class CarrierMessage(BaseModel):
     kind: MessageKind
     shipment_id: UUID
     not_after: datetime
+    number: Version = 1
     shipment: dict[str, Any] | None = None
 
 
@@ -32,6 +41,7 @@ class ReplyKind(StrEnum):
     REFUSED = "refused"
     HANDED_OVER = "handed_over"
     DELIVERED = "delivered"
+    ERASED = "erased"
 
 
 class CarrierReply(BaseModel):

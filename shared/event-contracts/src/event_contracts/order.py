@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from event_contracts.account import Email, Line, Phone
-from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku
+from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku, Version
 from event_contracts.event import Event
 from event_contracts.personal import PersonalData, Sealed, about, category
 
@@ -93,6 +93,16 @@ class OrderPlaced(Event, topic=ORDER_EVENTS, key="order_id"):
     payment: Sealed[Payment] = about(subject="buyer_id", anchor="order_id")
 
 
+class DeliveryCorrected(Event, topic=ORDER_EVENTS, key="order_id"):
+    """The consignee of an order under way was corrected. Of several versions the one with the highest number counts."""
+
+    order_id: UUID
+    buyer_id: UUID
+    consignee_id: UUID
+    number: Version
+    delivery: Sealed[Delivery] = about(subject="consignee_id", anchor="order_id")
+
+
 class CancelReason(StrEnum):
     BY_BUYER = "by_buyer"
     UNDELIVERABLE = "undeliverable"
@@ -124,4 +134,11 @@ class OrderDelivered(Event, topic=ORDER_EVENTS, key="order_id"):
     at: datetime
 
 
-EVENTS: tuple[type[Event], ...] = (OrderPlaced, OrderCancelled, OrderConfirmed, OrderHandedOver, OrderDelivered)
+EVENTS: tuple[type[Event], ...] = (
+    OrderPlaced,
+    DeliveryCorrected,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderHandedOver,
+    OrderDelivered,
+)

@@ -1,18 +1,28 @@
 """What the privacy service asks of every participant, and what each answers on its own topic."""
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from event_contracts.codes import SystemName
+from event_contracts.account import Contact, Identity
+from event_contracts.codes import DataClass, SystemName
 from event_contracts.event import Event
+from event_contracts.personal import PersonalData, Sealed, about, category
 
 PRIVACY_COMMANDS = "privacy.commands"
 # `*` is the system that answers: the ACL of its topic is its signature.
 REPLIES = "*.replies"
 
 RowCount = Annotated[int, Field(ge=0, le=10**9)]
+# The place of an entry in the vault's list of revocations.
+RevocationNumber = Annotated[int, Field(ge=0, le=10**11)]
+Part = Annotated[int, Field(ge=1, le=10**6)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class CountHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
@@ -31,4 +41,172 @@ class HoldingsCounted(Event, topic=REPLIES, key="request_id"):
     row_count: RowCount
 
 
-EVENTS: tuple[type[Event], ...] = (CountHoldings, HoldingsCounted)
+class DescribeHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Asks every participant what it holds about a person, by class and anchor: the base of a preview."""
+
+    request_id: UUID
+    subject_id: UUID
+
+
+class HeldItem(_Part):
+    """Rows of one class and anchor. While the anchor is open (an order under way) its service holds them;
+    `closed_at` is when it closed, and null where the class has no such moment."""
+
+    data_class: DataClass
+    anchor: UUID
+    row_count: RowCount
+    is_open: bool
+    closed_at: datetime | None
+
+
+class HoldingsDescribed(Event, topic=REPLIES, key="request_id"):
+    """One of `parts` parts of a participant's answer; one without items says that it holds nothing."""
+
+    request_id: UUID
+    subject_id: UUID
+    system: SystemName
+    part: Part
+    parts: Part
+    items: Annotated[tuple[HeldItem, ...], Field(max_length=1000)]
+
+
+class EraseHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Asks every participant to wait out its writers, to sweep again what the list of revocations names up to `number`,
+    and to say what is left."""
+
+    request_id: UUID
+    subject_id: UUID
+    number: RevocationNumber
+
+
+class HoldingsErased(Event, topic=REPLIES, key="request_id"):
+    """`erased` rows went for this request; `left` are still there although their key is revoked: 0 is the probe's success."""
+
+    request_id: UUID
+    subject_id: UUID
+    system: SystemName
+    number: RevocationNumber
+    erased: RowCount
+    left: RowCount
+
+
+class TellRecipients(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Asks whoever disclosed data of an erased person which recipients know of the erasure, and which have answered."""
+
+    request_id: UUID
+    subject_id: UUID
+
+
+class ToldRecipient(_Part):
+    """Shipments of one recipient that an erasure concerns; `told` of it were sent the notice, `answered` confirmed it.
+
+    `topic_clean_at` is the time after which nothing of them is left in the recipient's topic."""
+
+    recipient: SystemName
+    shipments: RowCount
+    told: RowCount
+    answered: RowCount
+    topic_clean_at: datetime | None
+
+
+class RecipientsTold(Event, topic=REPLIES, key="request_id"):
+    """The whole state each time: sent when asked, and again whenever a recipient answers."""
+
+    request_id: UUID
+    subject_id: UUID
+    system: SystemName
+    recipients: Annotated[tuple[ToldRecipient, ...], Field(max_length=100)]
+
+
+class ExportPart(PersonalData, data_class="export"):
+    """Rows of one table of a participant as JSON: `{"table": …, "rows": [{column: value}]}`."""
+
+    rows: str = category("user", max_length=900_000)
+
+
+class ExportHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Asks every participant to hand over what it holds about a person, sealed for this request."""
+
+    request_id: UUID
+    subject_id: UUID
+
+
+class HoldingsExported(Event, topic=REPLIES, key="request_id"):
+    """One part, numbered from 1 within one `attempt`; the one that `is_last` may hold no rows and then has no content."""
+
+    request_id: UUID
+    subject_id: UUID
+    system: SystemName
+    attempt: Part
+    part: Part
+    is_last: bool
+    row_count: RowCount
+    content: Sealed[ExportPart] | None = about(subject="subject_id", anchor="request_id")
+
+
+class RectifyHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Support corrects a person's basic data; the system that owns it makes it a new version."""
+
+    request_id: UUID
+    subject_id: UUID
+    identity: Sealed[Identity] | None = about(subject="subject_id", anchor="subject_id")
+    contact: Sealed[Contact] | None = about(subject="subject_id", anchor="subject_id")
+
+
+class HoldingsRectified(Event, topic=REPLIES, key="request_id"):
+    """The owner's answer: the number of the version that is in force now, 0 when it holds no such data."""
+
+    request_id: UUID
+    subject_id: UUID
+    system: SystemName
+    number: Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class FindExpired(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Asks every participant which anchors of a class closed before a moment: what a retention run is to erase.
+
+    With `unused` it asks for those that nobody has used since that moment, though they are not closed. `after_closed_at`
+    and `after_anchor` are those of the last item of the page before."""
+
+    request_id: UUID
+    data_class: DataClass
+    closed_before: datetime
+    limit: Annotated[int, Field(ge=1, le=1000)]
+    unused: bool = False
+    after_closed_at: datetime | None = None
+    after_anchor: UUID | None = None
+
+
+class ExpiredItem(_Part):
+    subject_id: UUID
+    data_class: DataClass
+    anchor: UUID
+    closed_at: datetime
+
+
+class ExpiredFound(Event, topic=REPLIES, key="request_id"):
+    """The oldest first; `is_all` says whether the limit cut none off. What is unused is closed when it was last used."""
+
+    request_id: UUID
+    system: SystemName
+    data_class: DataClass
+    is_all: bool
+    items: Annotated[tuple[ExpiredItem, ...], Field(max_length=1000)]
+
+
+EVENTS: tuple[type[Event], ...] = (
+    CountHoldings,
+    HoldingsCounted,
+    DescribeHoldings,
+    HoldingsDescribed,
+    EraseHoldings,
+    HoldingsErased,
+    TellRecipients,
+    RecipientsTold,
+    ExportHoldings,
+    HoldingsExported,
+    RectifyHoldings,
+    HoldingsRectified,
+    FindExpired,
+    ExpiredFound,
+)

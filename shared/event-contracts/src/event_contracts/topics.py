@@ -50,7 +50,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(ORDER_EVENTS, "order", "order_id", 6, _YEAR, ("account", "logistics-gateway", "privacy")),
     Topic(SHIPMENT_EVENTS, "logistics-gateway", "order_id", 6, _YEAR, ("order", "privacy")),
     Topic(PRIVACY_COMMANDS, "privacy", "request_id", 1, 30 * _DAY, PARTICIPANTS),
-    Topic(REVOCATIONS, "vault", "incarnation", 1, None, ("privacy", *PARTICIPANTS)),
+    Topic(REVOCATIONS, "vault", "subject", 1, None, ("privacy", *PARTICIPANTS)),
     *(participant_topic(system) for system in PARTICIPANTS),
     *(Topic(shipments_topic(c), "logistics-gateway", "consignee", 3, 72, (c,)) for c in CARRIERS),
     *(Topic(replies_topic(c), c, "shipment_id", 3, 72, ("logistics-gateway",)) for c in CARRIERS),

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from event_contracts import Event
 from servicekit.cloudevents import RawRecord, Received, read_event, types_of
-from servicekit.errors import DeliveryFailed, Poison, PositionLost, TooMany, Unavailable
+from servicekit.errors import DeliveryFailed, Fenced, Poison, PositionLost, TooMany, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.inbox import Place, first_time, move_positions
 from servicekit.kafka import Producer
@@ -145,11 +145,15 @@ class Applier:
                 error = again
             else:
                 return
-        reason = error.reason if isinstance(error, Poison) else "handler_failed"
+        reason = _reason(error)
         log.error("record_failed", topic=code(record.topic), offset=record.offset, reason=code(reason), error=error)
         await self._commit(Batch([record], rejected={record: reason}))
 
     async def _commit(self, batch: Batch) -> None:
+        if not self._kit.gate.is_open:
+            raise Unavailable(
+                "This system's database is behind the list of revocations: nothing is applied until it is not."
+            )
         await self._park_followers(batch)
         rejected = await seal_rejected(self._kit, list(batch.rejected.items()))
         moves = self._moves(batch.records)
@@ -224,6 +228,13 @@ class Applier:
             return
         for contract, events in in_order(batch.events):
             await self._consumes.handlers[contract](tx, events)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Poison):
+        return error.reason
+    # A handler that stores a part without asking `tx.revoked` before.
+    return Fenced.code if isinstance(error, Fenced) else "handler_failed"
 
 
 def _reject_followers(batch: Batch, blocked: set[UUID]) -> None:

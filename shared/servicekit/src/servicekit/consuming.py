@@ -52,6 +52,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         # One for each assignment: a batch that outlives its own moves positions from where *that* assignment had them.
         self._applier = Applier(kit, consumes)
         self._queue: asyncio.Queue[tuple[Applier, Batch, asyncio.Task[Batch]]] = asyncio.Queue(BATCHES_AHEAD)
+        self._units: dict[asyncio.Task[Batch], int] = {}  # the work that each batch under way is
         self._fetched: dict[Place, int] = {}
         self._assigned = False
         self._polled: dict[TopicPartition, int | None] = {}
@@ -111,6 +112,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                     batch, first = applier.rest_of(batch), None
         finally:
             prepared.cancel()
+            self._end(prepared)
             self._queue.task_done()
         await self._report()
 
@@ -129,9 +131,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         lag = self._lag()
         if self._hears():
             self._progress.beat(lag=lag)
-        if self._consumes.idle is not None:
+        if self._consumes.idle is not None and self._kit.gate.is_open:
             try:
-                await self._consumes.idle(self._kit)
+                async with self._kit.work():
+                    await self._consumes.idle(self._kit)
             except AWAY as error:
                 log.warning("idle_failed", reader=code(self._consumes.reader), error=error)
 
@@ -177,9 +180,16 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         if not expected:
             return
         batch = Batch(expected)
+        unit = self._kit.works.begin()
         prepared = asyncio.ensure_future(applier.prepare(batch))
+        self._units[prepared] = unit
         prepared.add_done_callback(_retrieve)
-        await self._queue.put((applier, batch, prepared))
+        try:
+            await self._queue.put((applier, batch, prepared))
+        except BaseException:
+            prepared.cancel()
+            self._end(prepared)
+            raise
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """What is under way is applied first, for a while; then the rest is dropped, and comes again to its next owner."""
@@ -199,7 +209,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             positions = await load_positions(self._kit.db, self._consumes.reader, places)
             self._applier.waiting = await waiting(self._kit.db, self._consumes.reader)
             if self._consumes.assigned is not None:
-                await self._consumes.assigned(self._kit, places)
+                async with self._kit.work():
+                    await self._consumes.assigned(self._kit, places)
             for place, offset in positions.items():
                 self._subscriber.consumer.seek(TopicPartition(*place), offset)
             self._applier.next.update(positions)
@@ -211,11 +222,23 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             if not self._failed.done():
                 self._failed.set_exception(error)
 
+    def close(self) -> None:
+        """Nothing of it is under way once its broker has stopped."""
+        self._forget()
+        for prepared in list(self._units):
+            self._end(prepared)
+
     def _forget(self) -> None:
         while not self._queue.empty():
             *_, prepared = self._queue.get_nowait()
             prepared.cancel()
+            self._end(prepared)
             self._queue.task_done()
+
+    def _end(self, prepared: asyncio.Task[Batch]) -> None:
+        unit = self._units.pop(prepared, None)
+        if unit is not None:
+            self._kit.works.end(unit)
 
 
 def _retrieve(prepared: asyncio.Task[Batch]) -> None:
@@ -282,7 +305,7 @@ def describe(broker: KafkaBroker, service: str, consumes: Sequence[Consumes], em
 async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, progress: Progress) -> None:
     """Joins the group and applies batches until `stopping`; after a failure it leaves and joins again, with pauses."""
     pause = 0.2
-    while not stopping.is_set():
+    while await kit.gate.passed(stopping):
         broker = make_broker(kit.settings)
         reader = Reader(kit, consumes, progress)
         reader.subscribe(broker)
@@ -298,6 +321,7 @@ async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, prog
             await pause_until(stopping, pause)
         finally:
             await _leave(broker)
+            reader.close()
 
 
 async def _leave(broker: KafkaBroker) -> None:

@@ -27,6 +27,7 @@ from servicekit.health import Health
 from servicekit.logs import code, get_log
 from servicekit.problems import RESPONSES, FieldProblem, InvalidFields, add_handlers, problem_response
 from servicekit.settings import Settings
+from servicekit.work import Work
 
 log = get_log("http")
 
@@ -43,11 +44,18 @@ def max_body(size: int) -> dict[str, Any]:
 
 
 def make_app(
-    settings: Settings, clock: Clock, health: Health, routers: Iterable[APIRouter] = (), *, refuse_cards: bool = True
+    settings: Settings,
+    clock: Clock,
+    health: Health,
+    routers: Iterable[APIRouter] = (),
+    *,
+    refuse_cards: bool = True,
+    work: Work | None = None,
 ) -> FastAPI:
     """The app of one process: /healthz, /metrics and, for the role `api`, the routes of its service.
 
     `refuse_cards=False` is for an API between services that takes ids, codes and digests only, thousands at once.
+    `work` counts the requests under way of a process that holds keys.
     """
     app = FastAPI(
         title=health.service,
@@ -67,7 +75,9 @@ def make_app(
         app.include_router(router)
     _add_operational_routes(app, health)
     add_handlers(app)
-    app.add_middleware(_Edge, health=health, limits=_limits(app.openapi()), refuse_cards=refuse_cards)
+    app.add_middleware(
+        _Edge, health=health, limits=_limits(app.openapi()), refuse_cards=refuse_cards, work=work or Work()
+    )
     return app
 
 
@@ -114,8 +124,9 @@ class _Edge:
     refuses what is too large or holds a card number, catches what nobody caught, logs and counts.
     """
 
-    def __init__(self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool) -> None:
+    def __init__(self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool, work: Work) -> None:
         self._app, self._health, self._limits, self._refuse_cards = app, health, limits, refuse_cards
+        self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,7 +136,9 @@ class _Edge:
         started = time.perf_counter()
         try:
             body = await self._checked_body(scope, receive)
-            await self._app(scope, _replay(body, receive), answer.send)
+            # From here on it opens and seals; how long the body took to arrive is the caller's affair.
+            async with self._work.unit():
+                await self._app(scope, _replay(body, receive), answer.send)
         except KitError as error:
             await problem_response(error)(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - whatever it is, its message must not reach the server's own log

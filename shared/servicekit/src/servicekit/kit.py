@@ -6,7 +6,8 @@ import hmac
 import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from servicekit.postgres import Database, Tx
 from servicekit.settings import Settings
 from servicekit.token import SealingKey, TokenRefused, open_token, seal
 from servicekit.vault_client import IndexEntry, LeaseName, VaultClient
+from servicekit.work import Gate, Work
 
 T = TypeVar("T", bound=PersonalData)
 R = TypeVar("R")
@@ -45,7 +47,10 @@ class Opening(Generic[T]):
 
 @dataclass(frozen=True)
 class Kit:
-    """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made."""
+    """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made.
+
+    `works` is what is under way; while the `gate` is shut nothing is served and no record is applied.
+    """
 
     name: str
     settings: Settings
@@ -55,6 +60,8 @@ class Kit:
     db: Database
     outbox: Outbox | None = None
     own: Any = None
+    works: Work = field(default_factory=Work)
+    gate: Gate = field(default_factory=Gate)
 
     async def seal(self, value: T, *, subject: UUID, anchor: UUID) -> Sealed[T]:
         """Seals one value under the key of its class for this subject and anchor; the key is made if there is none."""
@@ -111,6 +118,10 @@ class Kit:
         """The keyed digest of a look-up term: `email`, `phone` or `order_number`. Raises `Forbidden`, `Unavailable`."""
         key = await self.vault.index_key(kind)
         return hmac.digest(key, normalise(kind, term).encode(), "sha256")
+
+    def work(self) -> AbstractAsyncContextManager[None]:
+        """Around everything that opens or seals: until it ends, an erasure waits for this process (`PROTOCOLS.md` §2)."""
+        return self.works.unit()
 
     async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]]) -> R:
         """Runs `work` in one transaction; see `Database.run_tx`."""

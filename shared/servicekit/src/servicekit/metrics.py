@@ -31,6 +31,11 @@ KEYS_ENSURED = Counter("keys_ensured", "Keys handed to writers by the vault", ["
 KEYS_LEASED = Counter("keys_leased", "Keys leased to readers by the vault", ["system", "data_class", "purpose"])
 LEASES_REFUSED = Counter("leases_refused", "Requests that the vault refused", ["system", "reason"])
 
+REVOCATIONS_APPLIED = Counter("revocations_applied", "Entries of the list of revocations applied to the database")
+ERASED_ROWS = Counter("erased_rows", "Rows that went, or lost a sealed part, because a key was revoked")
+PARTS_LEFT_OUT = Counter("parts_left_out", "Sealed parts that were not stored because their key is revoked")
+WRITES_FENCED = Counter("writes_fenced", "Transactions rolled back because what they wrote names a revoked key")
+
 TX_RETRIES = Counter("tx_retries", "Transactions run again after a conflict", ["name"])
 JOB_RUNS = Counter("job_runs", "Runs of periodic jobs", ["job", "outcome"])
 FAULT_HITS = Counter("fault_hits", "Fault points that were armed and reached", ["point"])

@@ -18,6 +18,7 @@ from servicekit.kafka import MAX_RECORD_BYTES, OutRecord, Producer
 from servicekit.logs import get_log
 from servicekit.metrics import OUTBOX_DEPTH, OUTBOX_PUBLISHED
 from servicekit.postgres import Database, Tx
+from servicekit.work import Gate
 
 log = get_log("outbox")
 SLOTS = 16
@@ -90,8 +91,16 @@ def _unpack(packed: bytes) -> list[tuple[str, bytes]]:
 class Relay:
     """Publishes the outbox. Several may run: each holds the locks of its slots while it publishes."""
 
-    def __init__(self, db: Database, make_producer: Callable[[], Producer], clock: Clock, wake: asyncio.Event) -> None:
+    def __init__(
+        self,
+        db: Database,
+        make_producer: Callable[[], Producer],
+        clock: Clock,
+        wake: asyncio.Event,
+        gate: Gate | None = None,
+    ) -> None:
         self._db = db
+        self._gate = gate or Gate()
         self._producer = make_producer()
         self._clock = clock
         self._wake = wake
@@ -100,7 +109,7 @@ class Relay:
         """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
         pause = 0.1
         try:
-            while not stopping.is_set():
+            while await self._gate.passed(stopping):
                 try:
                     published = await self.publish_batch()
                     pause = 0.1

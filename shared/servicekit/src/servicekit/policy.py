@@ -61,25 +61,42 @@ class PurposeRule(_Part):
 
 
 class Retention(_Part):
-    """Kept for `keep` after the event `after`, on the legal `basis`."""
+    """Kept for `keep` after the event `after`, on the legal `basis`; at most for `unused` while nobody uses it.
+
+    An `obligation` is a duty to keep: it outlasts the wish of the person to have the data erased.
+    """
 
     after: AnchorEvent
     keep: Period
     basis: Text
+    obligation: bool = False
+    unused: Period | None = None
 
     @property
     def days(self) -> int:
-        return sum(int(count) * _DAYS[unit] for count, unit in re.findall(r"(\d+)([YMWD])", self.keep))
+        return _days(self.keep)
+
+    @property
+    def unused_days(self) -> int | None:
+        return None if self.unused is None else _days(self.unused)
+
+
+def _days(period: str) -> int:
+    return sum(int(count) * _DAYS[unit] for count, unit in re.findall(r"(\d+)([YMWD])", period))
 
 
 class ClassRule(_Part):
-    """A data class: what is in it, why, how long and who receives it. All of it is required (law L10)."""
+    """A data class: what is in it, why, how long and who receives it (all of it is required: law L10).
+
+    `held_for` are the purposes that are left while data of an erased person is held.
+    """
 
     title: Text
     categories: Annotated[list[FidesKey], Field(min_length=1)]
     purposes: Annotated[list[Purpose], Field(min_length=1)]
     retention: Retention
     recipients: list[SystemName]
+    held_for: list[Purpose] = []
 
 
 class System(_Part):
@@ -110,6 +127,7 @@ class Grant(_Part):
     seal: list[DataClass] = []
     index: list[IndexKind] = []  # may compute the digest of such a term and leave it beside a key
     find: list[IndexKind] = []  # may ask the directory who stands behind a digest
+    revoke: bool = False  # may fence, hold and destroy keys, and ask who still uses them
     quotas: dict[DataClass, Annotated[int, Field(ge=1)]] = {}  # leases a minute, where it is not the usual number
 
 
@@ -165,6 +183,10 @@ class Policy(_Part):
         grant = self.grants.get(service)
         return grant is not None and kind in grant.find
 
+    def may_revoke(self, service: str) -> bool:
+        grant = self.grants.get(service)
+        return grant is not None and grant.revoke
+
     def index_kinds(self, service: str) -> frozenset[str]:
         """The kinds of term whose digest the service may compute: those that it writes and those that it looks up."""
         grant = self.grants.get(service)
@@ -195,6 +217,7 @@ def _unknown_names(policy: Policy) -> Iterable[str]:
         yield from check(f"recipients.{name}.clauses", recipient.clauses, policy.clauses, "clause")
     for name, rule in policy.classes.items():
         yield from check(f"classes.{name}.purposes", rule.purposes, policy.purposes, "purpose")
+        yield from check(f"classes.{name}.held_for", rule.held_for, rule.purposes, "purpose of that class")
         yield from check(f"classes.{name}.recipients", rule.recipients, policy.recipients, "recipient")
     for name, system in policy.systems.items():
         yield from check(f"systems.{name}.holds", system.holds, policy.classes, "class")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 
 from event_contracts import Event, Sealed
-from servicekit.errors import SchemaMismatch, Unavailable
+from event_contracts.personal import sealed_parts
+from servicekit.errors import Fenced, SchemaMismatch, Unavailable
 from servicekit.faults import declare, faultpoint
-from servicekit.metrics import TX_RETRIES
+from servicekit.metrics import PARTS_LEFT_OUT, TX_RETRIES, WRITES_FENCED
 
 if TYPE_CHECKING:
     from servicekit.outbox import Outbox
@@ -51,34 +53,86 @@ declare("tx.commit", "tx.committed")
 
 
 class Tx:
-    """One open transaction. `Sealed` arguments are stored as their token bytes (`bytea`)."""
+    """One open transaction. `Sealed` arguments are stored as their token bytes (`bytea`); the keys that they name, and
+    those of emitted events, are checked against the fences before the commit."""
 
     def __init__(self, connection: Any, outbox: Outbox | None) -> None:
         self._connection = connection
         self._outbox = outbox
+        self._named: set[UUID] = set()
+        self._passed: set[UUID] = set()
         self.emitted = 0
 
     async def execute(self, sql: str, *args: Any) -> str:
-        status: str = await self._connection.execute(sql, *_stored(args))
+        status: str = await self._connection.execute(sql, *self._stored(args))
         return status
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
-        rows: list[Record] = await self._connection.fetch(sql, *_stored(args))
+        rows: list[Record] = await self._connection.fetch(sql, *self._stored(args))
         return rows
 
     async def fetchrow(self, sql: str, *args: Any) -> Record | None:
-        row: Record | None = await self._connection.fetchrow(sql, *_stored(args))
+        row: Record | None = await self._connection.fetchrow(sql, *self._stored(args))
         return row
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
-        return await self._connection.fetchval(sql, *_stored(args))
+        return await self._connection.fetchval(sql, *self._stored(args))
 
     async def emit(self, *events: Event) -> None:
         """Writes the events to the outbox, in this order. Lock the aggregate's row before (`PROTOCOLS.md` §5)."""
         if self._outbox is None:
             raise TypeError("this transaction belongs to a service that emits nothing: give Service(emits=[…])")
+        self._named.update(part.key_id for event in events for part in sealed_parts(event))
         await self._outbox.write(self, events)
         self.emitted += len(events)
+
+    async def revoked(self, key_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the keys that are fenced or destroyed: what they sealed is left out of what a handler stores.
+
+        Counts the parts left out, so give a key as often as it seals a part. One statement for all.
+        """
+        found = await self._find_revoked(key_ids)
+        self._passed.update(key_id for key_id in key_ids if key_id not in found)
+        if found:
+            PARTS_LEFT_OUT.inc(sum(key_id in found for key_id in key_ids))
+        return found
+
+    async def erased_subjects(self, subjects: Collection[UUID]) -> set[UUID]:
+        """Those of the people that are erased for good: no row is added that has but their id.
+
+        Until the commit no further erasure is applied to this database, so what is added is what a sweep finds.
+        """
+        if not subjects:
+            return set()
+        await self._connection.execute("-- erased_subjects\nSELECT FROM kit.revocation_position FOR SHARE")
+        rows = await self._connection.fetch(
+            "-- erased_subjects\nSELECT subject_id FROM kit.revoked_subjects WHERE subject_id = ANY($1::uuid[])",
+            list(set(subjects)),
+        )
+        return {row["subject_id"] for row in rows}
+
+    async def refuse_revoked(self) -> None:
+        """Raises `Fenced` when something that was stored or emitted names a revoked key. Called before the commit."""
+        unchecked = self._named - self._passed
+        # The id of this transaction is older than this statement, so a fence that it misses waits for its end.
+        if unchecked and await self._find_revoked(unchecked):
+            WRITES_FENCED.inc()
+            raise Fenced
+
+    async def _find_revoked(self, key_ids: Collection[UUID]) -> set[UUID]:
+        if not key_ids:
+            return set()
+        rows = await self._connection.fetch(
+            "-- find_revoked\nSELECT key_id FROM kit.revoked_keys WHERE key_id = ANY($1::uuid[])", list(key_ids)
+        )
+        return {row["key_id"] for row in rows}
+
+    def _stored(self, args: Sequence[Any]) -> list[Any]:
+        for arg in args:
+            for item in arg if isinstance(arg, list) else (arg,):
+                if isinstance(item, Sealed):
+                    self._named.add(item.key_id)
+        return _stored(args)
 
 
 def _stored(args: Sequence[Any]) -> list[Any]:
@@ -90,6 +144,19 @@ def _stored(args: Sequence[Any]) -> list[Any]:
         else arg
         for arg in args
     ]
+
+
+class Snapshot:
+    """Reads of one moment, page by page."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def pages(self, sql: str, *args: Any, size: int) -> AsyncIterator[list[Record]]:
+        """The rows of a query through a cursor, at most `size` of them at once."""
+        cursor = await self._connection.cursor(sql, *args)
+        while rows := await cursor.fetch(size):
+            yield list(rows)
 
 
 class Database:
@@ -153,12 +220,19 @@ class Database:
         async with self._connection() as connection:
             return await connection.fetchval(sql, *_stored(args))
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Reads that all see the database as it is at this moment. It has no transaction id, so nobody waits for it."""
+        async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield Snapshot(connection)
+
     async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None = None) -> R:
         """Runs `work` in a READ COMMITTED transaction and commits it.
 
         Retried when the server says that the transaction lost a race, so `work` must be re-runnable and do no network
         call of its own. Raises `Unavailable` when the server is away: then the commit's outcome may be unknown, and
-        the caller's natural key decides on the next try.
+        the caller's natural key decides on the next try. Raises `Fenced`, with nothing stored, when what it writes
+        names a revoked key.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -177,6 +251,7 @@ class Database:
             tx = Tx(connection, outbox)
             try:
                 result = await work(tx)
+                await tx.refuse_revoked()
                 faultpoint("tx.commit")
                 await connection.execute("COMMIT")
             except BaseException:

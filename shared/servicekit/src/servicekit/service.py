@@ -22,6 +22,7 @@ from servicekit import outbox as outboxes
 from servicekit.clock import Clock, pause_until
 from servicekit.consuming import Consumes, run_reader
 from servicekit.errors import KitError
+from servicekit.exports import EXPORT_EVERY, export_next
 from servicekit.faults import check_armed
 from servicekit.harden import harden
 from servicekit.health import Health, Progress
@@ -36,6 +37,7 @@ from servicekit.participant import ANSWERS, participant
 from servicekit.policy import Policy
 from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
 from servicekit.replay import list_waiting, replay
+from servicekit.revocations import Follower
 from servicekit.settings import Settings
 from servicekit.vault_client import ServiceIdentity, VaultClient
 
@@ -45,17 +47,22 @@ COMMANDS: Final = ("migrate", "quarantine", "replay")
 # A process that is told to stop has 10 s in all (FAULTS.md row 26), its parts most of it.
 STOP_SECONDS: Final = 9.5
 PARTS_SECONDS: Final = 6.0
+SIGN_OFF_SECONDS: Final = 1.0
 KEEP_DAYS: Final = 10
 LEAST_STALE: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work that is done every so often, by one process or several: it must be right however many run it."""
+    """Work that is done every so often, by one process or several: it must be right however many run it.
+
+    `is_work=False`: it says itself, with `kit.work()`, when keys are in use; a run that takes long would hold an erasure up.
+    """
 
     name: str
     every: timedelta
     run: Callable[[Kit], Awaitable[None]]
+    is_work: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,14 @@ class Service:
     @property
     def readers(self) -> tuple[Consumes, ...]:
         """What it consumes; with holdings also the privacy service's commands."""
-        return (*self.consumes, participant(self.holdings)) if self._participates else tuple(self.consumes)
+        return (*self.consumes, participant(self.holdings)) if self.participates else tuple(self.consumes)
 
     @property
     def publishes(self) -> tuple[type[Event], ...]:
-        return (*self.emits, *ANSWERS) if self._participates else tuple(self.emits)
+        return (*self.emits, *ANSWERS) if self.participates else tuple(self.emits)
 
     @property
-    def _participates(self) -> bool:
+    def participates(self) -> bool:
         # Whoever asks does not answer itself.
         return bool(self.holdings) and all(event.topic != PRIVACY_COMMANDS for event in self.emits)
 
@@ -124,8 +131,18 @@ async def _run(service: Service, settings: Settings, role: str) -> None:
             await list_waiting(kit, service.readers)
         elif role == "replay":
             await replay(kit, service.readers)
+            await _sign_off(kit)
         else:
             await _serve(service, kit, ROLES if role == "all" else (role,), role, stopping)
+            await _sign_off(kit)
+
+
+async def _sign_off(kit: Kit) -> None:
+    """All parts have ended: no erasure need wait for this process. Without this its leases run out by themselves."""
+    try:
+        await asyncio.wait_for(kit.vault.sign_off(), SIGN_OFF_SECONDS)
+    except (KitError, TimeoutError) as error:
+        log.warning("not_signed_off", error=error)
 
 
 @asynccontextmanager
@@ -151,8 +168,14 @@ async def open_kit(service: Service, settings: Settings, clock: Clock | None = N
 async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, stopping: asyncio.Event) -> None:
     health = Health(service.name, role, package_version(service.package), kit.clock)
     routers = [service.router(kit)] if service.router is not None and "api" in roles else []
-    async with serving(make_app(kit.settings, kit.clock, health, routers), kit.settings):
-        tasks = {asyncio.ensure_future(run): name for name, run in _parts(service, kit, roles, health, stopping)}
+    # Shuts the gate before anything is served.
+    follower = Follower(kit, service.holdings, health)
+    async with serving(make_app(kit.settings, kit.clock, health, routers, work=kit.works), kit.settings):
+        parts = [
+            ("revocations", follower.run(stopping, health.loop("revocations"))),
+            *_parts(service, kit, roles, health, stopping),
+        ]
+        tasks = {asyncio.ensure_future(run): name for name, run in parts}
         log.info("started", parts=len(tasks))
         stop = asyncio.ensure_future(stopping.wait())
         try:
@@ -177,17 +200,19 @@ def _parts(
 ) -> list[tuple[str, Any]]:
     parts: list[tuple[str, Any]] = []
     # A process without a loop of its own, as the API, would be healthy with no database behind it.
-    jobs = [Job("ask_database", timedelta(seconds=5), _ask_database)]
+    jobs = [Job("ask_database", timedelta(seconds=5), _ask_database, is_work=False)]
     if "consume" in roles:
         for consumes in service.readers:
             progress = health.loop(f"consume.{consumes.reader}")
             parts.append((consumes.reader, run_reader(kit, consumes, stopping, progress)))
     if "relay" in roles and service.publishes and kit.outbox is not None:
-        relay = Relay(kit.db, lambda: Producer(kit.settings), kit.clock, kit.outbox.wake)
+        relay = Relay(kit.db, lambda: Producer(kit.settings), kit.clock, kit.outbox.wake, kit.gate)
         parts.append(("relay", relay.run(stopping, health.loop("relay"))))
         jobs.append(_watch_depth(health))
     if "jobs" in roles:
         jobs += [*service.jobs, ROLL_PARTITIONS]
+        if service.participates:
+            jobs.append(_export_of(service))
     for job in jobs:
         progress = health.loop(f"job.{job.name}", stale_after=max(job.every * 3, LEAST_STALE))
         parts.append((job.name, _run_job(kit, job, stopping, progress)))
@@ -202,14 +227,22 @@ def _watch_depth(health: Health) -> Job:
         depth = await outboxes.depth(kit.db)
 
     health.facts["outbox_depth"] = lambda: depth
-    return Job("outbox_depth", timedelta(seconds=1), run)
+    return Job("outbox_depth", timedelta(seconds=1), run, is_work=False)
+
+
+def _export_of(service: Service) -> Job:
+    return Job("export", EXPORT_EVERY, lambda kit: export_next(kit, service.holdings), is_work=False)
 
 
 async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progress) -> None:
     """Runs the job every so often. One that keeps failing gives no sign of life."""
-    while not stopping.is_set():
+    while await kit.gate.passed(stopping):
         try:
-            await job.run(kit)
+            if job.is_work:
+                async with kit.work():
+                    await job.run(kit)
+            else:
+                await job.run(kit)
         except Exception as error:  # noqa: BLE001 - a job may raise anything, and others go on
             # The next run tries again; the metric and the log say that this one failed.
             log.error("job_failed", job=code(job.name), error=error)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
@@ -26,6 +26,8 @@ from servicekit.leases import KeyName as KeyName  # so that callers need one imp
 from servicekit.leases import Lease, Leases
 from servicekit.logs import code, get_log
 from servicekit.metrics import VAULT_CALLS, VAULT_SECONDS
+from servicekit.revocation_list import Entry as Entry
+from servicekit.revocation_list import RevocationPage
 from servicekit.token import SealingKey
 
 AUDIENCE: Final = "vault"
@@ -89,6 +91,10 @@ class _Found(msgspec.Struct, frozen=True):
     found: list[_Name]
 
 
+class _Done(msgspec.Struct, frozen=True):
+    """An answer that says nothing but that it was done."""
+
+
 A = TypeVar("A", bound=msgspec.Struct)
 
 
@@ -116,7 +122,8 @@ class ServiceIdentity:
 class VaultClient:
     """One per process.
 
-    `patience` is how long a call is tried in all, in seconds; `cached_keys` bounds each of the two caches.
+    `patience` is how long a call is tried in all, in seconds; `cached_keys` bounds each of the two caches. By
+    `holder_id` the vault knows this process as a holder of keys (PROTOCOLS §2).
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class VaultClient:
         self._http = httpx.AsyncClient(
             base_url=url, timeout=patience, limits=limits, transport=transport, trust_env=False, follow_redirects=False
         )
+        self.holder_id = uuid4()
         self._identity, self._clock, self._patience = identity, clock, patience
         self._leases = Leases(clock, cached_keys)
         self._index_keys: dict[str, tuple[bytes, float]] = {}
@@ -190,15 +198,32 @@ class VaultClient:
         key, deadline = self._index_keys.get(kind, (b"", 0.0))
         if self._clock.boottime() >= deadline:
             asked = self._clock.boottime()
-            reply = await self._call("GET", f"/v1/index-keys?kinds={kind}", _IndexKeys)
+            reply = await self.call("GET", f"/v1/index-keys?kinds={kind}", _IndexKeys)
             key = _bytes(reply.keys[kind])
             self._index_keys[kind] = (key, asked + reply.lease_seconds)
         return key
 
     async def find(self, kind: str, digest: bytes) -> list[KeyName]:
         """Whose active keys have this digest beside them. Raises Forbidden, TooMany, Unavailable."""
-        reply = await self._call("POST", "/v1/directory/find", _Found, {"kind": kind, "digest": _text(digest)})
+        reply = await self.call("POST", "/v1/directory/find", _Found, {"kind": kind, "digest": _text(digest)})
         return [KeyName(each.subject, each.data_class, each.anchor) for each in reply.found]
+
+    async def revocations(self, after: int, wait: float, done: int | None = None, limit: int = 500) -> RevocationPage:
+        """At most `limit` entries of the list after number `after`; waits up to `wait` seconds (30 at most) for one.
+
+        `done` reports that all work has ended that this process began with keys named up to that number.
+        Raises Unavailable.
+        """
+        path = f"/v1/revocations?after={after}&wait={wait}&limit={limit}"
+        if done is not None:
+            path += f"&holder={self.holder_id}&done={done}"
+        return await self.call("GET", path, RevocationPage, patience=wait + self._patience)
+
+    async def sign_off(self) -> None:
+        """This process holds no key any more: nobody has to wait for it. Raises Unavailable."""
+        self._leases.clear()
+        holder, self.holder_id = self.holder_id, uuid4()  # what is leased after this is another holder's
+        await self.call("DELETE", f"/v1/holders/{holder}", _Done)
 
     def is_live(self, purpose: str, key_ids: Iterable[UUID]) -> bool:
         """Whether all of these leases still run: to be asked right before what they opened is used or sent."""
@@ -230,7 +255,7 @@ class VaultClient:
         give_up = self._clock.boottime() + self._patience
         while True:
             asked, era = self._clock.boottime(), self._leases.era
-            reply = await self._call("POST", path, _Keys, body)
+            reply = await self.call("POST", path, _Keys, body)
             if len(reply.keys) != len(body["keys"]):
                 raise Unavailable(
                     "The vault answered for other keys than it was asked for; check that it is our vault."
@@ -242,11 +267,23 @@ class VaultClient:
                 raise Unavailable("The vault answers from behind the revocation list that this process has applied.")
             await asyncio.sleep(_FIRST_PAUSE)
 
-    async def _call(self, method: str, path: str, kind: type[A], body: dict[str, Any] | None = None) -> A:
-        call = path.partition("?")[0]
+    async def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[A],
+        body: dict[str, Any] | None = None,
+        *,
+        patience: float | None = None,
+    ) -> A:
+        """Call a route of the vault that may be repeated, and read its answer as `kind`.
+
+        `patience` in seconds, if it is not the client's. Raises Forbidden, Fenced, Invalid, TooMany, Unavailable.
+        """
+        call = _name(path)
         content = None if body is None else msgspec.json.encode(body)
         with VAULT_SECONDS.labels(call).time():
-            response = await self._send(method, path, content)
+            response = await self._send(method, path, content, patience or self._patience)
         VAULT_CALLS.labels(call, str(response.status_code)).inc()
         if response.status_code != httpx.codes.OK:
             raise _error(response)
@@ -255,24 +292,33 @@ class VaultClient:
         except msgspec.MsgspecError:
             raise Unavailable("The vault's answer cannot be read: check VAULT_URL, and both sides' versions.") from None
 
-    async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+    async def _send(self, method: str, path: str, content: bytes | None, patience: float) -> httpx.Response:
         """Send until an answer comes or patience ends: every call may be repeated. The token is renewed on the way."""
-        give_up = self._clock.boottime() + self._patience
+        give_up = self._clock.boottime() + patience
         pause = _FIRST_PAUSE
         while True:
-            headers = {"Authorization": f"Bearer {self._identity.token()}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {self._identity.token()}",
+                "Content-Type": "application/json",
+                "X-Holder": str(self.holder_id),
+            }
             try:
-                response = await self._http.request(method, path, content=content, headers=headers)
+                response = await self._http.request(method, path, content=content, headers=headers, timeout=patience)
                 if response.status_code not in (502, 503, 504):
                     return response
                 reason = str(response.status_code)
             except httpx.TransportError as error:
                 reason = type(error).__name__
             if self._clock.boottime() + pause >= give_up:
-                log.warning("vault_unavailable", call=code(path.partition("?")[0]), reason=code(reason))
+                log.warning("vault_unavailable", call=code(_name(path)), reason=code(reason))
                 raise Unavailable("The vault does not answer, so nothing can be sealed or opened. Try again later.")
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _name(path: str) -> str:
+    """The route without what differs from call to call."""
+    return "/v1/holders" if path.startswith("/v1/holders/") else path.partition("?")[0]
 
 
 def _error(response: httpx.Response) -> KitError:

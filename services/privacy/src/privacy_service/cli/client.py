@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NoReturn
@@ -13,6 +14,7 @@ import httpx
 TIMEOUT: Final = 20.0
 PAGE: Final = 100
 PROBE_PAUSE: Final = 0.1
+_GOOD: Final = (httpx.codes.OK, httpx.codes.CREATED, httpx.codes.ACCEPTED, httpx.codes.NO_CONTENT)
 
 
 class Exit(IntEnum):
@@ -24,6 +26,8 @@ class Exit(IntEnum):
     REFUSED = 3
     AWAY = 4
     INCOMPLETE = 5
+    CONFLICT = 6
+    NOT_PROVEN = 7
 
 
 class Failed(Exception):
@@ -36,10 +40,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """The service at `url`, asked with a staff member's `token`."""
+    """The service at `url`, asked with a staff member's `token`; `transport` replaces the network in tests."""
 
     url: str
     token: str
+    transport: httpx.BaseTransport | None = None
 
     @classmethod
     def from_environment(cls) -> "Client":
@@ -54,14 +59,14 @@ class Client:
 
     def find(self, by: str, term: str) -> list[dict[str, Any]]:
         """The people behind the term. Raises `Failed`."""
-        items: list[dict[str, Any]] = self._ask("POST", "/v1/find", json={"by": by, "term": term})["items"]
+        items: list[dict[str, Any]] = self.ask("POST", "/v1/find", "items", json={"by": by, "term": term})["items"]
         return items
 
     def inventory(self, subject_id: UUID) -> Iterator[dict[str, Any]]:
         """All rows of one person, page by page. Raises `Failed`."""
         asked: dict[str, Any] = {"limit": PAGE}
         while True:
-            page = self._ask("GET", f"/v1/subjects/{subject_id}/inventory", params=asked)
+            page = self.ask("GET", f"/v1/subjects/{subject_id}/inventory", "items", "next", params=asked)
             yield from page["items"]
             if not page["next"]:
                 return
@@ -72,32 +77,47 @@ class Client:
 
         Raises `Failed`.
         """
-        request_id = self._ask("POST", f"/v1/subjects/{subject_id}/probes")["request_id"]
+        request_id = self.ask("POST", f"/v1/subjects/{subject_id}/probes", "request_id")["request_id"]
         deadline = time.monotonic() + patience
         while True:
-            state = self._ask("GET", f"/v1/probes/{request_id}")
+            state = self.ask("GET", f"/v1/probes/{request_id}", "complete", "items")
             if state["complete"] or time.monotonic() > deadline:
                 items: list[dict[str, Any]] = state["items"]
                 return items
             time.sleep(PROBE_PAUSE)
 
-    def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        try:
-            # Straight to the service: no proxy of the environment sees a term, and no redirect takes the token along.
-            with httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as http:
-                response = http.request(method, self.url + path, headers=headers, **content)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            _away(f"it does not answer ({type(error).__name__})")
-        if response.status_code not in (httpx.codes.OK, httpx.codes.ACCEPTED):
-            raise _refused(response)
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict) or not answer.keys() & {"items", "request_id"}:
+    def ask(self, method: str, path: str, *fields: str, missing: str = "", **content: Any) -> dict[str, Any]:
+        """The JSON object that is answered, which must have these fields; `missing` says what a 404 means.
+
+        Raises `Failed`.
+        """
+        with self.open(method, path, missing=missing, **content) as response:
+            try:
+                answer = response.json() if response.read() else {}
+            except ValueError:
+                answer = None
+        if not isinstance(answer, dict) or not answer.keys() >= set(fields):
             _away("it answers in a way that this version does not know")
         return answer
+
+    @contextmanager
+    def open(self, method: str, path: str, *, missing: str = "", **content: Any) -> Iterator[httpx.Response]:
+        """A good answer whose body is not read yet. Raises `Failed`, also for what goes wrong while it is read."""
+        headers = {"Authorization": f"Bearer {self.token}", **content.pop("headers", {})}
+        try:
+            # Straight to the service: no proxy of the environment sees a term, and no redirect takes the token along.
+            with (
+                httpx.Client(
+                    timeout=TIMEOUT, trust_env=False, follow_redirects=False, transport=self.transport
+                ) as http,
+                http.stream(method, self.url + path, headers=headers, **content) as response,
+            ):
+                if response.status_code not in _GOOD:
+                    response.read()
+                    raise _refused(response, missing)
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            _away(f"it does not answer ({type(error).__name__})")
 
 
 def _away(why: str) -> NoReturn:
@@ -106,19 +126,36 @@ def _away(why: str) -> NoReturn:
     ) from None
 
 
-def _refused(response: httpx.Response) -> Failed:
+def _refused(response: httpx.Response, missing: str) -> Failed:
     match response.status_code:
         case 401:
             return Failed(Exit.REFUSED, "The token is not valid (any more). Get a new one and set PRIVACY_TOKEN.")
         case 403:
-            return Failed(Exit.REFUSED, "Your staff role may not do this. Ask somebody whose role may.")
+            said = _problem(response).get("detail") or "Your staff role may not do this. Ask somebody whose role may."
+            return Failed(Exit.REFUSED, str(said))
+        case 404 | 410 if missing:
+            return Failed(Exit.NOTHING_FOUND, missing)
+        case 409:
+            said = _problem(response).get("detail") or "What is asked for contradicts what is stored. Look again."
+            return Failed(Exit.CONFLICT, str(said))
         case 429:
             seconds = response.headers.get("retry-after", "")
             wait = f" in {seconds} s" if seconds.isdecimal() else " later"
             return Failed(Exit.REFUSED, f"Too many searches in a short time. Try again{wait}.")
         case 400 | 413 | 422:
-            return Failed(Exit.WRONG_CALL, "The service cannot work with this input. Check it and call again.")
+            fields = _problem(response).get("errors") or ()
+            wrong = "".join(f" {each.get('at')}: {each.get('code')}." for each in fields)
+            return Failed(Exit.WRONG_CALL, f"The service cannot work with this input.{wrong} Check it and call again.")
     return Failed(
         Exit.AWAY,
         f"The privacy service failed (HTTP {response.status_code}). Check PRIVACY_URL, or try again later.",
     )
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    """The problem details (RFC 9457); the service puts nothing into them that came with a request."""
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

@@ -1,26 +1,24 @@
-"""The commands of `privacyctl`. What talks HTTP or draws tables is imported when it is needed, so that --help is fast.
-
-Exit codes: 0 found, 1 nothing found, 2 wrong call, 3 refused, 4 service away, 5 a participant is silent.
+"""`privacyctl` and its commands for a look. What talks HTTP or draws tables is imported when it is needed, so that --help is
+fast. Exit codes: `common.EXIT_CODES`.
 """
 
 import json
 import sys
 from enum import StrEnum
 from getpass import getpass
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from uuid import UUID
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from privacy_service.cli.client import Failed
+from privacy_service.cli import operator_commands, request_commands
+from privacy_service.cli.common import EXIT_CODES, Json, SubjectId, failures
 
 _EPILOG = (
     "Set PRIVACY_URL to the privacy service and PRIVACY_TOKEN to your staff token (SUPPORT_TOKEN works too).  "
-    "Exit codes: 0 found, 1 nothing found, 2 wrong call, 3 refused, 4 service away, 5 a participant is silent."
+    + EXIT_CODES
 )
 app = typer.Typer(
-    help="Who holds what about a person. Every look is recorded.",
+    help="Who holds what about a person, and what people ask about their data. Every look is recorded.",
     epilog=_EPILOG,
     add_completion=False,
     rich_markup_mode=None,  # plain help, which needs no rich
@@ -28,7 +26,6 @@ app = typer.Typer(
     # A traceback with local variables would show the search term.
     pretty_exceptions_enable=False,
 )
-_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 class By(StrEnum):
@@ -37,19 +34,11 @@ class By(StrEnum):
     ORDER_NUMBER = "order-number"
 
 
-# Parsers of our own: the usual messages repeat what was typed, and that may be a search term in the wrong place.
 def _parse_by(text: str) -> By:
     try:
         return By(text)
     except ValueError:
         raise typer.BadParameter(f"choose one of {', '.join(By)}.") from None
-
-
-def _parse_subject(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise typer.BadParameter("it is no id (a UUID), as `find` gives it.") from None
 
 
 @app.command(context_settings={"allow_extra_args": True})
@@ -63,20 +52,18 @@ def find(
             help="What you search by. The term itself is asked for, or read from a pipe.",
         ),
     ],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Find people by e-mail address, phone or order number."""
-    from privacy_service.cli.client import Client, Exit, Failed
+    with failures():
+        from privacy_service.cli.client import Client, Exit, Failed
 
-    try:
         if context.args:
             raise Failed(
                 Exit.WRONG_CALL, "The search term is no argument, because those are kept. Leave it away; you are asked."
             )
         client = Client.from_environment()
         items = client.find(by.replace("-", "_"), _read_term(by))
-    except Failed as failed:
-        _fail(failed)
     if as_json:
         _print_json(items)
     elif items:
@@ -88,18 +75,14 @@ def find(
 
 @app.command()
 def inventory(
-    subject: Annotated[
-        UUID, typer.Argument(parser=_parse_subject, help="The person's subject id, as `find` gives it.")
-    ],
-    as_json: _Json = False,
+    subject: SubjectId,
+    as_json: Json = False,
 ) -> None:
     """Show which system holds what about a person, and who received it."""
-    from privacy_service.cli.client import Client, Failed
+    with failures():
+        from privacy_service.cli.client import Client
 
-    try:
         items = list(Client.from_environment().inventory(subject))
-    except Failed as failed:
-        _fail(failed)
     if as_json:
         _print_json(items)
     elif items:
@@ -111,19 +94,15 @@ def inventory(
 
 @app.command()
 def probe(
-    subject: Annotated[
-        UUID, typer.Argument(parser=_parse_subject, help="The person's subject id, as `find` gives it.")
-    ],
+    subject: SubjectId,
     patience: Annotated[float, typer.Option(min=0, max=600, help="Seconds to wait for answers.")] = 10,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Ask every participant how many rows it really holds about a person. A silent one is named."""
-    from privacy_service.cli.client import Client, Exit, Failed
+    with failures():
+        from privacy_service.cli.client import Client, Exit
 
-    try:
         items = Client.from_environment().probe(subject, patience)
-    except Failed as failed:
-        _fail(failed)
     if as_json:
         _print_json(items)
     else:
@@ -162,9 +141,8 @@ def _finish(items: list[dict[str, Any]], nothing: str) -> None:
         raise typer.Exit(Exit.NOTHING_FOUND)
 
 
-def _fail(failed: "Failed") -> NoReturn:
-    typer.echo(failed, err=True)
-    raise typer.Exit(failed.exit_code)
+app.add_typer(request_commands.commands)
+app.add_typer(operator_commands.commands)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from typing import Final
 from uuid import UUID
 
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
+from privacy_service.evidence.handlers import append
+from privacy_service.evidence.leaves import Disclosure
 from privacy_service.inventory import store
 from privacy_service.inventory.domain import (
     Fact,
@@ -16,9 +18,10 @@ from privacy_service.inventory.domain import (
     merge_receipts,
     receipt_of,
 )
+from privacy_service.inventory.looks import write_looks
 from servicekit.auth import Staff
 from servicekit.batches import Batch
-from servicekit.cloudevents import RawRecord, read_envelope, read_event, types_of
+from servicekit.cloudevents import RawRecord, Received, read_envelope, read_event, types_of
 from servicekit.errors import Poison
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
@@ -35,6 +38,7 @@ class Noted:
 
     facts: list[Fact] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
+    disclosures: list[Disclosure] = field(default_factory=list)
 
 
 async def read_headers(kit: Kit, batch: Batch) -> None:
@@ -45,7 +49,7 @@ async def read_headers(kit: Kit, batch: Batch) -> None:
             _read(kit, record, noted)
         except Poison as poison:
             batch.reject(record, poison.reason)
-    batch.state = Noted(merge_facts(noted.facts), merge_receipts(noted.receipts))
+    batch.state = Noted(merge_facts(noted.facts), merge_receipts(noted.receipts), noted.disclosures)
 
 
 def _read(kit: Kit, record: RawRecord, noted: Noted) -> None:
@@ -63,16 +67,50 @@ def _read(kit: Kit, record: RawRecord, noted: Noted) -> None:
         disclosed = read_event(record, DISCLOSURES)
         if disclosed is not None:
             noted.receipts.append(receipt_of(disclosed.event, disclosed.time))
+            noted.disclosures.append(_evidence_of(disclosed))
             noted.facts.append(ledger_entry(disclosed.event, envelope.source, disclosed.time))
 
 
+def _evidence_of(disclosed: Received[DeliveryDisclosed]) -> Disclosure:
+    event = disclosed.event
+    return Disclosure(
+        shipment_id=event.shipment_id,
+        subject_id=event.subject_id,
+        anchor=event.order_id,
+        data_class=event.data_class,
+        recipient=event.carrier,
+        lane=event.lane,
+        lane_version=event.lane_version,
+        policy_version=event.policy_version,
+        purpose=event.purpose,
+        fields=event.fields,
+        at=disclosed.time,
+        leaf_id=disclosed.id,  # the event's own: read again, it is one leaf
+    )
+
+
 async def write_inventory(kit: Kit, tx: Tx, batch: Batch) -> None:
-    """One statement for the whole batch, and one more where something was disclosed."""
+    """A few statements for the whole batch, and two more where something was disclosed."""
     noted: Noted = batch.state
-    if noted.facts:
-        await store.write_facts(tx, noted.facts)
-    if noted.receipts:
-        await store.write_receipts(tx, noted.receipts)
+    facts, receipts = await _of_the_living(tx, noted)
+    if facts:
+        await store.write_facts(tx, facts)
+    if receipts:
+        await store.write_receipts(tx, receipts)
+    await append(tx, noted.disclosures)
+
+
+async def _of_the_living(tx: Tx, noted: Noted) -> tuple[list[Fact], list[Receipt]]:
+    """An event that comes late, or again, brings back no row about what was erased; the evidence keeps that it was disclosed."""
+    named = {fact.subject_id for fact in noted.facts} | {receipt.subject_id for receipt in noted.receipts}
+    erased = await tx.erased_subjects(named)
+    revoked = await tx.revoked([fact.key_id for fact in noted.facts if fact.key_id is not None])
+    facts = [
+        fact
+        for fact in noted.facts
+        if (fact.subject_id not in erased if fact.key_id is None else fact.key_id not in revoked)
+    ]
+    return facts, [receipt for receipt in noted.receipts if receipt.subject_id not in erased]
 
 
 async def find_subjects(kit: Kit, who: Staff, by: IndexKind, term: str) -> dict[UUID, list[KeyName]]:
@@ -85,7 +123,7 @@ async def find_subjects(kit: Kit, who: Staff, by: IndexKind, term: str) -> dict[
         found.setdefault(name.subject, []).append(name)
 
     async def work(tx: Tx) -> None:
-        await store.write_looks(tx, who.staff_id, who.role, kit.clock.now(), f"find_{by}", list(found))
+        await write_looks(tx, who.staff_id, who.role, kit.clock.now(), f"find_{by}", list(found))
 
     await kit.run_tx("find_subjects", work)
     return found
@@ -97,7 +135,7 @@ async def look_up_inventory(
     """A page of the person's inventory and the recipients of what is on it; the look is committed with it."""
 
     async def work(tx: Tx) -> tuple[list[Record], list[Record]]:
-        await store.write_looks(tx, who.staff_id, who.role, kit.clock.now(), "inventory", [subject_id])
+        await write_looks(tx, who.staff_id, who.role, kit.clock.now(), "inventory", [subject_id])
         rows = await store.read_inventory(tx, subject_id, paging)
         return rows, await store.read_recipients(tx, subject_id, [row["anchor"] for row in rows])
 

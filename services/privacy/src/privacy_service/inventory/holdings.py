@@ -10,6 +10,7 @@ INVENTORY: Final = Holding(
     anchor="anchor",
     sealed={},
     plain=("system", "data_class", "key_id", "first_seen", "last_seen"),
+    key="key_id",
 )
 RECIPIENTS: Final = Holding(
     "recipients",

@@ -88,12 +88,12 @@ async def read_recipients(tx: Tx, subject_id: UUID, anchors: Sequence[UUID]) -> 
     )
 
 
-async def write_looks(
+async def insert_looks(
     tx: Tx, staff_id: UUID, role: str, looked_at: datetime, kind: str, subject_ids: Sequence[UUID]
 ) -> None:
     """One row for each person seen; one without a person when nobody was."""
     await tx.execute(
-        """-- write_looks
+        """-- insert_looks
         INSERT INTO staff_looks (staff_id, role, looked_at, kind, subject_id)
         SELECT $1, $2, $3, $4, seen FROM unnest($5::uuid[]) AS seen""",
         staff_id,

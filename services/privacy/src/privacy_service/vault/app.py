@@ -1,4 +1,4 @@
-"""The vault's process: settings → parts → roles. It has no Kafka and holds no key of its own but the KEK."""
+"""The vault's process: settings → parts → roles. It holds no key of its own but the KEK."""
 
 import asyncio
 import signal
@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -13,12 +14,21 @@ from typing import Final
 import uvloop
 from fastapi import FastAPI
 
-from privacy_service.vault import handlers, store
+from privacy_service.vault import epochs, handlers
+from privacy_service.vault.aging import http as aging_http
 from privacy_service.vault.callers import Callers
+from privacy_service.vault.epochs import commands as epoch_commands
+from privacy_service.vault.epochs import http as epoch_http
 from privacy_service.vault.handlers import Vault
+from privacy_service.vault.holders import store as holders_store
 from privacy_service.vault.http import make_router
-from privacy_service.vault.kek import FileKek
+from privacy_service.vault.kek import Kek
+from privacy_service.vault.revocations import handlers as revocations
+from privacy_service.vault.revocations import http as revocations_http
+from privacy_service.vault.revocations.file import ListRefused, RevocationFile
+from privacy_service.vault.revocations.publishing import Publisher
 from privacy_service.vault.settings import VaultSettings
+from privacy_service.vault.store import delete_lease_counts
 from servicekit.clock import Clock
 from servicekit.errors import KitError, Misconfigured
 from servicekit.faults import check_armed
@@ -33,7 +43,11 @@ ROLES: Final = ("api", "jobs", "all")
 MIGRATIONS: Final = (Path(__file__).parent / "migrations",)
 COUNTS_KEPT: Final = timedelta(days=400)
 _STORE_COUNTS_EVERY: Final = 1.0
+_CHECK_LIST_EVERY: Final = 1.0
+_PUBLISH_EVERY: Final = 0.2
 _PRUNE_EVERY: Final = 3600.0
+_LOOK_AT_EPOCHS_EVERY: Final = 1.0
+_EPOCHS_SLOWEST: Final = timedelta(minutes=10)
 
 log = get_log("vault")
 
@@ -58,14 +72,23 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         db = await Database.connect(settings.database_dsn, f"vault-{role}")
         parts.push_async_callback(db.close)
         await check_schema(db, MIGRATIONS)
+        kek = await epochs.prepare(db, epochs.make_provider(settings), clock)
         if role in ("jobs", "all"):
             prune = health.loop("prune", timedelta(seconds=3 * _PRUNE_EVERY))
             await parts.enter_async_context(_every(_PRUNE_EVERY, lambda: _prune(db, clock), prune))
+            turn = health.loop("kek_epochs", _EPOCHS_SLOWEST)
+            work = partial(epochs.turn, db, kek, clock, settings)
+            await parts.enter_async_context(_every(_LOOK_AT_EPOCHS_EVERY, work, turn))
+            await _publish(settings, db, health, parts)
         if role in ("api", "all"):
-            vault = await _open_vault(settings, clock, db)
+            vault = await _open_vault(settings, clock, db, kek)
             parts.push_async_callback(handlers.store_counts, vault)
             counts = health.loop("counts", timedelta(seconds=15))
-            await parts.enter_async_context(_every(_STORE_COUNTS_EVERY, lambda: _store_counts(vault), counts))
+            await parts.enter_async_context(_every(_STORE_COUNTS_EVERY, lambda: handlers.store_counts(vault), counts))
+            check = health.loop("revocation_list", timedelta(seconds=15))
+            await parts.enter_async_context(_every(_CHECK_LIST_EVERY, lambda: _check_list(vault, health), check))
+            refresh = health.loop("keks", timedelta(seconds=60))
+            await parts.enter_async_context(_every(_LOOK_AT_EPOCHS_EVERY, partial(epochs.refresh, db, kek), refresh))
             app = _api(settings, clock, health, vault)
         else:
             app = make_app(settings, clock, health)
@@ -73,33 +96,56 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         yield await parts.enter_async_context(serving(app, settings))
 
 
-async def _open_vault(settings: VaultSettings, clock: Clock, db: Database) -> Vault:
-    settings.require("policy_files", "kek_dir", "service_keys_dir")
-    assert settings.kek_dir is not None
-    kek = FileKek(settings.kek_dir)
-    vault = Vault(db, Policy.load(settings.policy_files), kek, clock)
-    await handlers.prepare(vault, kek.newest_epoch())
+async def _open_vault(settings: VaultSettings, clock: Clock, db: Database, kek: Kek) -> Vault:
+    settings.require("policy_files", "service_keys_dir", "revocations_file")
+    assert settings.revocations_file is not None
+    file = RevocationFile.open(settings.revocations_file, settings.read("revocations_key_file"))
+    vault = Vault(db, Policy.load(settings.policy_files), kek, clock, file=file)
+    await revocations.catch_up(vault)
     return vault
 
 
 def _api(settings: VaultSettings, clock: Clock, health: Health, vault: Vault) -> FastAPI:
     assert settings.service_keys_dir is not None
-    app = make_app(settings, clock, health, [make_router(vault)], refuse_cards=False)
+    routers = [
+        make_router(vault),
+        revocations_http.make_router(vault, settings),
+        epoch_http.make_router(vault, settings),
+        aging_http.make_router(vault),
+    ]
+    app = make_app(settings, clock, health, routers, refuse_cards=False)
     app.state.callers = Callers(settings.service_keys_dir, clock)
     health.facts["policy"] = lambda: vault.policy.version
     return app
 
 
-async def _store_counts(vault: Vault) -> None:
-    await store.read_head(vault.db)  # so that health says at once when the database is away
-    await handlers.store_counts(vault)
+async def _publish(settings: VaultSettings, db: Database, health: Health, parts: AsyncExitStack) -> None:
+    if not settings.kafka_bootstrap:
+        log.warning("revocations_not_published")
+        return
+    publisher = Publisher(db, settings)
+    parts.push_async_callback(publisher.stop)
+    published = health.loop("publish")
+    await parts.enter_async_context(_every(_PUBLISH_EVERY, publisher.publish, published))
+
+
+async def _check_list(vault: Vault, health: Health) -> None:
+    """A database that was restored under a running vault is behind the file: it catches up, or nothing is served."""
+    try:
+        if await revocations.differs(vault):
+            await revocations.catch_up(vault)
+    except ListRefused:
+        health.refuse("revocation_list")
+        raise
+    health.accept("revocation_list")
 
 
 async def _prune(db: Database, clock: Clock) -> None:
     async def work(tx: Tx) -> None:
-        await store.delete_lease_counts(tx, (clock.now() - COUNTS_KEPT).date())
+        await delete_lease_counts(tx, (clock.now() - COUNTS_KEPT).date())
+        await holders_store.forget_old(tx)
 
-    await db.run_tx("delete_lease_counts", work)
+    await db.run_tx("prune", work)
 
 
 @asynccontextmanager
@@ -131,10 +177,11 @@ def _version() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """`api`, `jobs`, `all` (both), or `migrate` as the owner of the schema. Returns the exit code."""
+    """`api`, `jobs`, `all` (both), `migrate` as the owner of the schema, or a command about KEKs → the exit code."""
     role = argv[0] if len(argv) == 1 else ""
-    if role not in (*ROLES, "migrate"):
-        print(f"usage: python -m privacy_service.vault {'|'.join((*ROLES, 'migrate'))}", file=sys.stderr)
+    known = (*ROLES, "migrate", *epoch_commands.COMMANDS)
+    if role not in known:
+        print(f"usage: python -m privacy_service.vault {'|'.join(known)}", file=sys.stderr)
         return 2
     settings = VaultSettings()
     configure_logs("vault", role, settings.log_level)
@@ -143,6 +190,9 @@ def main(argv: list[str]) -> int:
             settings.require("migrations_dsn")
             applied = uvloop.run(migrate(settings.migrations_dsn, MIGRATIONS))
             log.info("migrated", applied=len(applied))
+        elif role in epoch_commands.COMMANDS:
+            harden()
+            return uvloop.run(epoch_commands.run(role, settings, Clock()))
         else:
             harden()
             uvloop.run(run(role, settings))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from privacy_service.vault import store
-from privacy_service.vault.domain import PROBE, Action, Standing, StoredKey, Tally, bound, probe_bound
+from privacy_service.vault.domain import Action, Standing, StoredKey, Tally, bound
+from privacy_service.vault.holders.notes import Notes
 from privacy_service.vault.kek import Kek, WrongKek
-from privacy_service.vault.store import Head
+from privacy_service.vault.revocations.file import RevocationFile
+from privacy_service.vault.store import Head, Leased
 from servicekit.clock import Clock
-from servicekit.errors import Fenced, Forbidden, Misconfigured, NoSuchKey, Unavailable
+from servicekit.errors import Fenced, Forbidden, NoSuchKey, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.leases import KeyName
 from servicekit.logs import code, get_log
@@ -34,6 +36,8 @@ class Vault:
     kek: Kek
     clock: Clock
     tally: Tally = field(default_factory=Tally)
+    file: RevocationFile | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 async def ensure_keys(
@@ -45,10 +49,10 @@ async def ensure_keys(
     """
     for name in names:
         if not vault.policy.may_seal(service, name.data_class):
-            raise _refused(service, "no_seal_grant")
+            raise refused(service, "no_seal_grant")
     for entry in index:
         if not vault.policy.may_index(service, entry.kind):
-            raise _refused(service, "no_index_grant")
+            raise refused(service, "no_index_grant")
     _count(vault, service, "ensured", [name.data_class for name in names])
 
     async def work(tx: Tx) -> tuple[Head, list[StoredKey]]:
@@ -63,11 +67,15 @@ async def ensure_keys(
             await store.write_directory(tx, [(subject, key, e.kind, e.digest) for subject, key, e in entries])
         return head, keys
 
-    head, keys = await vault.db.run_tx("ensure_keys", work)
-    faultpoint("vault.ensured")
+    async def attempt() -> tuple[Head, list[tuple[StoredKey, bytes]]]:
+        head, keys = await vault.db.run_tx("ensure_keys", work)
+        faultpoint("vault.ensured")
+        return head, [(key, _unwrap(vault.kek, key)) for key in keys]
+
+    head, keys = await vault.kek.with_loaded(attempt)
     for data_class, count in Counter(name.data_class for name in names).items():
         KEYS_ENSURED.labels(service, data_class).inc(count)
-    return head, [(key, _unwrap(vault.kek, key)) for key in keys]
+    return head, keys
 
 
 async def _make_keys(vault: Vault, tx: Tx, standings: Iterable[Standing]) -> dict[KeyName, StoredKey] | None:
@@ -102,22 +110,37 @@ def _usable(standings: Sequence[Standing], made: Mapping[KeyName, StoredKey]) ->
 async def lease_keys(
     vault: Vault, service: str, purpose: str, wanted: Sequence[LeaseName]
 ) -> tuple[Head, list[tuple[str, bytes | None]]]:
-    """(state, key while it is active) of each, in the same order.
+    """(state, key while it is active) of each, in the same order. A held key is active for the purposes that are left.
 
     Raises Forbidden, TooMany, NoSuchKey (an id that is unknown or belongs to another name), WrongKek, Unavailable.
     """
     for data_class in {lease.data_class for lease in wanted}:
         if not vault.policy.may_open(service, data_class, purpose):
-            raise _refused(service, "no_open_grant")
+            raise refused(service, "no_open_grant")
     _count(vault, service, "leased", [lease.data_class for lease in wanted])
-    found = await store.read_leases(vault.db, wanted)
-    if found is None:
-        LEASES_REFUSED.labels(service, "unknown_key").inc()
-        raise NoSuchKey
-    head, leases = found
+
+    async def attempt() -> tuple[Head, list[tuple[str, bytes | None]]]:
+        found = await store.read_leases(vault.db, wanted)
+        if found is None:
+            LEASES_REFUSED.labels(service, "unknown_key").inc()
+            raise NoSuchKey
+        head, leases = found
+        pairs = zip(wanted, leases, strict=True)
+        return head, [_lease(vault, each, asked.data_class, purpose) for asked, each in pairs]
+
+    head, keys = await vault.kek.with_loaded(attempt)
     for data_class, count in Counter(lease.data_class for lease in wanted).items():
         KEYS_LEASED.labels(service, data_class, purpose).inc(count)
-    return head, [(each.state, _unwrap(vault.kek, each.key) if each.key is not None else None) for each in leases]
+    return head, keys
+
+
+def _lease(vault: Vault, leased: Leased, data_class: str, purpose: str) -> tuple[str, bytes | None]:
+    state = leased.state
+    if state == "held":
+        state = "active" if purpose in vault.policy.classes[data_class].held_for else "fenced"
+    if state == "active" and leased.key is not None:
+        return state, _unwrap(vault.kek, leased.key)
+    return state, None
 
 
 def index_keys(vault: Vault, service: str, kinds: Iterable[str]) -> dict[str, bytes]:
@@ -125,34 +148,15 @@ def index_keys(vault: Vault, service: str, kinds: Iterable[str]) -> dict[str, by
     granted = vault.policy.index_kinds(service)
     wanted = list(kinds)
     if not wanted or not granted.issuperset(wanted):
-        raise _refused(service, "no_index_grant")
+        raise refused(service, "no_index_grant")
     return {kind: vault.kek.index_key(kind) for kind in wanted}
 
 
 async def find_names(vault: Vault, service: str, kind: str, digest: bytes) -> list[KeyName]:
     """Whose active keys have this digest beside them, at most 100. Raises Forbidden."""
     if not vault.policy.may_find(service, kind):
-        raise _refused(service, "no_find_grant")
+        raise refused(service, "no_find_grant")
     return await store.find_names(vault.db, kind, digest)
-
-
-async def prepare(vault: Vault, newest_epoch: int) -> None:
-    """Opens the first epoch of a new vault; refuses to go on with KEKs that are not those of this database.
-
-    Raises Misconfigured.
-    """
-
-    async def work(tx: Tx) -> None:
-        probe = vault.kek.wrap(newest_epoch, PROBE, probe_bound(newest_epoch))
-        await store.open_first_epoch(tx, newest_epoch, probe)
-
-    if not await store.read_probes(vault.db):
-        await vault.db.run_tx("open_first_epoch", work)
-    for epoch, probe in await store.read_probes(vault.db):
-        try:
-            vault.kek.unwrap(epoch, probe, probe_bound(epoch))
-        except WrongKek:
-            raise Misconfigured(f"epoch-{epoch}.key is not the KEK of this database. Restore the right one.") from None
 
 
 async def store_counts(vault: Vault) -> None:
@@ -189,7 +193,8 @@ def _unwrap(kek: Kek, key: StoredKey) -> bytes:
         raise
 
 
-def _refused(service: str, reason: str) -> Forbidden:
+def refused(service: str, reason: str) -> Forbidden:
+    """The error to raise, which is counted and logged."""
     LEASES_REFUSED.labels(service, reason).inc()
     log.warning("refused", system=code(service), reason=code(reason))
     return Forbidden("The policy does not grant this service that use. Ask the owner of the policy for a grant.")

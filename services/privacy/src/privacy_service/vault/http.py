@@ -1,18 +1,18 @@
-"""The vault's API. msgspec decodes the bodies: with up to 2,000 keys in one, pydantic would cost more than the rest."""
+"""The vault's API for whoever seals, opens and looks up."""
 
-import asyncio
 from base64 import b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from msgspec import Meta, Struct
 
-from privacy_service.vault import handlers, store
+from privacy_service.vault import handlers
+from privacy_service.vault.bodies import answer, read_body
 from privacy_service.vault.callers import caller
 from privacy_service.vault.handlers import Vault
+from privacy_service.vault.holders import handlers as holders
 from privacy_service.vault.store import Head
 from servicekit.errors import Invalid
 from servicekit.http import max_body
@@ -21,12 +21,11 @@ from servicekit.vault_client import IndexEntry, LeaseName
 
 LARGEST_BATCH: Final = 2000
 _MAX_BODY: Final = 2_000_000
-_LONGEST_POLL: Final = 30.0
-_POLL_PAUSE: Final = 0.25
 
 # Classes, purposes and kinds are plain strings: what the policy does not name is refused there, and faster.
 _Digest = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]  # base64url of 32 bytes, without padding
 _Caller = Annotated[str, Depends(caller)]
+_Holder = Annotated[UUID, Header(alias="X-Holder", description="The process that holds the keys on lease.")]
 
 
 class KeyBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,87 +62,56 @@ class FindBody(Struct, frozen=True, forbid_unknown_fields=True):
     digest: _Digest
 
 
-B = TypeVar("B", bound=Struct)
-
-
 def make_router(vault: Vault) -> APIRouter:
     """The routes; `app.state.callers` must hold the `Callers`."""
     router = APIRouter(prefix="/v1")
 
     @router.post("/keys/ensure", openapi_extra=max_body(_MAX_BODY))
-    async def ensure(request: Request, service: _Caller) -> Response:
+    async def ensure(request: Request, service: _Caller, holder: _Holder = holders.ANONYMOUS) -> Response:
         """A key for each name (subject, class, anchor), made where there is none. Answers after the commit."""
-        body = await _read(request, EnsureBody)
+        body = await read_body(request, EnsureBody)
         names = [KeyName(key.subject, key.data_class, key.anchor) for key in body.keys]
         if any(entry.key >= len(names) for entry in body.index):
             raise Invalid("An index entry names the position of a key that was not asked for.")
         index = [IndexEntry(entry.kind, _bytes(entry.digest), entry.key) for entry in body.index]
+        await holders.note(vault, service, holder)
         head, keys = await handlers.ensure_keys(vault, service, names, index)
         found = [{"key_id": key.key_id, "generation": key.generation, "key": _text(raw)} for key, raw in keys]
-        return _answer({**_lease(vault, head), "keys": found})
+        return answer({**_lease(vault, head), "keys": found})
 
     @router.post("/keys/lease", openapi_extra=max_body(_MAX_BODY))
-    async def lease(request: Request, service: _Caller) -> Response:
+    async def lease(request: Request, service: _Caller, holder: _Holder = holders.ANONYMOUS) -> Response:
         """The keys of these ids for one purpose; of a fenced or destroyed one its state."""
-        body = await _read(request, LeasesBody)
+        body = await read_body(request, LeasesBody)
         wanted = [LeaseName(key.key_id, key.subject, key.data_class, key.anchor) for key in body.keys]
+        await holders.note(vault, service, holder)
         head, leases = await handlers.lease_keys(vault, service, body.purpose, wanted)
         found = [
             {"key_id": asked.key_id, "state": state, **({} if key is None else {"key": _text(key)})}
             for asked, (state, key) in zip(wanted, leases, strict=True)
         ]
-        return _answer({**_lease(vault, head), "keys": found})
+        return answer({**_lease(vault, head), "keys": found})
 
     @router.get("/index-keys")
     async def index_keys(kinds: Annotated[str, Query(pattern=r"^[a-z_]+(,[a-z_]+)*$")], service: _Caller) -> Response:
         """The keys of these blind indexes (comma-separated kinds)."""
         keys = handlers.index_keys(vault, service, kinds.split(","))
         seconds = vault.policy.limits.lease_seconds
-        return _answer({"lease_seconds": seconds, "keys": {kind: _text(key) for kind, key in keys.items()}})
+        return answer({"lease_seconds": seconds, "keys": {kind: _text(key) for kind, key in keys.items()}})
 
     @router.post("/directory/find")
     async def find(request: Request, service: _Caller) -> Response:
         """Whose active keys have this digest beside them."""
-        body = await _read(request, FindBody)
+        body = await read_body(request, FindBody)
         names = await handlers.find_names(vault, service, body.kind, _bytes(body.digest))
-        return _answer({"found": [name._asdict() for name in names]})
-
-    @router.get("/revocations")
-    async def revocations(
-        service: _Caller,
-        after: Annotated[int, Query(ge=0)],
-        wait: Annotated[float, Query(ge=0, le=_LONGEST_POLL)] = 0,
-    ) -> Response:
-        """The list of revocations after a number; waits up to `wait` seconds for the next one."""
-        head = await _head_after(vault, after, wait)
-        return _answer({"incarnation": head.incarnation, "head": head.revision, "entries": []})
+        return answer({"found": [name._asdict() for name in names]})
 
     return router
-
-
-async def _head_after(vault: Vault, after: int, wait: float) -> Head:
-    give_up = vault.clock.boottime() + wait
-    head = await store.read_head(vault.db)
-    while head.revision <= after and vault.clock.boottime() < give_up:
-        await asyncio.sleep(_POLL_PAUSE)
-        head = await store.read_head(vault.db)
-    return head
-
-
-async def _read(request: Request, kind: type[B]) -> B:
-    try:
-        return msgspec.json.decode(await request.body(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Invalid("The body is not what this route reads; see docs/vault.md.") from None
 
 
 def _lease(vault: Vault, head: Head) -> dict[str, Any]:
     seconds = vault.policy.limits.lease_seconds
     return {"incarnation": head.incarnation, "revision": head.revision, "lease_seconds": seconds}
-
-
-def _answer(content: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
 
 
 def _text(raw: bytes) -> str:

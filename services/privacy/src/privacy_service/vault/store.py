@@ -23,7 +23,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A key that was asked for: its state, and the key itself while it is active."""
+    """A key that was asked for: its state, and the key itself while it is active or held."""
 
     state: str
     key: StoredKey | None
@@ -138,7 +138,7 @@ async def read_leases(db: Database, wanted: Sequence[LeaseName]) -> tuple[Head, 
     if len(rows) != len(wanted):
         return None
     found = [
-        Leased(row["state"], _stored_key(row, lease.name) if row["state"] == "active" else None)
+        Leased(row["state"], _stored_key(row, lease.name) if row["state"] in ("active", "held") else None)
         for lease, row in zip(wanted, rows, strict=True)
     ]
     return _head(rows[0]), found
@@ -156,26 +156,6 @@ async def find_names(db: Database, kind: str, digest: bytes) -> list[KeyName]:
         digest,
     )
     return [KeyName(row["subject_id"], row["data_class"], row["anchor"]) for row in rows]
-
-
-async def read_probes(db: Database) -> list[tuple[int, bytes]]:
-    """(epoch, probe) of every epoch whose KEK must be there."""
-    rows = await db.fetch(
-        "-- read_probes\nSELECT epoch, probe FROM epochs WHERE state IN ('active', 'closed') ORDER BY epoch"
-    )
-    return [(row["epoch"], row["probe"]) for row in rows]
-
-
-async def open_first_epoch(tx: Tx, epoch: int, probe: bytes) -> None:
-    """Only where no epoch was ever opened; a second process that tries at the same time changes nothing."""
-    await tx.execute(
-        """-- open_first_epoch
-        INSERT INTO epochs (epoch, state, probe)
-        SELECT $1, 'active', $2 WHERE NOT EXISTS (SELECT FROM epochs)
-        ON CONFLICT DO NOTHING""",
-        epoch,
-        probe,
-    )
 
 
 async def add_lease_counts(tx: Tx, counts: Counter[tuple[str, str, date, Action]]) -> None:

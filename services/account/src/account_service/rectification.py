@@ -1,0 +1,127 @@
+"""Support's corrections of a person's basic data, on the privacy service's command: a new version, as by the person.
+
+The values come sealed under the person's own key. They are opened to move what follows from them (the sign-in address, the
+directory's digests), and sealed again; a value that is in force already makes no version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from account_service import store
+from account_service.handlers import index_entries
+from event_contracts import Erased, Sealed
+from event_contracts.account import Contact, ContactChanged, Identity, IdentityChanged
+from event_contracts.privacy import HoldingsRectified, RectifyHoldings
+from servicekit.batches import Batch
+from servicekit.errors import Conflict, Fenced, Poison
+from servicekit.kit import Kit, Opening
+from servicekit.postgres import Record, Tx
+
+PURPOSE = "rights_request"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One command: the numbers of the versions that it was prepared on (0: no such part), and what is to be stored."""
+
+    request_id: UUID
+    subject_id: UUID
+    numbers: tuple[int, int]
+    asked: tuple[bool, bool]
+    identity: Sealed[Identity] | None = None
+    contact: Sealed[Contact] | None = None
+    email_digest: bytes | None = None
+
+
+async def prepare_rectification(kit: Kit, batch: Batch) -> None:
+    """Opens and seals what each command brings. Raises `Poison` when the e-mail address is another account's."""
+    batch.state = [await _prepare(kit, received.event) for received in batch.events]
+
+
+async def _prepare(kit: Kit, command: RectifyHoldings) -> Change:
+    row = await store.find_account(kit.db, command.subject_id)
+    asked = (command.identity is not None, command.contact is not None)
+    nothing = Change(command.request_id, command.subject_id, _numbers(row), asked)
+    if row is None:
+        return nothing
+    wanted, held = await _opened(kit, command, row)
+    # What is erased, here or in the command, is not brought back.
+    identity, contact = (new if old is not None and new != old else None for new, old in zip(wanted, held, strict=True))
+    if identity is None and contact is None:
+        return nothing
+    try:
+        return await _sealed(kit, nothing, identity, contact, is_guest=row["guest"])
+    except Fenced:
+        return nothing
+
+
+async def _opened(kit: Kit, command: RectifyHoldings, row: Record) -> tuple[list[Any], list[Any]]:
+    """The values of the command and those in force: (identity, contact) each, None where there is none or it is erased."""
+    me = command.subject_id
+    tokens = (command.identity, command.contact, *(row[n] and Sealed(row[n]) for n in ("identity", "contact")))
+    models = (Identity, Contact, Identity, Contact)
+    openings: list[Opening[Any]] = [Opening(t, m, me, me) for t, m in zip(tokens, models, strict=True) if t is not None]
+    opened = iter(await kit.open_many(openings, purpose=PURPOSE))
+    values = [None if token is None else next(opened) for token in tokens]
+    values = [None if isinstance(value, Erased) else value for value in values]
+    return values[:2], values[2:]
+
+
+async def _sealed(
+    kit: Kit, change: Change, identity: Identity | None, contact: Contact | None, *, is_guest: bool
+) -> Change:
+    me = change.subject_id
+    digest = None
+    if contact is not None and not is_guest:
+        digest = await kit.digest("email", contact.email)
+        owner = await store.find_by_email(kit.db, digest)
+        if owner is not None and owner["subject_id"] != me:
+            raise Poison("email_taken")
+    parts = [part for part in (contact, identity) if part is not None]
+    index = [] if contact is None else await index_entries(kit, contact, key=0)
+    sealed = await kit.seal_many([(part, me, me) for part in parts], index)
+    by_type: dict[type, Sealed[Any]] = {type(part): token for part, token in zip(parts, sealed, strict=True)}
+    return Change(
+        change.request_id, me, change.numbers, change.asked, by_type.get(Identity), by_type.get(Contact), digest
+    )
+
+
+async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
+    """Makes the new versions and answers. Raises `Conflict`, and is tried again, if an account changed meanwhile."""
+    for change in batch.state:
+        number = await _apply(tx, change)
+        answer = HoldingsRectified(
+            request_id=change.request_id, subject_id=change.subject_id, system=kit.name, number=number
+        )
+        await tx.emit(answer)
+
+
+async def _apply(tx: Tx, change: Change) -> int:
+    """The highest number in force of the parts that were to be corrected; 0 when none of them is held."""
+    me = change.subject_id
+    locked = await store.lock_account(tx, me)
+    if locked is None:
+        return 0
+    identity_number, contact_number = locked["identity_number"], locked["contact_number"]
+    if (change.identity or change.contact) and (identity_number, contact_number) != change.numbers:
+        raise Conflict
+    if change.identity is not None:
+        identity_number += 1
+        await store.update_identity(tx, me, identity_number, change.identity)
+        await tx.emit(IdentityChanged(subject_id=me, number=identity_number, identity=change.identity))
+    if change.contact is not None:
+        contact_number += 1
+        await store.update_contact(tx, me, contact_number, change.contact)
+        if change.email_digest is not None:
+            await store.move_sign_in(tx, me, change.email_digest)
+        await tx.emit(ContactChanged(subject_id=me, number=contact_number, contact=change.contact))
+    held = (locked["has_identity"], locked["has_contact"])
+    numbers = (identity_number, contact_number)
+    return max((n for n, a, h in zip(numbers, change.asked, held, strict=True) if a and h), default=0)
+
+
+def _numbers(row: Record | None) -> tuple[int, int]:
+    return (0, 0) if row is None else (row["identity_number"], row["contact_number"])

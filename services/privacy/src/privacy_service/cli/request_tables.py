@@ -1,0 +1,82 @@
+"""Requests as tables for people."""
+
+from collections import Counter
+from typing import Any
+
+from privacy_service.cli.following import silent
+from privacy_service.cli.requests import waiting_for
+from privacy_service.cli.tables import add_row, day, new_table, print_table
+
+
+def show_opened(opened: dict[str, Any]) -> None:
+    print(opened["request_id"])
+
+
+def show_requests(page: dict[str, Any]) -> None:
+    table = new_table("Request", "Kind", "Status", "Due")
+    for item in page["items"]:
+        add_row(table, item["request_id"], item["kind"], item["status"], day(item["due_at"]))
+    if page["items"]:
+        print_table(table)
+
+
+def show_preview(preview: dict[str, Any]) -> None:
+    """What goes, counted; what stays, one by one."""
+    goes = new_table("Goes: system", "Class", "Anchors", "Rows")
+    for item in preview["goes"]:
+        add_row(goes, item["system"], item["data_class"], str(item["anchor_count"]), str(item["row_count"]))
+    stays = new_table("Stays: anchor", "System, class", "Rows", "Why", "Until")
+    for item in preview["stays"]:
+        held = f"{item['system']}\n{item['data_class']}"
+        add_row(stays, item["anchor"], held, str(item["row_count"]), _words(item["why"]), _until(item["until"]))
+    print_table(goes)
+    print_table(stays)
+
+
+def show_state(state: dict[str, Any]) -> None:
+    """Status, steps, who is waited for, holds, what is outstanding, history."""
+    reason = f" ({_words(state['reason'])})" if state.get("reason") else ""
+    print(f"{state['kind']}: {_words(state['status'])}{reason}, due {day(state['due_at'])}")
+    for step, count in Counter(each["step"] for each in state["steps"]).items():
+        print(f"  {step}: {count} of {len(state['steps'])}")
+    for each in waiting_for(state):
+        print(f"    {silent(each)}")
+    if state.get("certificate"):
+        print(f"  certificate: {state['certificate']}")
+    if state.get("holds"):
+        holds = new_table("Held: anchor", "Class", "Rows", "Why", "Until")
+        for item in state["holds"]:
+            why, until = _words(item["basis"]), _until(item["until"])
+            add_row(holds, item["anchor"], item["data_class"], str(item["rows"]), why, until)
+        print_table(holds)
+    history = new_table("When", "What", "By")
+    for item in state.get("history") or ():
+        add_row(history, item["at"][:19].replace("T", " "), _words(item["what"]), item["by_role"])
+    print_table(history)
+
+
+def show_retention(run: dict[str, Any]) -> None:
+    """What a retention run found, by class."""
+    print(f"retention run {run['run_id']}")
+    table = new_table("Class", "Found")
+    for item in run.get("items") or ():
+        add_row(table, item["data_class"], "\n".join(f"{k}: {v}" for k, v in item.items() if k != "data_class"))
+    print_table(table)
+
+
+def show_epochs(shown: dict[str, Any]) -> None:
+    """The KEK epochs, and from when on what is erased today is gone for everybody."""
+    table = new_table("Epoch", "State", "Keys", "Opened", "Destroyed")
+    for epoch in shown["epochs"]:
+        days = (day(epoch[name]) if epoch.get(name) else "-" for name in ("opened_at", "destroyed_at"))
+        add_row(table, str(epoch["epoch"]), epoch["state"], str(epoch["keys"]), *days)
+    print_table(table)
+    print(f"horizon of what is erased today: {shown.get('horizon')}")
+
+
+def _words(code: str) -> str:
+    return str(code).replace("_", " ")
+
+
+def _until(moment: str | None) -> str:
+    return day(moment) if moment else "until it ends"

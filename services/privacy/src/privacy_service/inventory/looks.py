@@ -1,0 +1,24 @@
+"""Every look of a staff member at people: a row to be shown to them, and a leaf of the evidence log, in one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from privacy_service.evidence.handlers import append
+from privacy_service.evidence.leaves import Look
+from privacy_service.inventory import store
+from servicekit.postgres import Tx
+
+PEOPLE_PER_LEAF: Final = 500
+
+
+async def write_looks(
+    tx: Tx, staff_id: UUID, role: str, looked_at: datetime, kind: str, subject_ids: Sequence[UUID]
+) -> None:
+    """Two statements, however many people were seen; one row and leaf without a person when nobody was."""
+    await store.insert_looks(tx, staff_id, role, looked_at, kind, subject_ids)
+    parts = [subject_ids[at : at + PEOPLE_PER_LEAF] for at in range(0, len(subject_ids) or 1, PEOPLE_PER_LEAF)]
+    await append(
+        tx, [Look(staff_id=staff_id, role=role, look=kind, subject_ids=tuple(part), at=looked_at) for part in parts]
+    )

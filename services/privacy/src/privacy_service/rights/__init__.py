@@ -1,0 +1,1 @@
+"""Rights requests: what a person can ask for, and the sagas that carry it through every participant."""

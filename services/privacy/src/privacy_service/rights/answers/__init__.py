@@ -1,0 +1,1 @@
+"""What participants, recipients and the vault have answered, and holds set by hand."""

@@ -1,0 +1,310 @@
+"""What people do to a request: open it, decide it, and set holds. Each is one transaction with the request locked."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid4
+
+from event_contracts.account import Contact, Identity
+from event_contracts.personal import PersonalData, Sealed
+from privacy_service.evidence import handlers as evidence
+from privacy_service.evidence.leaves import Decision
+from privacy_service.rights import store
+from privacy_service.rights.answers import store as answers_store
+from privacy_service.rights.carrying import Carrier, record
+from privacy_service.rights.domain import (
+    SYSTEM,
+    Check,
+    Kind,
+    ManualHold,
+    Name,
+    Person,
+    Reason,
+    Regime,
+    Request,
+    Scope,
+    Status,
+    due_at,
+)
+from privacy_service.rights.export import end_export
+from privacy_service.rights.saga import Approved, State, Stopped
+from privacy_service.rights.sagas import store as saga_store
+from privacy_service.rights.steps import first
+from privacy_service.rights.store import Line
+from servicekit.auth import Staff
+from servicekit.errors import Conflict, Invalid, NotFound
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit
+from servicekit.postgres import Tx
+
+MOST_SUBJECTS: Final = 100
+_NOBODY: Final = UUID(int=0)
+
+declare("rights.sealed")
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What support typed in for a person, part by part. Its repr shows nothing."""
+
+    identity: Identity | None = None
+    contact: Contact | None = None
+
+    def __repr__(self) -> str:
+        return "<Corrections>"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request as it was asked for; `check` None: the identity is to be confirmed first."""
+
+    kind: Kind
+    subject_ids: Sequence[UUID]
+    data_classes: tuple[str, ...] | None = None
+    check: Check | None = None
+    regime: Regime = Regime.GDPR
+    corrections: Corrections | None = None
+
+
+async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> tuple[Request, bool]:
+    """Opens it, with True; or finds it, with False, when the same person opened it under this id before.
+
+    Raises `Invalid`; `Conflict` when the id is another request's, `Fenced` when there is nobody left to rectify.
+    """
+    _check(kit, wanted)
+    found = await store.read_request(kit.db, request_id)
+    if found is not None:
+        return _same(found, by, wanted), False
+    identity, contact = await _sealed(kit, wanted)
+    faultpoint("rights.sealed")
+    request = _new(kit, by, request_id, wanted)
+    subjects = sorted(set(wanted.subject_ids))
+    states = [_state(request, subject, alone=len(subjects) == 1) for subject in subjects]
+
+    async def work(tx: Tx) -> bool:
+        if not await store.insert_request(tx, request):
+            return False
+        await saga_store.insert_subjects(tx, states)
+        if request.kind is Kind.RECTIFICATION:
+            await store.write_rectification(tx, request_id, subjects[0], identity, contact)
+        lines = [Line(request_id, "opened", by)]
+        if request.check is not None:
+            lines.append(Line(request_id, "identity_confirmed", by, reason=request.check))
+        await record(kit, tx, lines)
+        await _begin(kit, tx, request, states)
+        return True
+
+    if await kit.run_tx("open_request", work):
+        return request, True
+    found = await store.read_request(kit.db, request_id)
+    if found is None:
+        raise Conflict
+    return _same(found, by, wanted), False
+
+
+async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) -> None:
+    """An erasure is previewed at once; everything else begins when the identity is confirmed."""
+    if request.kind is Kind.ERASURE or request.status is Status.RUNNING:
+        carrier = Carrier(kit, states)
+        carrier.begin()
+        await carrier.save(tx)
+
+
+def _check(kit: Kit, wanted: Wanted) -> None:
+    if wanted.kind is Kind.RETENTION:
+        raise Invalid("Retention requests are made by the retention run. Ask for one of the other kinds.")
+    if not wanted.subject_ids or len(wanted.subject_ids) > MOST_SUBJECTS:
+        raise Invalid(f"A request is about 1 to {MOST_SUBJECTS} people. Name them.")
+    if wanted.data_classes is not None:
+        if wanted.kind is not Kind.ERASURE:
+            raise Invalid("Only an erasure is limited to data classes. Leave them out.")
+        if not wanted.data_classes or not set(wanted.data_classes) <= set(kit.policy.classes):
+            raise Invalid("The data classes are not classes of the policy. Name those that are.")
+    has_corrections = wanted.corrections is not None and (wanted.corrections.identity or wanted.corrections.contact)
+    if bool(has_corrections) != (wanted.kind is Kind.RECTIFICATION):
+        raise Invalid("A rectification says what is right, and nothing else does. Correct the request.")
+    if wanted.kind is Kind.RECTIFICATION and len(set(wanted.subject_ids)) != 1:
+        raise Invalid("A rectification is about one person. Open one for each.")
+
+
+async def _sealed(kit: Kit, wanted: Wanted) -> tuple[Sealed[Identity] | None, Sealed[Contact] | None]:
+    """What support typed in is never stored in clear."""
+    corrections = wanted.corrections
+    if corrections is None:
+        return None, None
+    subject = wanted.subject_ids[0]
+    parts: list[PersonalData] = [part for part in (corrections.identity, corrections.contact) if part is not None]
+    sealed = await kit.seal_many([(part, subject, subject) for part in parts])
+    found = dict(zip(map(type, parts), sealed, strict=True))
+    return found.get(Identity), found.get(Contact)
+
+
+def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
+    now = kit.clock.now()
+    classes = None if wanted.data_classes is None else tuple(sorted(set(wanted.data_classes)))
+    due = due_at(now, wanted.regime)
+    request = Request(request_id, wanted.kind, Status.OPEN, by, now, due, classes, wanted.regime)
+    return request if wanted.check is None else request.confirmed(wanted.check)
+
+
+def _state(request: Request, subject_id: UUID, *, alone: bool, names: frozenset[Name] | None = None) -> State:
+    # Several subjects are destroyed one by one, so each has a revocation of its own.
+    revocation_id = request.request_id if alone else uuid4()
+    scope = Scope(request.data_classes, names)
+    step = first(request.kind)
+    return State(request.request_id, subject_id, revocation_id, request.kind, scope, step, request.opened_at)
+
+
+def _same(found: Request, by: Person, wanted: Wanted) -> Request:
+    if found.opener != by or found.kind is not wanted.kind:
+        raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
+    return found
+
+
+async def open_retention(kit: Kit, tx: Tx, subject_id: UUID, names: Sequence[Name]) -> UUID:
+    """A retention request within the caller's transaction: it runs at once, and ends these names of one person."""
+    return (await open_retentions(kit, tx, {subject_id: names}))[0]
+
+
+async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[Name]]") -> list[UUID]:
+    """One for each of many people."""
+    now = kit.clock.now()
+    states = []
+    for subject_id, ending in names.items():
+        due = due_at(now, Regime.GDPR)
+        nobody = Person(_NOBODY, SYSTEM)
+        request = Request(uuid4(), Kind.RETENTION, Status.RUNNING, nobody, now, due)
+        await store.insert_request(tx, request)
+        states.append(_state(request, subject_id, alone=True, names=frozenset(ending)))
+    await saga_store.insert_subjects(tx, states)
+    await record(kit, tx, [Line(state.request_id, "opened") for state in states])
+    carrier = Carrier(kit, states)
+    carrier.begin()
+    await carrier.save(tx)
+    return [state.request_id for state in states]
+
+
+async def confirm(kit: Kit, by: Person, request_id: UUID, check: Check) -> Request:
+    """The identity was checked. Raises `NotFound`, `Conflict`."""
+
+    async def work(tx: Tx, request: Request) -> Request:
+        confirmed = request.confirmed(check)
+        await store.update_request(tx, confirmed)
+        await record(kit, tx, [Line(request_id, "identity_confirmed", by, reason=check)])
+        if confirmed.status is Status.RUNNING:
+            await _begin(kit, tx, confirmed, await saga_store.lock_of_requests(tx, [request_id]))
+        return confirmed
+
+    return await _decide(kit, request_id, work)
+
+
+async def approve(kit: Kit, by: Person, request_id: UUID) -> Request:
+    """Raises `NotFound`, `Conflict` for the second of two, `Forbidden` for the opener and their role."""
+
+    async def work(tx: Tx, request: Request) -> Request:
+        approved = request.approved(by)
+        await store.update_request(tx, approved)
+        await record(kit, tx, [Line(request_id, "approved", by)])
+        carrier = Carrier(kit, await saga_store.lock_of_requests(tx, [request_id]))
+        carrier.give_all(Approved())
+        await carrier.save(tx)
+        return approved
+
+    return await _decide(kit, request_id, work)
+
+
+async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Request:
+    """Raises `NotFound`, `Conflict`."""
+    if reason in (Reason.FULFILLED, Reason.CANCELLED):
+        raise Invalid("A denial has a reason of its own. Name one.")
+    return await _stop(kit, by, request_id, "denied", reason, lambda request, now: request.denied(reason, now))
+
+
+async def cancel(kit: Kit, by: Person, request_id: UUID, owner: UUID | None = None) -> Request:
+    """Until the point of no return. With `owner` only that person's own. Raises `NotFound`, `Conflict`."""
+    return await _stop(kit, by, request_id, "cancelled", None, lambda request, now: request.cancelled(now), owner)
+
+
+async def _stop(
+    kit: Kit,
+    by: Person,
+    request_id: UUID,
+    what: str,
+    reason: Reason | None,
+    stopped: Callable[[Request, datetime], Request],
+    owner: UUID | None = None,
+) -> Request:
+    async def work(tx: Tx, request: Request) -> Request:
+        states = await saga_store.lock_of_requests(tx, [request_id])
+        if owner is not None and not _is_own(request, states, owner):
+            raise NotFound
+        after = stopped(request, kit.clock.now())
+        await store.update_request(tx, after)
+        await record(kit, tx, [Line(request_id, what, by, reason=reason)])
+        await store.forget_rectifications(tx, [request_id])
+        await end_export(tx, request_id, kit.clock.now())
+        carrier = Carrier(kit, states)
+        carrier.give_all(Stopped())
+        await carrier.save(tx)
+        return after
+
+    return await _decide(kit, request_id, work)
+
+
+async def _decide(kit: Kit, request_id: UUID, work: Callable[[Tx, Request], Awaitable[Request]]) -> Request:
+    """Whoever comes second sees what the first has decided."""
+
+    async def locked(tx: Tx) -> Request:
+        request = await store.lock_request(tx, request_id)
+        if request is None:
+            raise NotFound
+        return await work(tx, request)
+
+    return await kit.run_tx("decide_request", locked)
+
+
+def _is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
+    """About nobody else, and opened by the person or for them."""
+    return request.kind is not Kind.RETENTION and [state.subject_id for state in states] == [owner]
+
+
+async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> None:
+    """Raises `Invalid` for a class that the policy does not know, `Conflict` when the id is another hold's."""
+    if hold.data_class not in kit.policy.classes:
+        raise Invalid("The data class is not one of the policy. Name one that is.")
+
+    async def work(tx: Tx) -> None:
+        now = kit.clock.now()
+        if not await answers_store.set_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
+            raise Conflict("The id is another hold's. Choose a fresh one.")
+        await evidence.append(tx, [_hold_decision(kit, by, hold_id, "hold_set", hold.basis)])
+        await answers_store.check_holds(tx, subject_id, now)
+
+    await kit.run_tx("set_hold", work)
+
+
+async def lift_hold(kit: Kit, by: Staff, hold_id: UUID) -> None:
+    """What only this hold kept goes by itself. Raises `NotFound`."""
+
+    async def work(tx: Tx) -> None:
+        now = kit.clock.now()
+        subject_id = await answers_store.lift_hold(tx, hold_id, now)
+        if subject_id is None:
+            raise NotFound
+        await evidence.append(tx, [_hold_decision(kit, by, hold_id, "hold_lifted", None)])
+        await answers_store.check_holds(tx, subject_id, now)
+
+    await kit.run_tx("lift_hold", work)
+
+
+def _hold_decision(kit: Kit, by: Staff, hold_id: UUID, what: str, reason: str | None) -> Decision:
+    return Decision(
+        request_id=hold_id,
+        what=what,
+        by="staff",
+        at=kit.clock.now(),
+        actor_id=by.staff_id,
+        role=by.role,
+        reason=reason,
+    )

@@ -1,0 +1,187 @@
+"""Rights requests over HTTP: staff open and decide them, customers their own. Whoever may not see one gets 404."""
+
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from privacy_service.evidence.handlers import is_ready
+from privacy_service.inventory.looks import write_looks
+from privacy_service.rights import handlers, store
+from privacy_service.rights.answers import store as answers_store
+from privacy_service.rights.carrying import rules_of
+from privacy_service.rights.domain import CUSTOMER, Basis, Check, Kind, ManualHold, Person, Request, Status
+from privacy_service.rights.handlers import Corrections, Wanted
+from privacy_service.rights.sagas import store as saga_store
+from privacy_service.rights.shapes import (
+    DenialBody,
+    HoldBody,
+    IdentityBody,
+    OwnRequestBody,
+    Preview,
+    RectificationBody,
+    RequestBody,
+    RequestState,
+    RequestSummary,
+    preview_of,
+    state_of,
+    summary,
+)
+from servicekit.auth import Customer, Staff, customer, staff
+from servicekit.errors import NotFound
+from servicekit.http import idempotency_key
+from servicekit.kit import Kit
+from servicekit.paging import Cursor, Page, Paging, paging
+from servicekit.postgres import Tx
+
+_Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
+_Customer = Annotated[Customer, Depends(customer())]
+_NewId = Annotated[UUID, Depends(idempotency_key)]
+
+
+def make_router(kit: Kit) -> APIRouter:
+    """The routes of the role `api`."""
+    router = APIRouter()
+    _add_staff_routes(router, kit)
+    _add_decisions(router, kit)
+    _add_own_routes(router, kit)
+    _add_holds(router, kit)
+    return router
+
+
+def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
+    @router.post("/v1/requests", status_code=201, responses={200: {"model": RequestState}})
+    async def open_request(body: RequestBody, who: _Staff, request_id: _NewId, response: Response) -> RequestState:
+        """Open a request; 200 with the same when it was opened under this Idempotency-Key before."""
+        wanted = _wanted(body, body.subject_ids, body.identity_check)
+        request, fresh = await handlers.open_request(kit, _person(who), request_id, wanted)
+        if not fresh:
+            response.status_code = 200
+        return await _state(kit, request)
+
+    @router.get("/v1/requests")
+    async def list_requests(
+        who: _Staff, wanted: Annotated[Paging, Depends(paging)], status: Annotated[Status | None, Query()] = None
+    ) -> Page[RequestSummary]:
+        """All requests, in the order of opening."""
+        requests = await store.list_requests(kit.db, status, wanted)
+        cursors = [Cursor(request.opened_at, request.request_id) for request in requests]
+        return wanted.page([summary(request) for request in requests], cursors)
+
+    @router.get("/v1/requests/{request_id}")
+    async def show_request(request_id: UUID, who: _Staff) -> RequestState:
+        """Where it stands, who is waited for, what is held and outstanding, and its history."""
+        return await _state(kit, await _found(kit, request_id))
+
+    @router.get("/v1/requests/{request_id}/preview")
+    async def preview(request_id: UUID, who: _Staff) -> Preview:
+        """What would go, what stays, why and until when. The look is recorded."""
+        await _found(kit, request_id)
+        states = await saga_store.read_states(kit.db, request_id)
+        subjects = [state.subject_id for state in states]
+
+        async def look(tx: Tx) -> None:
+            await write_looks(tx, who.staff_id, who.role, kit.clock.now(), "preview", subjects)
+
+        await kit.run_tx("preview", look)
+        questions = [state.question_id for state in states if state.question_id is not None]
+        items = await answers_store.read_items(kit.db, questions)
+        by_hand = await answers_store.read_manual_holds(kit.db, subjects)
+        return preview_of(states, items, by_hand, rules_of(kit), kit.clock.now())
+
+
+def _add_decisions(router: APIRouter, kit: Kit) -> None:
+    @router.post("/v1/requests/{request_id}/identity")
+    async def confirm(request_id: UUID, body: IdentityBody, who: _Staff) -> RequestState:
+        """Record that the person's identity was checked."""
+        return await _state(kit, await handlers.confirm(kit, _person(who), request_id, body.check))
+
+    @router.post("/v1/requests/{request_id}/approve")
+    async def approve(request_id: UUID, who: _Staff) -> RequestState:
+        """Approve an erasure, as another person of another role than who opened it; 409 when it was decided already."""
+        return await _state(kit, await handlers.approve(kit, _person(who), request_id))
+
+    @router.post("/v1/requests/{request_id}/deny")
+    async def deny(request_id: UUID, body: DenialBody, who: _Staff) -> RequestState:
+        """Deny it with a reason of the Data Rights Protocol; 409 once it was approved."""
+        return await _state(kit, await handlers.deny(kit, _person(who), request_id, body.reason))
+
+    @router.post("/v1/requests/{request_id}/cancel")
+    async def cancel(request_id: UUID, who: _Staff) -> RequestState:
+        """Cancel it; 409 once the first key is fenced."""
+        return await _state(kit, await handlers.cancel(kit, _person(who), request_id))
+
+
+def _add_own_routes(router: APIRouter, kit: Kit) -> None:
+    @router.post("/v1/me/requests", status_code=201, responses={200: {"model": RequestState}})
+    async def open_own(body: OwnRequestBody, who: _Customer, request_id: _NewId, response: Response) -> RequestState:
+        """Ask for something about yourself; an erasure is approved by our staff."""
+        wanted = _wanted(body, [who.subject_id], Check.SIGNED_IN)
+        request, fresh = await handlers.open_request(kit, _customer_person(who), request_id, wanted)
+        if not fresh:
+            response.status_code = 200
+        return await _state(kit, request)
+
+    @router.get("/v1/me/requests/{request_id}")
+    async def show_own(request_id: UUID, who: _Customer) -> RequestState:
+        """Where your own request stands."""
+        request = await _found(kit, request_id)
+        states = await saga_store.read_states(kit.db, request_id)
+        if request.kind is Kind.RETENTION or [state.subject_id for state in states] != [who.subject_id]:
+            raise NotFound
+        return await _state(kit, request)
+
+    @router.post("/v1/me/requests/{request_id}/cancel")
+    async def cancel_own(request_id: UUID, who: _Customer) -> RequestState:
+        """Cancel your own request; 409 once the first key is fenced."""
+        person = _customer_person(who)
+        return await _state(kit, await handlers.cancel(kit, person, request_id, owner=who.subject_id))
+
+
+def _add_holds(router: APIRouter, kit: Kit) -> None:
+    @router.put("/v1/holds/{hold_id}", status_code=204)
+    async def set_hold(hold_id: UUID, body: HoldBody, who: _Staff) -> None:
+        """Keep data of a person from erasure, for a reason and until a day."""
+        hold = ManualHold(body.data_class, body.anchor, Basis(body.basis), body.until)
+        await handlers.set_hold(kit, who, hold_id, body.subject_id, hold)
+
+    @router.delete("/v1/holds/{hold_id}", status_code=204)
+    async def lift_hold(hold_id: UUID, who: _Staff) -> None:
+        """Lift a hold: what it alone kept is erased by itself."""
+        await handlers.lift_hold(kit, who, hold_id)
+
+
+def _person(who: Staff) -> Person:
+    return Person(who.staff_id, who.role)
+
+
+def _customer_person(who: Customer) -> Person:
+    return Person(who.subject_id, CUSTOMER)
+
+
+def _wanted(body: OwnRequestBody, subject_ids: Sequence[UUID], check: Check | None) -> Wanted:
+    classes = None if body.data_classes is None else tuple(body.data_classes)
+    return Wanted(Kind(body.kind), subject_ids, classes, check, body.regime, _corrections(body.rectification))
+
+
+def _corrections(body: RectificationBody | None) -> Corrections | None:
+    return None if body is None else Corrections(body.identity, body.contact)
+
+
+async def _found(kit: Kit, request_id: UUID) -> Request:
+    request = await store.read_request(kit.db, request_id)
+    if request is None:
+        raise NotFound
+    return request
+
+
+async def _state(kit: Kit, request: Request) -> RequestState:
+    return state_of(
+        await _found(kit, request.request_id),
+        await saga_store.read_states(kit.db, request.request_id),
+        await answers_store.read_recipients(kit.db, [request.request_id]),
+        await store.read_history(kit.db, request.request_id),
+        await is_ready(kit.db, request.request_id),
+        rules_of(kit),
+    )

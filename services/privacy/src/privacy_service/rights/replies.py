@@ -1,0 +1,139 @@
+"""What the answers of participants do to the sagas: a batch of a type is a few statements."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from event_contracts.event import Event
+from event_contracts.privacy import (
+    ExpiredFound,
+    HoldingsDescribed,
+    HoldingsErased,
+    HoldingsExported,
+    HoldingsRectified,
+    RecipientsTold,
+)
+from event_contracts.topics import system_replies
+from privacy_service.rights import store
+from privacy_service.rights.answers import store as answers_store
+from privacy_service.rights.carrying import Carrier
+from privacy_service.rights.export import is_complete, on_holdings_exported
+from privacy_service.rights.retention import handlers as retention
+from privacy_service.rights.saga import Described, Erased, Exported, Rectified, State, Told
+from privacy_service.rights.sagas import store as saga_store
+from privacy_service.rights.steps import Step
+from servicekit.batches import Batch, in_order
+from servicekit.cloudevents import Received
+from servicekit.errors import Poison
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit
+from servicekit.postgres import Tx
+
+Answer: TypeAlias = Callable[[Kit, Tx, Sequence[Received[Any]]], Awaitable[None]]
+
+declare("rights.answered")
+
+
+async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:
+    """Parts of answers to the question what is held; the saga goes on when all parts of all systems are there."""
+    await retention.on_described(kit, tx, received)
+    asked = await saga_store.lock_of_questions(tx, {each.event.request_id for each in received})
+    carrier = Carrier(kit, asked)
+    asking = [state for state in asked if state.step in (Step.PREVIEW, Step.DESCRIBE)]
+    by_question = {state.question_id: state for state in asking if state.question_id is not None}
+    answers = [each.event for each in received if _asked(by_question, each.event)]
+    if not answers:
+        return
+    await answers_store.save_parts(tx, answers)
+    questions = {answer.request_id for answer in answers}
+    complete = await answers_store.read_complete(tx, questions)
+    ready = [question for question, systems in complete.items() if carrier.rules.participants <= systems]
+    items = await answers_store.read_items(tx, ready)
+    by_hand = await answers_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
+    for question, systems in complete.items():
+        state = by_question[question]
+        message = Described(question, systems, items.get(question, ()), by_hand.get(state.subject_id, ()))
+        carrier.give(state, message)
+    await carrier.save(tx)
+
+
+async def on_erased(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsErased]]) -> None:
+    states = _by_revocation(await saga_store.lock_of_revocations(tx, {each.event.request_id for each in received}))
+    carrier = Carrier(kit, states.values())
+    for each in received:
+        event = each.event
+        state = _asked(states, event)
+        if state is not None:
+            carrier.give(state, Erased(event.system, event.number, event.erased, event.left))
+    await carrier.save(tx)
+
+
+async def on_told(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]) -> None:
+    """What comes after the end amends the certificate."""
+    states = _by_revocation(await saga_store.lock_of_revocations(tx, {each.event.request_id for each in received}))
+    told = [(state, each.event) for each in received if (state := _asked(states, each.event)) is not None]
+    carrier = Carrier(kit, states.values())
+    changed = await answers_store.save_recipients(tx, told)
+    for state, event in told:
+        carrier.give(state, Told(event.system))
+    await carrier.save(tx)
+    if changed:
+        await answers_store.mark_amended(tx, changed, kit.clock.now())
+
+
+async def on_exported(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsExported]]) -> None:
+    requests = {each.event.request_id for each in received}
+    carrier = Carrier(kit, await saga_store.lock_of_requests(tx, requests))
+    await on_holdings_exported(tx, received)
+    for request_id in {state.request_id for state in carrier.states() if state.step is Step.EXPORT}:
+        missing = await is_complete(tx, request_id, sorted(carrier.rules.participants))
+        for state in carrier.states():
+            if state.request_id == request_id:
+                carrier.give(state, Exported(carrier.rules.participants - set(missing)))
+    await carrier.save(tx)
+
+
+async def on_rectified(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsRectified]]) -> None:
+    carrier = Carrier(kit, await saga_store.lock_of_requests(tx, {each.event.request_id for each in received}))
+    for each in received:
+        for state in carrier.states():
+            if (state.request_id, state.subject_id) == (each.event.request_id, each.event.subject_id):
+                carrier.give(state, Rectified(each.event.system))
+    await carrier.save(tx)
+    await store.forget_rectifications(tx, [s.request_id for s in carrier.states() if s.step is Step.DONE])
+
+
+def _by_revocation(states: Sequence[State]) -> dict[UUID, State]:
+    return {state.revocation_id: state for state in states}
+
+
+def _asked(states: Mapping[UUID, State], event: Any) -> State | None:
+    """Whom the answer is about; an answer about somebody else than was asked about is none."""
+    state = states.get(event.request_id)
+    return state if state is not None and state.subject_id == event.subject_id else None
+
+
+ANSWERS: Final[dict[type[Event], Answer]] = {
+    HoldingsDescribed: on_described,
+    HoldingsErased: on_erased,
+    RecipientsTold: on_told,
+    HoldingsExported: on_exported,
+    HoldingsRectified: on_rectified,
+    ExpiredFound: retention.on_expired_found,
+}
+
+
+def answering(handlers: dict[type[Event], Answer]) -> Callable[[Kit, Tx, Batch], Awaitable[None]]:
+    """What a reader of replies applies: each handler gets all events of its type, in order per request.
+
+    Raises `Poison` for an answer that names another system than the topic's owner.
+    """
+
+    async def apply(kit: Kit, tx: Tx, batch: Batch) -> None:
+        if any(each.topic != system_replies(each.event.system) for each in batch.events):
+            raise Poison("wrong_producer")
+        for contract, events in in_order(batch.events):
+            await handlers[contract](kit, tx, events)
+        faultpoint("rights.answered")
+
+    return apply

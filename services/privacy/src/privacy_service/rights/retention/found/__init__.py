@@ -1,0 +1,1 @@
+"""What retention runs find, until it is given up or counted."""

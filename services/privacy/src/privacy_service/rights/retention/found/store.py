@@ -1,0 +1,142 @@
+"""SQL of what retention runs find: expired names, keys that nothing names, and the counts by class."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from event_contracts.privacy import HoldingsDescribed
+from privacy_service.rights.retention.vault_keys import AgedKey
+from servicekit.postgres import Database, Record, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A name that is past its time. It is `held` by hand, or `under_way` in another request, or it may go."""
+
+    subject_id: UUID
+    data_class: str
+    anchor: UUID
+    held: bool
+    under_way: bool
+
+
+async def insert_found(tx: Tx, found: Sequence[tuple[UUID, UUID, str, UUID]]) -> None:
+    """(run, subject, class, anchor) each; several systems may find the same."""
+    await tx.execute(
+        """-- insert_found
+        INSERT INTO retention_found SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+        ON CONFLICT DO NOTHING""",
+        [each[0] for each in found],
+        [each[1] for each in found],
+        [each[2] for each in found],
+        [each[3] for each in found],
+    )
+
+
+async def unnamed(tx: Tx, keys: Sequence[AgedKey]) -> set[UUID]:
+    """The ids of those of these keys of whose person and anchor no event has said anything.
+
+    One of the class export counts when its export is over: then a part came late.
+    """
+    rows = await tx.fetch(
+        """-- unnamed
+        SELECT u.key_id FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[])
+             AS u(key_id, subject_id, data_class, anchor)
+        WHERE NOT EXISTS (SELECT FROM inventory i WHERE i.subject_id = u.subject_id AND i.anchor = u.anchor)
+          AND NOT EXISTS (SELECT FROM rights_exports e
+                          WHERE u.data_class = 'export' AND e.request_id = u.anchor AND e.ended_at IS NULL)""",
+        [key.key_id for key in keys],
+        [key.subject for key in keys],
+        [key.data_class for key in keys],
+        [key.anchor for key in keys],
+    )
+    return {row["key_id"] for row in rows}
+
+
+async def insert_suspects(tx: Tx, suspects: Sequence[tuple[UUID, str, UUID]]) -> None:
+    """(question, class, anchor) each."""
+    await tx.execute(
+        """-- insert_suspects
+        INSERT INTO retention_suspects SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[]) ON CONFLICT DO NOTHING""",
+        [each[0] for each in suspects],
+        [each[1] for each in suspects],
+        [each[2] for each in suspects],
+    )
+
+
+async def clear_suspects(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
+    """What somebody holds is in use, whatever events have said of it."""
+    held = [(each.request_id, item.data_class, item.anchor) for each in answers for item in each.items]
+    await tx.execute(
+        """-- clear_suspects
+        DELETE FROM retention_suspects s USING unnest($1::uuid[], $2::text[], $3::uuid[]) AS u(question_id, data_class, anchor)
+        WHERE (s.question_id, s.data_class, s.anchor) = (u.question_id, u.data_class, u.anchor)""",
+        [each[0] for each in held],
+        [each[1] for each in held],
+        [each[2] for each in held],
+    )
+
+
+async def convict(tx: Tx, question_ids: Iterable[UUID]) -> None:
+    """Everybody has answered: what is left of the suspects is found."""
+    await tx.execute(
+        """-- convict
+        WITH gone AS (
+            DELETE FROM retention_suspects s USING retention_questions q
+            WHERE s.question_id = ANY($1::uuid[]) AND q.question_id = s.question_id
+            RETURNING q.run_id, q.subject_id, s.data_class, s.anchor
+        )
+        INSERT INTO retention_found SELECT * FROM gone ON CONFLICT DO NOTHING""",
+        list(question_ids),
+    )
+
+
+async def take_found(tx: Tx, run_id: UUID, now: datetime, people: int) -> list[Found]:
+    """Takes what was found of so many people."""
+    rows = await tx.fetch(
+        """-- take_found
+        WITH next AS (
+            SELECT DISTINCT subject_id FROM retention_found WHERE run_id = $1 ORDER BY subject_id LIMIT $3
+        ), taken AS (
+            DELETE FROM retention_found f USING next WHERE f.run_id = $1 AND f.subject_id = next.subject_id
+            RETURNING f.subject_id, f.data_class, f.anchor
+        )
+        SELECT taken.*,
+            EXISTS (SELECT FROM holds h WHERE h.subject_id = taken.subject_id AND h.data_class = taken.data_class
+                    AND (h.anchor IS NULL OR h.anchor = taken.anchor) AND h.lifted_at IS NULL
+                    AND (h.until IS NULL OR h.until > $2)) AS held,
+            EXISTS (SELECT FROM rights_names n JOIN rights_subjects s USING (request_id, subject_id)
+                    WHERE n.subject_id = taken.subject_id AND n.data_class = taken.data_class
+                    AND n.anchor = taken.anchor AND s.step <> 'done')
+            OR EXISTS (SELECT FROM rights_holds h WHERE h.subject_id = taken.subject_id
+                       AND h.data_class = taken.data_class AND h.anchor = taken.anchor) AS under_way
+        FROM taken ORDER BY subject_id, data_class, anchor""",
+        run_id,
+        now,
+        people,
+    )
+    return [Found(row["subject_id"], row["data_class"], row["anchor"], row["held"], row["under_way"]) for row in rows]
+
+
+async def add_counts(tx: Tx, run_id: UUID, counts: Sequence[tuple[str, int, int, int, int]]) -> None:
+    """(class, found, held, under way, opened) each, of which no class stands twice."""
+    await tx.execute(
+        """-- add_counts
+        INSERT INTO retention_counts AS c
+        SELECT $1, u.* FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS u
+        ON CONFLICT (run_id, data_class) DO UPDATE SET found = c.found + excluded.found, held = c.held + excluded.held,
+            under_way = c.under_way + excluded.under_way, opened = c.opened + excluded.opened""",
+        run_id,
+        [each[0] for each in counts],
+        [each[1] for each in counts],
+        [each[2] for each in counts],
+        [each[3] for each in counts],
+        [each[4] for each in counts],
+    )
+
+
+async def read_counts(db: Database, run_id: UUID) -> list[Record]:
+    return await db.fetch(
+        "-- read_counts\nSELECT * FROM retention_counts WHERE run_id = $1 ORDER BY data_class", run_id
+    )

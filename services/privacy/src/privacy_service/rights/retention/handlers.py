@@ -1,0 +1,275 @@
+"""What a retention run does: asks which anchors are past their time, hears the answers, and gives up what it found.
+
+`begin` → every system answers, page by page → keys that no event names and nobody holds → `give_up`: requests of the kind
+retention, which run as any other saga → the end. A dry run is the same without the requests.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from event_contracts.privacy import ExpiredFound, HoldingsDescribed
+from privacy_service.evidence import handlers as evidence
+from privacy_service.evidence.leaves import Decision
+from privacy_service.probes.handlers import participants
+from privacy_service.rights.domain import Name
+from privacy_service.rights.handlers import open_retentions
+from privacy_service.rights.retention import store
+from privacy_service.rights.retention.domain import EXPORT, QUARANTINE, Question, next_place, rules_of, scans_of
+from privacy_service.rights.retention.found import store as found_store
+from privacy_service.rights.retention.found.store import Found
+from privacy_service.rights.retention.store import Run, Scan
+from privacy_service.rights.retention.vault_keys import KEYS_A_PAGE, AgedKey
+from privacy_service.settings import settings_of
+from servicekit.auth import Staff
+from servicekit.cloudevents import Received
+from servicekit.errors import Conflict, NotFound
+from servicekit.kit import Kit
+from servicekit.postgres import Record, Tx
+
+PEOPLE_AT_ONCE: Final = 100
+# A revocation names at most 2,000 anchors.
+NAMES_A_REQUEST: Final = 1000
+BATCH: Final = 500
+_LONGEST_BACKOFF: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A run with its counts by class, and the systems that it waits for."""
+
+    run: Run
+    counts: Sequence[Record]
+    waiting_for: Sequence[Record]
+
+
+async def start_run(kit: Kit, by: Staff, run_id: UUID, dry_run: bool) -> Run:
+    """Begins a run, or finds the one that was begun under this id. Raises `Conflict` when it is of the other sort."""
+
+    async def work(tx: Tx) -> Run:
+        await store.lock_head(tx)
+        run = await store.read_run(tx, run_id)
+        if run is None:
+            run = await _begin(kit, tx, run_id, dry_run, by.staff_id)
+            await evidence.append(
+                tx,
+                [
+                    Decision(
+                        request_id=run_id,
+                        what="retention_dry_run" if dry_run else "retention_run",
+                        by="staff",
+                        at=kit.clock.now(),
+                        actor_id=by.staff_id,
+                        role=by.role,
+                    )
+                ],
+            )
+        if run.dry_run != dry_run:
+            raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
+        return run
+
+    return await kit.run_tx("start_retention", work)
+
+
+async def begin_if_due(kit: Kit) -> None:
+    """The daily run, unless one is under way or was begun since."""
+
+    async def work(tx: Tx) -> None:
+        await store.lock_head(tx)
+        every = timedelta(seconds=settings_of(kit).retention_every_seconds)
+        if await store.is_due(tx, kit.clock.now() - every):
+            await _begin(kit, tx, uuid4(), False, None)
+
+    await kit.run_tx("begin_retention", work)
+
+
+async def _begin(kit: Kit, tx: Tx, run_id: UUID, dry_run: bool, opener_id: UUID | None) -> Run:
+    now = kit.clock.now()
+    await store.insert_run(tx, run_id, dry_run, opener_id, now)
+    unnamed = timedelta(seconds=settings_of(kit).unnamed_key_seconds)
+    await store.insert_scans(tx, run_id, scans_of(kit.policy, now, unnamed))
+    rules = rules_of(kit.policy, participants(kit.policy), now)
+    await _ask(
+        kit,
+        tx,
+        [Question(uuid4(), run_id, rule.data_class, rule.closed_before, rule.is_unused) for rule in rules],
+    )
+    return Run(run_id, dry_run, now, None)
+
+
+async def _ask(kit: Kit, tx: Tx, questions: Sequence[Question]) -> None:
+    if questions:
+        now = kit.clock.now()
+        await store.insert_questions(tx, questions, now, now + _pause(kit, 1))
+        await tx.emit(*(question.command for question in questions))
+
+
+def _pause(kit: Kit, attempts: int) -> timedelta:
+    """Until a question is asked again that was asked so often."""
+    longer = min(1 << min(attempts - 1, 10), _LONGEST_BACKOFF)
+    return timedelta(seconds=settings_of(kit).command_retry_seconds * longer)
+
+
+async def ask_again(kit: Kit) -> bool:
+    """Questions that not everybody has answered. True if there may be more."""
+
+    async def work(tx: Tx) -> bool:
+        now = kit.clock.now()
+        due = await store.lock_due_questions(tx, now, BATCH)
+        if due:
+            await store.ask_again(tx, [(each.question_id, now + _pause(kit, asked + 1)) for each, asked in due])
+            await tx.emit(*(question.command for question, _ in due))
+        return len(due) == BATCH
+
+    return await kit.run_tx("ask_retention_again", work)
+
+
+async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[ExpiredFound]]) -> None:
+    """Pages of what is past its time. A page that was not all there is makes the next question."""
+    questions = await store.lock_questions(tx, {each.event.request_id for each in received})
+    answers: dict[tuple[UUID, str], ExpiredFound] = {}
+    for each in received:
+        question = questions.get(each.event.request_id)
+        if question is not None and question.data_class == each.event.data_class:
+            answers.setdefault((each.event.request_id, each.event.system), each.event)
+    fresh = await store.save_pages(tx, list(answers.values()))
+    found = [
+        (questions[answer.request_id].run_id, item.subject_id, item.data_class, item.anchor)
+        for place, answer in answers.items()
+        if place in fresh
+        for item in answer.items
+        if _is_asked_for(questions[answer.request_id], item.data_class, item.closed_at)
+    ]
+    await found_store.insert_found(tx, found)
+    for question in await _answered(kit, tx, questions):
+        said = (await store.read_answers(tx, [question.question_id]))[question.question_id]
+        after = next_place([place for place in said.values() if place is not None], question.after)
+        if after is not None:
+            following = Question(
+                uuid4(), question.run_id, question.data_class, question.closed_before, question.is_unused, after
+            )
+            await _ask(kit, tx, [following])
+
+
+def _is_asked_for(question: Question, data_class: str, closed_at: datetime) -> bool:
+    """An answer is believed as far as the question goes."""
+    assert question.closed_before is not None
+    return data_class == question.data_class and closed_at < question.closed_before
+
+
+async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:
+    """What is held of people with a key that no event has named. Answers to the sagas' questions change nothing here."""
+    questions = await store.lock_questions(tx, {each.event.request_id for each in received})
+    answers = [
+        each.event
+        for each in received
+        if (question := questions.get(each.event.request_id)) and question.subject_id == each.event.subject_id
+    ]
+    if not answers:
+        return
+    await found_store.clear_suspects(tx, answers)
+    await store.save_parts(tx, answers)
+    done = await _answered(kit, tx, questions)
+    await found_store.convict(tx, [question.question_id for question in done])
+
+
+async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
+    """Those that everybody has answered: they are not asked again."""
+    wanted = frozenset(participants(kit.policy))
+    said = await store.read_answers(tx, questions)
+    done = [question for each, question in questions.items() if wanted <= said.get(each, {}).keys()]
+    await store.end_questions(tx, [question.question_id for question in done])
+    return done
+
+
+async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
+    """A page of the vault's keys: whoever has one that no event has named is asked about. The scan goes on behind it."""
+
+    async def work(tx: Tx) -> None:
+        to = (keys[-1].created_at, keys[-1].key_id) if keys else None
+        if not await store.move_scan(tx, scan, to, is_done=len(keys) < KEYS_A_PAGE):
+            return
+        unnamed = await found_store.unnamed(tx, keys)
+        mine = [key for key in keys if key.key_id in unnamed and (scan.data_class or key.data_class != QUARANTINE)]
+        # Of these no participant's table knows; their keys are all there is.
+        ours = [key for key in mine if key.data_class in (QUARANTINE, EXPORT)]
+        await found_store.insert_found(tx, [(scan.run_id, key.subject, key.data_class, key.anchor) for key in ours])
+        await _ask_about(kit, tx, scan.run_id, [key for key in mine if key not in ours])
+
+    await kit.run_tx("look_at_keys", work)
+
+
+async def _ask_about(kit: Kit, tx: Tx, run_id: UUID, keys: Iterable[AgedKey]) -> None:
+    by_subject: dict[UUID, list[AgedKey]] = defaultdict(list)
+    for key in keys:
+        by_subject[key.subject].append(key)
+    questions = {subject: Question(uuid4(), run_id, subject_id=subject) for subject in by_subject}
+    await _ask(kit, tx, list(questions.values()))
+    await found_store.insert_suspects(
+        tx,
+        [
+            (questions[subject].question_id, key.data_class, key.anchor)
+            for subject, theirs in by_subject.items()
+            for key in theirs
+        ],
+    )
+
+
+async def give_up(kit: Kit, run_id: UUID) -> bool:
+    """Opens requests for what was found of some people, once everything is answered; the run ends when nothing is left.
+
+    True if there may be more. A dry run counts only.
+    """
+
+    async def work(tx: Tx) -> bool:
+        await store.lock_head(tx)
+        run = await store.lock_run(tx, run_id)
+        if run is None:
+            return False
+        now = kit.clock.now()
+        found = await found_store.take_found(tx, run_id, now, PEOPLE_AT_ONCE)
+        if not found:
+            await store.end_run(tx, run_id, now)
+            return False
+        await found_store.add_counts(tx, run_id, list(_counts(found, run.dry_run)))
+        if not run.dry_run:
+            for names in _requests(found):
+                await open_retentions(kit, tx, names)
+        return True
+
+    return await kit.run_tx("give_up", work)
+
+
+def _counts(found: Sequence[Found], dry_run: bool) -> Iterable[tuple[str, int, int, int, int]]:
+    by_class: dict[str, list[Found]] = defaultdict(list)
+    for each in found:
+        by_class[each.data_class].append(each)
+    for data_class, of_class in by_class.items():
+        held = sum(each.held and not each.under_way for each in of_class)
+        under_way = sum(each.under_way for each in of_class)
+        opened = 0 if dry_run else len(of_class) - held - under_way
+        yield data_class, len(of_class), held, under_way, opened
+
+
+def _requests(found: Sequence[Found]) -> Iterable[dict[UUID, Sequence[Name]]]:
+    """By person, what may go; several requests for whom one could not name it all."""
+    names: dict[UUID, list[Name]] = defaultdict(list)
+    for each in found:
+        if not each.held and not each.under_way:
+            names[each.subject_id].append(Name(each.data_class, each.anchor))
+    while names:
+        yield {subject: theirs[:NAMES_A_REQUEST] for subject, theirs in names.items()}
+        rest = {subject: theirs[NAMES_A_REQUEST:] for subject, theirs in names.items()}
+        names = defaultdict(list, {subject: theirs for subject, theirs in rest.items() if theirs})
+
+
+async def show_run(kit: Kit, run_id: UUID) -> Shown:
+    """Raises `NotFound`."""
+    run = await store.read_run(kit.db, run_id)
+    if run is None:
+        raise NotFound
+    silent = await store.read_silent(kit.db, run_id, participants(kit.policy))
+    return Shown(run, await found_store.read_counts(kit.db, run_id), silent)

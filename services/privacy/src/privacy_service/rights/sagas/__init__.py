@@ -1,0 +1,1 @@
+"""Where the subjects of requests stand."""

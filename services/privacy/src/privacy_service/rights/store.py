@@ -1,0 +1,181 @@
+"""SQL of the requests and their history. `sagas.store` has that of their subjects, `answers.store` that of the answers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from event_contracts.account import Contact, Identity
+from event_contracts.personal import Sealed
+from privacy_service.rights.domain import Check, Kind, Person, Reason, Regime, Request, Status
+from servicekit.paging import Paging
+from servicekit.postgres import Database, Record, Tx
+
+_REQUEST: Final = "SELECT * FROM rights_requests WHERE request_id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the history."""
+
+    request_id: UUID
+    what: str
+    by: Person | None = None
+    subject_id: UUID | None = None
+    reason: str | None = None
+
+
+async def insert_request(tx: Tx, request: Request) -> bool:
+    """False when there is a request of this id already."""
+    status = await tx.execute(
+        """-- insert_request
+        INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, data_classes,
+                                     regime, identity)
+        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5, $6, $7, $8, $9::text::request_regime,
+                $10::text::request_check) ON CONFLICT DO NOTHING""",
+        request.request_id,
+        request.kind,
+        request.status,
+        request.opener.person_id,
+        request.opener.role,
+        request.opened_at,
+        request.due_at,
+        None if request.data_classes is None else list(request.data_classes),
+        request.regime,
+        request.check,
+    )
+    return status.endswith(" 1")
+
+
+async def update_request(tx: Tx, request: Request) -> None:
+    approver = request.approver
+    await tx.execute(
+        """-- update_request
+        UPDATE rights_requests SET status = $2::text::request_status, identity = $3::text::request_check,
+               approver_id = $4, approver_role = $5, reason = $6::text::request_reason, ended_at = $7
+        WHERE request_id = $1""",
+        request.request_id,
+        request.status,
+        request.check,
+        approver.person_id if approver else None,
+        approver.role if approver else None,
+        request.reason,
+        request.ended_at,
+    )
+
+
+async def read_request(db: Database | Tx, request_id: UUID) -> Request | None:
+    row = await db.fetchrow(f"-- read_request\n{_REQUEST}", request_id)
+    return None if row is None else _request(row)
+
+
+async def lock_request(tx: Tx, request_id: UUID) -> Request | None:
+    row = await tx.fetchrow(f"-- lock_request\n{_REQUEST} FOR UPDATE", request_id)
+    return None if row is None else _request(row)
+
+
+def _request(row: Record) -> Request:
+    approver = Person(row["approver_id"], row["approver_role"]) if row["approver_id"] else None
+    return Request(
+        request_id=row["request_id"],
+        kind=Kind(row["kind"]),
+        status=Status(row["status"]),
+        opener=Person(row["opener_id"], row["opener_role"]),
+        opened_at=row["opened_at"],
+        due_at=row["due_at"],
+        data_classes=None if row["data_classes"] is None else tuple(row["data_classes"]),
+        regime=Regime(row["regime"]),
+        check=Check(row["identity"]) if row["identity"] else None,
+        approver=approver,
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        ended_at=row["ended_at"],
+    )
+
+
+async def list_requests(db: Database, status: str | None, paging: Paging) -> list[Request]:
+    """In the order of opening."""
+    rows = await db.fetch(
+        """-- list_requests
+        SELECT * FROM rights_requests
+        WHERE ($1::text IS NULL OR status = $1::text::request_status)
+          AND ($2::timestamptz IS NULL OR (opened_at, request_id) > ($2, $3::uuid))
+        ORDER BY opened_at, request_id LIMIT $4""",
+        status,
+        paging.after.at if paging.after else None,
+        paging.after.id if paging.after else None,
+        paging.fetch,
+    )
+    return [_request(row) for row in rows]
+
+
+async def start_running(tx: Tx, request_ids: Iterable[UUID]) -> None:
+    """The point of no return of these erasures."""
+    await tx.execute(
+        """-- start_running
+        UPDATE rights_requests SET status = 'running' WHERE request_id = ANY($1::uuid[]) AND status = 'waiting'""",
+        list(request_ids),
+    )
+
+
+async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[UUID]:
+    """Ends the requests of which all subjects are through; what is held of them goes later. Returns those."""
+    rows = await tx.fetch(
+        """-- complete
+        UPDATE rights_requests r SET status = 'completed', reason = 'fulfilled', ended_at = $2
+        WHERE request_id = ANY($1::uuid[]) AND status = 'running' AND NOT EXISTS (
+            SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.step NOT IN ('held', 'done'))
+        RETURNING request_id""",
+        list(request_ids),
+        now,
+    )
+    return [row["request_id"] for row in rows]
+
+
+async def write_history(tx: Tx, lines: Sequence[Line], now: datetime) -> None:
+    await tx.execute(
+        """-- write_history
+        INSERT INTO rights_history (request_id, subject_id, at, what, by_id, by_role, reason)
+        SELECT r, s, $3, what, by_id, by_role, reason
+        FROM unnest($1::uuid[], $2::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[])
+             WITH ORDINALITY AS u(r, s, what, by_id, by_role, reason, place) ORDER BY place""",
+        [line.request_id for line in lines],
+        [line.subject_id for line in lines],
+        now,
+        [line.what for line in lines],
+        [line.by.person_id if line.by else None for line in lines],
+        [line.by.role if line.by else "system" for line in lines],
+        [line.reason for line in lines],
+    )
+
+
+async def read_history(db: Database, request_id: UUID) -> list[Record]:
+    return await db.fetch(
+        """-- read_history
+        SELECT at, what, by_role, subject_id, reason FROM rights_history WHERE request_id = $1 ORDER BY number""",
+        request_id,
+    )
+
+
+async def write_rectification(
+    tx: Tx, request_id: UUID, subject_id: UUID, identity: Sealed[Identity] | None, contact: Sealed[Contact] | None
+) -> None:
+    await tx.execute(
+        "-- write_rectification\nINSERT INTO rectifications VALUES ($1, $2, $3, $4)",
+        request_id,
+        subject_id,
+        identity,
+        contact,
+    )
+
+
+async def read_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
+    return await tx.fetch(
+        "-- read_rectifications\nSELECT * FROM rectifications WHERE request_id = ANY($1::uuid[])", list(request_ids)
+    )
+
+
+async def forget_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> None:
+    await tx.execute(
+        "-- forget_rectifications\nDELETE FROM rectifications WHERE request_id = ANY($1::uuid[])", list(request_ids)
+    )

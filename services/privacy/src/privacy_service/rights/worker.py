@@ -1,0 +1,273 @@
+"""The sagas' own work, in the role `jobs`: due steps are leased in batches, and a batch and step is one call of the vault.
+
+Any number of workers may run. A step that was begun and not ended (a kill, a vault that is away) is done again once its lease
+is over; the vault gives the same answer again, and only the holder of the lease may carry on with it.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from privacy_service.evidence import handlers as evidence
+from privacy_service.evidence.leaves import KeyFact, Leaf, key_destructions
+from privacy_service.rights import store, vault_revocations
+from privacy_service.rights.answers import store as answers_store
+from privacy_service.rights.carrying import Carrier, record, rules_of
+from privacy_service.rights.certifying import facts_of
+from privacy_service.rights.domain import Name, Status, names_of
+from privacy_service.rights.export import make_ready, read_end
+from privacy_service.rights.saga import Destroyed, Drained, Due, Fenced, Message, State, Worked, backoff
+from privacy_service.rights.sagas import store as saga_store
+from privacy_service.rights.steps import Step
+from privacy_service.rights.store import Line
+from privacy_service.rights.vault_revocations import KeyOutcome, Revocation, Revoked
+from servicekit.errors import KitError
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit
+from servicekit.logs import code, get_log
+from servicekit.postgres import Tx
+from servicekit.service import Job
+
+log = get_log("rights")
+BATCH: Final = 500
+CERTIFICATES: Final = 100
+# A lease lasts so many of the settings' pauses: longer than the vault usually takes, as short as a restart may wait.
+LEASE_PAUSES: Final = 5
+EVERY: Final = timedelta(milliseconds=200)
+_TIMED: Final = (
+    Step.WAIT,
+    Step.HELD,
+    Step.PREVIEW,
+    Step.DESCRIBE,
+    Step.ERASE,
+    Step.TELL,
+    Step.PROBE,
+    Step.EXPORT,
+    Step.RECTIFY,
+)
+
+declare("rights.leased", "rights.vault_answered", "rights.certified", "rights.packaged")
+
+Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Message], list[Revoked]]]]
+
+
+async def carry_on(kit: Kit) -> None:
+    """One run: whatever is due, step by step. A part that fails leaves the others to go on, and fails the run."""
+    failed: KitError | None = None
+    for part in (_fence, _drain, _destroy, _time, _certify, _amend, _package, _watch_exports):
+        try:
+            while await part(kit):
+                pass
+        except KitError as error:
+            log.error("rights_step_failed", step=code(part.__name__), error=error)
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+async def _fence(kit: Kit) -> bool:
+    return await _with_vault(kit, Step.FENCE, _call_revoke)
+
+
+async def _drain(kit: Kit) -> bool:
+    return await _with_vault(kit, Step.DRAIN, _call_drained)
+
+
+async def _destroy(kit: Kit) -> bool:
+    return await _with_vault(kit, Step.DESTROY, _call_destroy)
+
+
+async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
+    """Leases what is due at a step, asks the vault once for all, and carries on. True if there may be more."""
+    rules, lease_id, now = rules_of(kit), uuid4(), kit.clock.now()
+
+    async def take(tx: Tx) -> list[State]:
+        states = await saga_store.lock_due(tx, [step], now, BATCH)
+        if states:
+            await saga_store.lease(tx, states, lease_id, now + rules.command_retry * LEASE_PAUSES)
+        return states
+
+    leased = await kit.run_tx(f"lease {step}", take)
+    if not leased:
+        return False
+    faultpoint("rights.leased")
+    try:
+        messages, revoked = await work(kit, leased)
+    except KitError:
+        again = kit.clock.now() + max(backoff(state, rules) for state in leased)
+        await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
+        raise
+    faultpoint("rights.vault_answered")
+
+    async def carry(tx: Tx) -> None:
+        mine = await saga_store.lock_leased(tx, lease_id, leased)
+        await _save_vault_answer(kit, tx, mine, revoked, step)
+        carrier = Carrier(kit, mine, rules)
+        for state in mine:
+            carrier.give(state, messages[state.revocation_id])
+        await carrier.save(tx)
+
+    await kit.run_tx(f"carry {step}", carry)
+    return len(leased) == BATCH
+
+
+async def _call_revoke(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
+    revocations = [revocation for state in states for revocation in revocations_of(state)]
+    answers = await vault_revocations.revoke(kit, revocations)
+    numbers: dict[UUID, int] = defaultdict(int)
+    for answer in answers:
+        numbers[answer.request_id] = max(numbers[answer.request_id], answer.number)
+    return {state.revocation_id: Fenced(numbers[state.revocation_id]) for state in states}, answers
+
+
+def revocations_of(state: State) -> list[Revocation]:
+    """What the vault is to fence: all of some classes, or exactly the names of a retention request, one class at a time."""
+    held = tuple((name.data_class, name.anchor) for name in sorted(names_of(state.holds)))
+    if state.scope.names is None:
+        return [Revocation(state.revocation_id, state.subject_id, state.scope.data_classes, None, held)]
+    by_class: dict[str, list[Name]] = defaultdict(list)
+    for name in sorted(state.scope.names):
+        by_class[name.data_class].append(name)
+    return [
+        Revocation(state.revocation_id, state.subject_id, (data_class,), tuple(name.anchor for name in names), held)
+        for data_class, names in by_class.items()
+    ]
+
+
+async def _call_drained(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
+    holders = await vault_revocations.drained(kit, max(state.number for state in states))
+    return {
+        state.revocation_id: Drained(frozenset(h.system for h in holders if h.done < state.number)) for state in states
+    }, []
+
+
+async def _call_destroy(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
+    answers = await vault_revocations.destroy(kit, [state.revocation_id for state in states])
+    numbers = {answer.request_id: answer.number for answer in answers}
+    return {state.revocation_id: Destroyed(numbers.get(state.revocation_id, 0)) for state in states}, answers
+
+
+async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked: Sequence[Revoked], step: Step) -> None:
+    of = {state.revocation_id: state for state in states}
+    mine = [answer for answer in revoked if answer.request_id in of]
+    keys: dict[tuple[UUID, UUID], tuple[State, KeyOutcome]] = {}
+    for answer in mine:
+        for key in answer.keys:
+            state = of[answer.request_id]
+            keys[state.request_id, key.key_id] = (state, key)
+    if keys:
+        await answers_store.save_keys(tx, list(keys.values()))
+    if step is not Step.DESTROY:
+        return
+    horizons = [(of[answer.request_id], answer.horizon) for answer in mine if answer.horizon and answer.keys]
+    if horizons:
+        await answers_store.save_horizons(tx, horizons)
+    leaves: list[Leaf] = []
+    for answer in mine:
+        state = of[answer.request_id]
+        gone = [
+            KeyFact(key.key_id, state.subject_id, key.data_class, key.anchor, key.fingerprint)
+            for key in answer.keys
+            if key.state == "destroyed"
+        ]
+        leaves += key_destructions(state.request_id, answer.number, gone, kit.clock.now())
+    await evidence.append(tx, leaves)
+
+
+async def _time(kit: Kit) -> bool:
+    """Waits that are over, holds to look at again, and commands that nobody has answered."""
+
+    async def work(tx: Tx) -> bool:
+        carrier = Carrier(kit, await saga_store.lock_due(tx, _TIMED, kit.clock.now(), BATCH))
+        count = len(carrier.states())
+        carrier.give_all(Due())
+        if count:
+            await carrier.save(tx)
+        return count == BATCH
+
+    return await kit.run_tx("rights_time", work)
+
+
+async def _certify(kit: Kit) -> bool:
+    """Requests of which all subjects are through get their certificate, or an amendment of it, and end."""
+
+    async def work(tx: Tx) -> bool:
+        due = await saga_store.lock_together(tx, Step.CERTIFY, kit.clock.now(), CERTIFICATES)
+        if not due:
+            return False
+        ids = {state.request_id for state in due}
+        states = await saga_store.lock_of_requests(tx, ids)
+        await _issue(kit, tx, sorted(ids))
+        carrier = Carrier(kit, states)
+        carrier.give_all(Worked(Step.CERTIFY))
+        await carrier.save(tx)
+        faultpoint("rights.certified")
+        return len(due) == CERTIFICATES
+
+    return await kit.run_tx("certify", work)
+
+
+async def _amend(kit: Kit) -> bool:
+    """Certificates about which a recipient has said something since."""
+
+    async def work(tx: Tx) -> bool:
+        ids = await answers_store.take_amended(tx, CERTIFICATES)
+        if ids:
+            await _issue(kit, tx, ids)
+        return len(ids) == CERTIFICATES
+
+    return await kit.run_tx("amend", work)
+
+
+async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
+    requests = [request for each in request_ids if (request := await store.read_request(tx, each)) is not None]
+    for facts in await facts_of(kit, tx, requests):
+        await evidence.issue(kit, tx, facts)
+    amended = [Line(request.request_id, "amended") for request in requests if request.status is Status.COMPLETED]
+    await record(kit, tx, amended)
+
+
+async def _package(kit: Kit) -> bool:
+    """Exports of which all parts are there may be fetched."""
+
+    async def work(tx: Tx) -> bool:
+        due = await saga_store.lock_together(tx, Step.PACKAGE, kit.clock.now(), CERTIFICATES)
+        states = await saga_store.lock_of_requests(tx, {state.request_id for state in due}) if due else []
+        for request_id in {state.request_id for state in states}:
+            await make_ready(kit, tx, request_id)
+        faultpoint("rights.packaged")
+        carrier = Carrier(kit, states)
+        carrier.give_all(Worked(Step.PACKAGE))
+        if states:
+            await carrier.save(tx)
+        return len(due) == CERTIFICATES
+
+    return await kit.run_tx("package", work)
+
+
+async def _watch_exports(kit: Kit) -> bool:
+    """An access request ends when its package was fetched, or has expired, and its key is destroyed."""
+    rules = rules_of(kit)
+
+    async def work(tx: Tx) -> bool:
+        now = kit.clock.now()
+        states = await saga_store.lock_due(tx, [Step.READY], now, CERTIFICATES)
+        carrier = Carrier(kit, states, rules)
+        waiting = []
+        for state in states:
+            if await read_end(tx, state.request_id) is not None:
+                carrier.give(state, Worked(Step.READY))
+            else:
+                waiting.append(state)
+        if states:
+            await carrier.save(tx)
+        if waiting:
+            await saga_store.postpone(tx, waiting, now + rules.command_retry)
+        return len(states) == CERTIFICATES
+
+    return await kit.run_tx("watch_exports", work)
+
+
+JOBS: Final = (Job("rights", EVERY, carry_on),)

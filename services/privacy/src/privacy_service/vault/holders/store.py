@@ -1,0 +1,69 @@
+"""SQL of the holders of keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from servicekit.postgres import Database, Tx
+
+_MOST_WAITED_FOR: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A holder that is not done, and when its last lease is over."""
+
+    system: str
+    holder: UUID
+    done: int
+    until: datetime
+
+
+async def note_holder(db: Database, system: str, holder: UUID, seconds: float) -> None:
+    """It may hold keys for so long. One without a lease cannot work with keys that were revoked before this moment: it is
+    done up to the head."""
+    await db.fetch(
+        """-- note_holder
+        INSERT INTO holders AS known (system, holder, incarnation, done, lease_until)
+        SELECT $1, $2, incarnation, revision, clock_timestamp() + make_interval(secs => $3) FROM list_head
+        ON CONFLICT (system, holder) DO UPDATE SET
+            incarnation = excluded.incarnation,
+            lease_until = greatest(known.lease_until, excluded.lease_until),
+            done = CASE WHEN known.lease_until < clock_timestamp() THEN greatest(known.done, excluded.done)
+                        ELSE known.done END""",
+        system,
+        holder,
+        seconds,
+    )
+
+
+async def write_done(db: Database, system: str, holder: UUID, done: int) -> None:
+    await db.fetch(
+        """-- write_done
+        UPDATE holders SET done = $3 WHERE system = $1 AND holder = $2 AND done < $3""",
+        system,
+        holder,
+        done,
+    )
+
+
+async def forget_holder(db: Database, system: str, holder: UUID) -> None:
+    await db.fetch("-- forget_holder\nDELETE FROM holders WHERE system = $1 AND holder = $2", system, holder)
+
+
+async def read_waiting(db: Database, number: int) -> list[Waiting]:
+    """Who has a lease and is not done up to this entry, whoever is done first coming first."""
+    rows = await db.fetch(
+        """-- read_waiting
+        SELECT system, holder, done, lease_until FROM holders
+        WHERE done < $1 AND lease_until > clock_timestamp() ORDER BY lease_until, holder LIMIT $2""",
+        number,
+        _MOST_WAITED_FOR,
+    )
+    return [Waiting(row["system"], row["holder"], row["done"], row["lease_until"]) for row in rows]
+
+
+async def forget_old(tx: Tx) -> None:
+    """Holders whose last lease has been over for a day."""
+    await tx.execute("-- forget_old\nDELETE FROM holders WHERE lease_until < clock_timestamp() - interval '1 day'")

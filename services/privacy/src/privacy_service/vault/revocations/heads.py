@@ -1,0 +1,33 @@
+"""Waiting for the list of revocations to grow: one look at the database every so often, for all who wait."""
+
+import asyncio
+from typing import Final
+
+from privacy_service.vault import store
+from privacy_service.vault.store import Head
+from servicekit.clock import Clock
+from servicekit.postgres import Database
+
+_PAUSE: Final = 0.1
+
+
+class Heads:
+    """One per process."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db, self._clock = db, clock
+        self._next: asyncio.Task[Head] | None = None
+
+    async def after(self, number: int, wait: float) -> Head:
+        """The head once it is past `number`, or as it is in `wait` seconds. Raises Unavailable."""
+        give_up = self._clock.boottime() + wait
+        head = await store.read_head(self._db)
+        while head.revision <= number and self._clock.boottime() < give_up:
+            if self._next is None or self._next.done():
+                self._next = asyncio.create_task(self._look())
+            head = await asyncio.shield(self._next)  # who leaves must not take the look away from the others
+        return head
+
+    async def _look(self) -> Head:
+        await asyncio.sleep(_PAUSE)
+        return await store.read_head(self._db)

@@ -1,0 +1,49 @@
+"""The list of revocations as records of the topic `vault.revocations`, which is kept for ever, in the list's order."""
+
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+
+from event_contracts.topics import REVOCATIONS
+from privacy_service.vault.revocations import store
+from servicekit.errors import Unavailable
+from servicekit.faults import declare, faultpoint
+from servicekit.kafka import OutRecord, Producer
+from servicekit.postgres import Database
+from servicekit.settings import Settings
+
+declare("vault.published")
+BATCH: Final = 200
+# Longer than one batch can take: Kafka's and the database's time-outs end it earlier.
+_CLAIM_SECONDS: Final = 60.0
+_HEADERS: Final = (("content-type", b"application/json"),)
+
+
+class Publisher:
+    """Only one process publishes at a time, so that the topic has the list's order. After a crash, and from a restored
+    database, entries come again: readers go by their number.
+    """
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self._db, self._producer, self._process = db, Producer(settings), uuid4()
+
+    async def publish(self) -> None:
+        """All that is not published yet. Raises Unavailable; then the rest waits for the next time."""
+        while await store.claim_publishing(self._db, self._process, _CLAIM_SECONDS):
+            entries = await store.read_unpublished(self._db, BATCH)
+            if not entries:
+                return
+            records = [
+                OutRecord(REVOCATIONS, str(entry.subject).encode(), msgspec.json.encode(entry), _HEADERS)
+                for entry in entries
+            ]
+            try:
+                await self._producer.send(records)
+            except Producer.ERRORS:
+                raise Unavailable("Kafka does not take the entries of the revocation list; they wait.") from None
+            faultpoint("vault.published")
+            await store.mark_published(self._db, [entry.number for entry in entries])
+
+    async def stop(self) -> None:
+        await self._producer.stop()

@@ -1,0 +1,185 @@
+"""Handing over what a person is entitled to: a system's rows, opened, as sealed parts of bounded size (clause R2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from event_contracts import Erased, PersonalData
+from event_contracts.privacy import ExportPart, HoldingsExported
+from servicekit.errors import Fenced
+from servicekit.faults import declare, faultpoint
+from servicekit.holdings import Holding
+from servicekit.kit import Kit
+from servicekit.logs import get_log
+from servicekit.postgres import Record, Tx
+
+log = get_log("exports")
+PURPOSE: Final = "rights_request"
+EXPORT_EVERY: Final = timedelta(milliseconds=200)
+ROWS_A_PAGE: Final = 200
+# Of JSON; a sealed part is a third longer, and an event may have 512 KiB.
+MAX_PART_BYTES: Final = 256 * 1024
+LEASE: Final = timedelta(seconds=60)
+
+declare("export.claimed", "export.part")
+
+
+@dataclass
+class Export:
+    """An export that this process has claimed; `part` is the number of the last part that is committed."""
+
+    request_id: UUID
+    subject_id: UUID
+    attempt: int
+    part: int = 0
+
+
+class Lost(Exception):
+    """Another attempt has begun: this one must add nothing more."""
+
+
+async def export_next(kit: Kit, holdings: Sequence[Holding]) -> None:
+    """Job: hands over all exports that wait. One that fails is begun again, as the next attempt, when its lease is over."""
+    while (export := await _claim(kit)) is not None:
+        faultpoint("export.claimed")
+        try:
+            await _hand_over(kit, holdings, export)
+        except Lost:
+            log.warning("export_lost", attempt=export.attempt)
+        except Fenced:
+            # Erased meanwhile: nothing can be sealed for the person, and nothing is left to hand over.
+            await _emit(kit, export, None, 0, is_last=True)
+
+
+async def _claim(kit: Kit) -> Export | None:
+    now = kit.clock.now()
+
+    async def work(tx: Tx) -> Record | None:
+        return await tx.fetchrow(
+            """-- claim_export
+            UPDATE kit.exports e SET attempt = attempt + 1, leased_until = $2
+            FROM (SELECT request_id, subject_id FROM kit.exports WHERE leased_until IS NULL OR leased_until < $1
+                  ORDER BY asked_at LIMIT 1 FOR UPDATE SKIP LOCKED) next
+            WHERE e.request_id = next.request_id AND e.subject_id = next.subject_id
+            RETURNING e.request_id, e.subject_id, e.attempt""",
+            now,
+            now + LEASE,
+        )
+
+    row = await kit.run_tx("claim_export", work)
+    return None if row is None else Export(row["request_id"], row["subject_id"], row["attempt"])
+
+
+async def _hand_over(kit: Kit, holdings: Sequence[Holding], export: Export) -> None:
+    """All parts, then an empty one that is the last. The rows are those of one moment, and a page of them in memory."""
+    async with kit.db.snapshot() as snapshot:
+        for holding in holdings:
+            columns = ", ".join(f"t.{column}" for column in holding.columns)
+            sql = f"-- export\nSELECT {columns} FROM {holding.table} t WHERE t.{holding.subject} = $1"
+            async for rows in snapshot.pages(sql, export.subject_id, size=ROWS_A_PAGE):
+                # Each page is a unit of work: an erasure waits for one of them, not for the whole export.
+                async with kit.work():
+                    for text, count in _parts(holding.table, await _opened(kit, holding, rows)):
+                        await _emit(kit, export, ExportPart(rows=text), count, is_last=False)
+    await _emit(kit, export, None, 0, is_last=True)
+
+
+async def _opened(kit: Kit, holding: Holding, rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """The rows as JSON-ready values; what is erased is null, and what may not be opened for this purpose is left out."""
+    granted = {
+        column
+        for column, model in holding.sealed.items()
+        if kit.policy.may_open(kit.name, str(model.data_class), PURPOSE)
+    }
+    wanted = [
+        (place, column, opening)
+        for place, row in enumerate(rows)
+        for column, opening in holding.openings(row).items()
+        if column in granted
+    ]
+    values = await kit.open_many([opening for _, _, opening in wanted], purpose=PURPOSE) if wanted else []
+    found = {(place, column): value for (place, column, _), value in zip(wanted, values, strict=True)}
+    plain = [column for column in holding.columns if column not in holding.sealed]
+    return [
+        {column: _plain(row[column]) for column in plain if not isinstance(row[column], bytes)}
+        | {column: _clear(found.get((place, column))) for column in holding.sealed if column in granted}
+        for place, row in enumerate(rows)
+    ]
+
+
+def _clear(value: PersonalData | Erased | None) -> Any:
+    return None if value is None or isinstance(value, Erased) else value.model_dump(mode="json", exclude_none=True)
+
+
+def _plain(value: Any) -> Any:
+    """Ids and times as text; numbers, codes and lists of codes as they are."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _parts(table: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    """JSON texts that each have room in one part, with their number of rows."""
+    texts: list[str] = []
+    size = 0
+    for row in rows:
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+        length = len(text.encode())
+        if texts and size + length > MAX_PART_BYTES:
+            yield _document(table, texts), len(texts)
+            texts, size = [], 0
+        texts.append(text)
+        size += length
+    if texts:
+        yield _document(table, texts), len(texts)
+
+
+def _document(table: str, rows: Sequence[str]) -> str:
+    return f'{{"table":{json.dumps(table)},"rows":[{",".join(rows)}]}}'
+
+
+async def _emit(kit: Kit, export: Export, content: ExportPart | None, row_count: int, *, is_last: bool) -> None:
+    """One part in a transaction of its own, which renews the lease. Raises `Lost` when another attempt has begun."""
+    sealed = None
+    if content is not None:
+        sealed = await kit.seal(content, subject=export.subject_id, anchor=export.request_id)
+    until = kit.clock.now() + LEASE
+    event = HoldingsExported(
+        request_id=export.request_id,
+        subject_id=export.subject_id,
+        system=kit.name,
+        attempt=export.attempt,
+        part=export.part + 1,
+        is_last=is_last,
+        row_count=row_count,
+        content=sealed,
+    )
+
+    async def work(tx: Tx) -> None:
+        mine = await tx.fetchval(
+            """-- export_part
+            UPDATE kit.exports SET leased_until = $4 WHERE request_id = $1 AND subject_id = $2 AND attempt = $3
+            RETURNING true""",
+            export.request_id,
+            export.subject_id,
+            export.attempt,
+            until,
+        )
+        if mine is None:
+            raise Lost
+        if is_last:
+            await tx.execute(
+                "-- export_part: last\nDELETE FROM kit.exports WHERE request_id = $1 AND subject_id = $2",
+                export.request_id,
+                export.subject_id,
+            )
+        await tx.emit(event)
+
+    await kit.run_tx("export_part", work)
+    export.part += 1
+    faultpoint("export.part")

@@ -1,0 +1,151 @@
+"""R2, S6, S7 on the whole system: a package as a person gets it, and a retention run beside it."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from deploy.local.keys import identity_file, staff_token
+from deploy.local.people import Crowd
+from deploy.local.shop import Shop
+from deploy.local.stack import Stack
+from servicekit.clock import Clock
+from servicekit.leases import KeyName
+from servicekit.vault_client import ServiceIdentity, VaultClient
+from tests.support.end_states import rows
+from tests.support.exports import Package
+from tests.support.shop_floor import until
+from tests.support.staff import Staff
+
+PATIENCE = 300.0
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass
+class World:
+    stack: Stack
+    shop: Shop
+    staff: Staff
+    http: httpx.AsyncClient
+    crowd: Crowd
+
+    def bearer(self, role: Any) -> dict[str, str]:
+        return {"Authorization": f"Bearer {staff_token(self.stack.keys, role)}"}
+
+    async def state_of(self, data_class: str, anchor: UUID) -> str | None:
+        """The vault's word on the key of that name."""
+        query = "SELECT state::text FROM keys WHERE data_class = $1 AND anchor = $2"
+        found = await rows(self.stack, "vault", query, data_class, anchor)
+        return found[0]["state"] if found else None
+
+
+@pytest.fixture
+async def world(stack: Stack) -> AsyncIterator[World]:
+    async with AsyncExitStack() as running:
+        staff = await running.enter_async_context(Staff(stack))
+        shop = Shop(stack.url("account"), stack.url("order"))
+        running.push_async_callback(shop.close)
+        limits = httpx.Limits(keepalive_expiry=2)
+        client = httpx.AsyncClient(base_url=stack.url("privacy"), limits=limits, timeout=60, trust_env=False)
+        http = await running.enter_async_context(client)
+        yield World(stack, shop, staff, http, Crowd(secrets.randbits(32)))
+
+
+async def test_a_person_gets_everything_once_and_then_nobody_can_open_it(world: World) -> None:
+    who = await world.shop.register(next(world.crowd.customers(1)))
+    person = who.customer.person
+    await world.shop.save_address(who)
+    await world.shop.add_favourite(who, "TEA-GREEN-100")
+    order = await world.shop.place_order(who, world.crowd)
+    request_id = await world.staff.open("access", who.subject_id)
+
+    async def ready() -> bool:
+        return [step["step"] for step in (await world.staff.show(request_id))["steps"]] == ["ready"]
+
+    await until(ready, "the package is ready", PATIENCE)
+    link = await world.http.post(f"/v1/requests/{request_id}/link", headers=world.bearer("support"))
+    assert link.status_code == 201, link.text
+    fetched = await world.http.get(link.json()["url_path"])
+    assert fetched.status_code == 200, fetched.text
+    package = Package(fetched.content)
+    package.check_hashes()
+    (account,) = package.json("data/account/accounts.json")["rows"]
+    assert (account["identity"]["name"], account["contact"]["email"]) == (person.name, person.email)
+    assert person.street in package.text("data/account/addresses.json")
+    (favourite,) = package.json("data/account/favourites.json")["rows"]
+    assert favourite["favourite"] == {"sku": "TEA-GREEN-100"}
+    (delivery,) = package.json("data/order/order_deliveries.json")["rows"]
+    assert (delivery["order_id"], delivery["delivery"]["consignee"]["name"]) == (str(order.order_id), person.name)
+    assert "credentials" not in account
+
+    assert (await world.http.get(link.json()["url_path"])).status_code == 404
+
+    async def destroyed() -> bool:
+        return await world.state_of("export", request_id) == "destroyed"
+
+    await until(destroyed, "the package's key is destroyed", PATIENCE)
+
+    async def over() -> bool:
+        return bool((await world.staff.show(request_id))["status"] == "completed")
+
+    await until(over, "the request is completed", PATIENCE)
+
+
+async def test_a_retention_run_gives_up_what_is_past_its_time(world: World) -> None:
+    who = await world.shop.register(next(world.crowd.customers(1)))
+    old, fresh = [(await world.shop.place_order(who, world.crowd)).order_id for _ in range(2)]
+    # Both are over, one of them half a year ago.
+    connection = await asyncpg.connect(world.stack.owner_dsn("order"))
+    try:
+        sql = "UPDATE orders SET status = 'cancelled', status_at = now() - $2::interval WHERE order_id = $1"
+        await connection.execute(sql.replace("$2", "'200 days'"), old)
+        await connection.execute(sql.replace("$2", "'1 day'"), fresh)
+    finally:
+        await connection.close()
+    never_placed = await _seal_and_forget(world)
+
+    headers = {**world.bearer("privacy_officer"), "Idempotency-Key": str(uuid4())}
+    started = await world.http.post("/v1/retention/runs", json={}, headers=headers)
+    assert started.status_code == 202, started.text
+    path = f"/v1/retention/runs/{started.json()['run_id']}"
+
+    async def ended() -> bool:
+        run = (await world.http.get(path, headers=world.bearer("privacy_officer"))).json()
+        return run["ended_at"] is not None
+
+    await until(ended, "the run is over", PATIENCE)
+    items = (await world.http.get(path, headers=world.bearer("privacy_officer"))).json()["items"]
+    assert {"data_class": "delivery", "found": 2, "held": 0, "under_way": 0, "opened": 2} in items
+
+    async def gone() -> bool:
+        return [await world.state_of("delivery", each) for each in (old, never_placed)] == ["destroyed"] * 2
+
+    await until(gone, "what is past its time is destroyed", PATIENCE)
+    assert [await world.state_of(each, old) for each in ("order_record", "payment")] == ["active", "active"]
+    assert await world.state_of("delivery", fresh) == "active"
+
+
+async def _seal_and_forget(world: World) -> UUID:
+    """A delivery is sealed two days ago, and its order never placed. Returns the anchor."""
+    identity = ServiceIdentity("order", identity_file(world.stack.keys, "order").read_bytes(), Clock())
+    client = VaultClient(world.stack.url("vault"), identity, Clock(), patience=30)
+    name = KeyName(uuid4(), "delivery", uuid4())
+    try:
+        await client.ensure([name])
+    finally:
+        await client.sign_off()
+        await client.close()
+    connection = await asyncpg.connect(world.stack.owner_dsn("vault"))
+    try:
+        sql = "UPDATE keys SET created_at = now() - interval '2 days' WHERE subject_id = $1"
+        await connection.execute(sql, name.subject)
+    finally:
+        await connection.close()
+    return name.anchor

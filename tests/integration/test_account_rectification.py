@@ -1,0 +1,92 @@
+"""Support's corrections of identity and contact, on the privacy service's command: the account service on Postgres."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from account_service.app import RECTIFICATION
+from event_contracts.account import Contact, Identity
+from event_contracts.privacy import PRIVACY_COMMANDS, RectifyHoldings
+from servicekit.batches import Applier, Batch
+from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.leases import KeyName
+from tests.support.accounts import Shop, bearer, dsns, settings, shop
+from tests.support.infra import postgres_server
+
+__all__ = ["dsns", "postgres_server", "settings", "shop"]  # fixtures
+
+
+async def rectify(shop: Shop, subject_id: UUID, *, times: int = 1, **values: Any) -> UUID:
+    """The command, as the privacy service sends it, `times` over. Returns the request's id."""
+    request_id = uuid4()
+    sealed = {name: await shop.kit.seal(value, subject=subject_id, anchor=subject_id) for name, value in values.items()}
+    reader = RECTIFICATION.reader
+    await shop.kit.db.fetch(
+        "INSERT INTO kit.positions VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING", reader, PRIVACY_COMMANDS
+    )
+    begin: int = await shop.kit.db.fetchval("SELECT next FROM kit.positions WHERE reader = $1", reader)
+    command = RectifyHoldings(
+        request_id=request_id,
+        subject_id=subject_id,
+        identity=sealed.get("identity"),
+        contact=sealed.get("contact"),
+    )
+    records = []
+    for position in range(begin, begin + times):
+        headers = to_headers(command, event_id=uuid4(), source="privacy", time=datetime.now(UTC))
+        body = command.model_dump_json().encode()
+        records.append(RawRecord(PRIVACY_COMMANDS, 0, position, str(request_id).encode(), body, tuple(headers)))
+    applier = Applier(shop.kit, RECTIFICATION)
+    applier.next = {(PRIVACY_COMMANDS, 0): begin}
+    batch = Batch(records)
+    await applier.apply(batch, applier.prepare(batch))
+    return request_id
+
+
+async def answers(shop: Shop, request_id: UUID) -> list[int]:
+    return [body["number"] for _, body in await shop.events(request_id)]
+
+
+async def test_a_correction_is_a_version_that_is_shown_announced_and_answered(shop: Shop) -> None:
+    """R1: and a command that is sent twice makes one version."""
+    subject_id, me = await shop.member()
+    request_id = await rectify(shop, subject_id, times=2, identity=Identity(name="Jane C. Corrected"))
+    shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    assert (shown["identity"]["name"], shown["identity"]["number"]) == ("Jane C. Corrected", 2)
+    assert await answers(shop, request_id) == [2, 2]
+    events = [(kind, body["number"]) for kind, body in await shop.events(subject_id) if "number" in body]
+    assert events == [("IdentityChanged.v1", 2)]
+
+
+async def test_a_corrected_address_is_the_one_to_sign_in_and_to_be_found_by(shop: Shop) -> None:
+    subject_id, email = await shop.register()
+    new = f"right.{uuid4().hex[:12]}@example.org"
+    request_id = await rectify(shop, subject_id, contact=Contact(email=new))
+    assert await answers(shop, request_id) == [2]
+    assert (await shop.sign_in(email)).status_code == 401
+    token = (await shop.sign_in(new)).json()["access_token"]
+    shown = (await shop.http.get("/v1/accounts/me", headers=bearer(token))).json()
+    assert shown["contact"]["email"] == new
+    digest = await shop.kit.digest("email", new)
+    assert (KeyName(subject_id, "contact", subject_id), "email", digest) in shop.vault.index
+
+
+async def test_somebody_elses_address_goes_to_quarantine_and_changes_nothing(shop: Shop) -> None:
+    """L5: the request stays unanswered and says who is silent; the record says why."""
+    subject_id, email = await shop.register()
+    _, taken = await shop.register()
+    request_id = await rectify(shop, subject_id, contact=Contact(email=taken))
+    assert await answers(shop, request_id) == []
+    assert (await shop.sign_in(email)).status_code == 200
+    reasons = await shop.kit.db.fetch("SELECT reason FROM kit.quarantine WHERE reader = $1", RECTIFICATION.reader)
+    assert [row["reason"] for row in reasons] == ["email_taken"]
+
+
+async def test_nothing_is_brought_back_for_somebody_unknown_or_erased(shop: Shop) -> None:
+    unknown = await rectify(shop, uuid4(), identity=Identity(name="Nobody"))
+    assert await answers(shop, unknown) == [0]
+    subject_id, _ = await shop.register()
+    shop.vault.erased |= {key.key_id for name, key in shop.vault.keys.items() if name.subject == subject_id}
+    before = await shop.events(subject_id)
+    await rectify(shop, subject_id, identity=Identity(name="Back again"))
+    assert await shop.events(subject_id) == before

@@ -1,0 +1,176 @@
+"""What people do to rights requests over HTTP, also at once, on real Postgres."""
+
+import asyncio
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from event_contracts.privacy import (
+    DescribeHoldings,
+    RectifyHoldings,
+)
+from tests.support.infra import postgres_server
+from tests.support.rights import Shop, approve, open_erasure, shop, show
+
+__all__ = ["postgres_server", "shop"]
+
+
+async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Shop) -> None:
+    subject, kept, other, hold_id = uuid4(), uuid4(), uuid4(), uuid4()
+    key = shop.holds(subject, "account", "contact", kept)
+    gone = shop.holds(subject, "account", "contact", other)
+    body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
+    async with shop.client() as client:
+        assert (await client.put(f"/v1/holds/{hold_id}", json=body, headers=shop.staff())).status_code == 204
+        request_id = await open_erasure(shop, client, subject)
+        await shop.settle()
+        await approve(shop, client, request_id)
+        await shop.settle()
+        assert shop.vault.states == {key: "held", gone: "destroyed"}
+        (hold,) = (await show(shop, client, request_id))["holds"]
+        assert (hold["anchor"], hold["basis"]) == (str(kept), "dispute")
+        assert (await client.delete(f"/v1/holds/{hold_id}", headers=shop.staff())).status_code == 204
+        await shop.settle()
+        assert (await show(shop, client, request_id))["holds"] == []
+        assert (await client.delete(f"/v1/holds/{uuid4()}", headers=shop.staff())).status_code == 404
+    assert shop.vault.states == {key: "destroyed", gone: "destroyed"}
+
+
+async def test_two_approvers_at_once_have_one_effect(shop: Shop) -> None:
+    async with shop.client() as client:
+        request_id = await open_erasure(shop, client, uuid4())
+        await shop.settle()
+        answers = await asyncio.gather(*(approve(shop, client, request_id) for _ in range(4)))
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+        history = (await show(shop, client, request_id))["history"]
+        assert [line["what"] for line in history].count("approved") == 1
+        describes = [c for c in await shop.asked() if isinstance(c, DescribeHoldings)]
+        assert len(describes) == 1
+
+
+async def test_of_approval_and_cancellation_at_once_both_orders_are_consistent(shop: Shop) -> None:
+    async with shop.client() as client:
+        for _ in range(4):
+            request_id = await open_erasure(shop, client, uuid4())
+            await shop.settle()
+            cancelled, approved = await asyncio.gather(
+                client.post(f"/v1/requests/{request_id}/cancel", headers=shop.staff()),
+                approve(shop, client, request_id),
+            )
+            assert cancelled.status_code == 200
+            assert approved.status_code in (200, 409)
+            await shop.settle()
+            state = await show(shop, client, request_id)
+            assert (state["status"], state["reason"], state["steps"][0]["step"]) == ("cancelled", "cancelled", "done")
+    assert shop.vault.calls == []
+
+
+async def test_nothing_can_be_cancelled_once_the_fence_is_up(shop: Shop) -> None:
+    shop.silent = {"order"}
+    async with shop.client() as client:
+        request_id = await open_erasure(shop, client, uuid4())
+        await approve(shop, client, request_id)
+        shop.silent = set()
+        commands = [c for c in await shop.asked() if isinstance(c, DescribeHoldings)]
+        await shop.hear(*shop.answers(commands[-1]))
+        assert (await show(shop, client, request_id))["steps"][0]["step"] == "fence"
+        cancelled = await client.post(f"/v1/requests/{request_id}/cancel", headers=shop.staff())
+        denied = await client.post(
+            f"/v1/requests/{request_id}/deny", json={"reason": "other"}, headers=shop.staff("privacy_officer")
+        )
+    assert (cancelled.status_code, denied.status_code) == (409, 409)
+
+
+async def test_an_erasure_is_approved_by_another_person_of_another_role(shop: Shop) -> None:
+    subject, opener = uuid4(), uuid4()
+    body = {"kind": "erasure", "subject_ids": [str(subject)], "identity_check": "document"}
+    async with shop.client() as client:
+        opened = await client.post("/v1/requests", json=body, headers=shop.staff("support", opener))
+        url = f"/v1/requests/{opened.json()['request_id']}/approve"
+        assert (await client.post(url, headers=shop.staff("support"))).status_code == 403
+        assert (await client.post(url, headers=shop.staff("privacy_officer", opener))).status_code == 403
+        assert (await client.post(url, headers=shop.customer(subject))).status_code == 401
+        assert (await client.post(url, headers=shop.staff("privacy_officer"))).status_code == 200
+
+
+async def test_the_identity_comes_first_and_a_denial_has_a_reason(shop: Shop) -> None:
+    body = {"kind": "erasure", "subject_ids": [str(uuid4())]}
+    async with shop.client() as client:
+        opened = (await client.post("/v1/requests", json=body, headers=shop.staff())).json()
+        url = f"/v1/requests/{opened['request_id']}"
+        assert (opened["status"], opened["due_at"]) == ("open", "2026-12-24T00:00:00Z")
+        assert (await approve(shop, client, opened["request_id"])).status_code == 409
+        confirmed = await client.post(f"{url}/identity", json={"check": "callback"}, headers=shop.staff())
+        assert confirmed.json()["status"] == "awaiting_approval"
+        assert (await client.post(f"{url}/deny", json={"reason": "fulfilled"}, headers=shop.staff())).status_code == 422
+        denied = await client.post(f"{url}/deny", json={"reason": "suspected_fraud"}, headers=shop.staff())
+        assert (denied.json()["status"], denied.json()["reason"]) == ("denied", "suspected_fraud")
+        assert (await approve(shop, client, opened["request_id"])).status_code == 409
+        listed = await client.get("/v1/requests", params={"status": "denied"}, headers=shop.staff())
+        assert [item["request_id"] for item in listed.json()["items"]] == [opened["request_id"]]
+
+
+async def test_a_customer_opens_sees_and_cancels_only_their_own(shop: Shop) -> None:
+    me, other = uuid4(), uuid4()
+    async with shop.client() as client:
+        key = {"Idempotency-Key": str(uuid4())}
+        body = {"kind": "erasure"}
+        opened = await client.post("/v1/me/requests", json=body, headers={**shop.customer(me), **key})
+        again = await client.post("/v1/me/requests", json=body, headers={**shop.customer(me), **key})
+        stolen = await client.post("/v1/me/requests", json=body, headers={**shop.customer(other), **key})
+        assert [each.status_code for each in (opened, again, stolen)] == [201, 200, 409]
+        assert opened.json()["status"] == "awaiting_approval"
+        url = f"/v1/me/requests/{opened.json()['request_id']}"
+        assert (await client.get(url, headers=shop.customer(other))).status_code == 404
+        assert (await client.post(f"{url}/cancel", headers=shop.customer(other))).status_code == 404
+        assert (await client.get(url, headers=shop.customer(me))).json()["subject_ids"] == [str(me)]
+        assert (await client.post(f"{url}/cancel", headers=shop.customer(me))).json()["status"] == "cancelled"
+
+
+async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(shop: Shop) -> None:
+    subject = uuid4()
+    right = {"identity": {"name": "Rosalind Wintergreen"}, "contact": {"email": "rosalind@wintergreen.example"}}
+    body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
+    async with shop.client() as client:
+        wrong = await client.post("/v1/requests", json=body, headers=shop.staff())
+        opened = await client.post("/v1/requests", json={**body, "rectification": right}, headers=shop.staff())
+        assert (wrong.status_code, opened.status_code) == (422, 201)
+        stored = await shop.kit.db.fetchrow("SELECT * FROM rectifications")
+        assert stored is not None
+        assert b"Wintergreen" not in stored["identity"] + stored["contact"]
+        await shop.settle()
+        (command,) = [c for c in shop.sent if isinstance(c, RectifyHoldings)]
+        assert command.identity is not None
+        assert command.contact is not None
+        state = await show(shop, client, opened.json()["request_id"])
+    assert state["status"] == "completed"
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
+
+
+async def test_an_access_request_is_ready_when_all_have_handed_over(shop: Shop) -> None:
+    subject = uuid4()
+    body = {"kind": "access", "subject_ids": [str(subject)], "identity_check": "callback"}
+    async with shop.client() as client:
+        shop.silent = {"account"}
+        request_id = (await client.post("/v1/requests", json=body, headers=shop.staff())).json()["request_id"]
+        await shop.settle()
+        (step,) = (await show(shop, client, request_id))["steps"]
+        assert (step["step"], [each["system"] for each in step["waiting_for"]]) == ("export", ["account"])
+        shop.silent = set()
+        await shop.tick(seconds=1)
+        await shop.settle()
+        state = await show(shop, client, request_id)
+        assert (state["status"], state["steps"][0]["step"]) == ("running", "ready")
+        await shop.sql("UPDATE rights_exports SET ended_at = now(), ended_as = 'fetched', destroyed_at = now()")
+        await shop.tick(seconds=1)
+        await shop.settle()
+        assert (await show(shop, client, request_id))["status"] == "completed"
+
+
+async def test_the_history_can_neither_be_changed_nor_removed(shop: Shop) -> None:
+    async with shop.client() as client:
+        await open_erasure(shop, client, uuid4())
+    for statement in ("UPDATE rights_history SET what = 'x'", "DELETE FROM rights_history", "TRUNCATE rights_history"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await shop.sql(statement)

@@ -1,0 +1,163 @@
+"""The gateway step by step on a real Postgres, with a wire in the place of Kafka and a desk that opens what is on it."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from joserfc.jwk import OKPKey
+
+from deploy.local.interfaces import PostgresServer
+from event_contracts import Event
+from event_contracts.carrier import CarrierReply, ReplyKind
+from event_contracts.order import DeliveryCorrected
+from event_contracts.privacy import TellRecipients
+from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
+from logistics_gateway.domain import shipment_id_of
+from logistics_gateway.erasures.store import erase
+from logistics_gateway.lanes import load_lanes
+from logistics_gateway.replies import apply_replies
+from logistics_gateway.sending import make_gateway
+from logistics_gateway.settings import GatewaySettings
+from servicekit.batches import Applier, Batch, Consumes
+from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.kafka import OutRecord
+from servicekit.kit import Kit
+from servicekit.policy import Policy
+from servicekit.postgres import Tx
+from tests.support.carrier import Desk
+from tests.support.deliveries import make_delivery
+from tests.support.gateways import CARRIERS, LeasingVault, placed
+from tests.support.kits import open_test_kit
+
+POLICY = Path(__file__).parents[2] / "shared" / "policy"
+
+
+@dataclass
+class Wire:
+    """Takes messages for the carriers, and notes what the ledger says at each send, as others see it.
+
+    `is_cut` makes every send fail."""
+
+    kit: Kit
+    sent: list[OutRecord] = field(default_factory=list)
+    recorded: list[list[tuple[UUID, str]]] = field(default_factory=list)
+    is_cut: bool = False
+
+    async def send(self, records: Sequence[OutRecord]) -> None:
+        if self.is_cut:
+            raise OSError
+        rows = await self.kit.db.fetch("SELECT shipment_id, state::text FROM disclosures")
+        self.recorded.append([(row["shipment_id"], row["state"]) for row in rows])
+        self.sent += records
+
+
+@pytest.fixture
+async def kit(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[Kit]:
+    for name in ("gateway", *CARRIERS):
+        key = OKPKey.generate_key("X25519", parameters={"kid": f"{name}-1"}, private=True)
+        (tmp_path / f"{name}.private").write_text(json.dumps(key.as_dict(private=True)))
+        (tmp_path / f"{name}.json").write_text(json.dumps(key.as_dict(private=False)))
+    settings = GatewaySettings(
+        lanes_dir=POLICY / "lanes", carriers_dir=tmp_path, reply_key_file=tmp_path / "gateway.private"
+    )
+    dsns = postgres_server.create_system_database(f"gateway{uuid4().hex[:8]}")
+    async with open_test_kit("logistics-gateway", dsns, settings, SERVICE.emits, [SERVICE.migrations]) as kit:
+        own = make_gateway(settings, load_lanes(POLICY / "lanes"), kit.clock.boottime)
+        vault: Any = LeasingVault()
+        yield replace(kit, vault=vault, policy=Policy.load([POLICY / "policy.yaml"]), own=own)
+
+
+@dataclass
+class Order:
+    """One order at the gateway: its buyer is nobody's business here."""
+
+    kit: Kit
+    order_id: UUID = field(default_factory=uuid4)
+    subject_id: UUID = field(default_factory=uuid4)
+    key_id: UUID = field(default_factory=uuid4)
+
+    @property
+    def shipment_id(self) -> UUID:
+        return shipment_id_of(self.order_id)
+
+    async def placed(self, **delivery: Any) -> Event:
+        (sealed,) = await self.kit.seal_many(
+            [(make_delivery(**{"country": "GB"} | delivery), self.subject_id, self.order_id)]
+        )
+        self.key_id = sealed.key_id
+        return placed(self.order_id, self.subject_id, sealed)
+
+    async def corrected(self, number: int, **delivery: Any) -> Event:
+        (sealed,) = await self.kit.seal_many(
+            [(make_delivery(**{"country": "GB"} | delivery), self.subject_id, self.order_id)]
+        )
+        return DeliveryCorrected(
+            order_id=self.order_id, buyer_id=uuid4(), consignee_id=self.subject_id, number=number, delivery=sealed
+        )
+
+    async def erase(self, request_id: UUID) -> int:
+        """What the kit does when the list of revocations names the delivery's key."""
+        vault: Any = self.kit.vault
+        vault.erased.add(self.key_id)
+
+        async def work(tx: Tx) -> int:
+            return await erase(tx, self.subject_id, request_id, [self.key_id], True)
+
+        return await self.kit.run_tx("erase", work)
+
+    async def line(self) -> dict[str, Any]:
+        row = await self.kit.db.fetchrow("SELECT * FROM disclosures WHERE order_id = $1", self.order_id)
+        return dict(row) if row is not None else {}
+
+
+async def apply(kit: Kit, *events: Event, reader: Consumes = ORDERS) -> None:
+    """The events as one batch of the reader, from wherever it is."""
+    (topic,) = reader.topics
+    await kit.db.fetch("INSERT INTO kit.positions VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING", reader.reader, topic)
+    begin: int = await kit.db.fetchval("SELECT next FROM kit.positions WHERE reader = $1", reader.reader)
+    records = []
+    for position, event in enumerate(events, start=begin):
+        source = "privacy" if reader is RECIPIENTS else "order"
+        headers = to_headers(event, event_id=uuid4(), source=source, time=datetime.now(UTC))
+        key, value = str(event.partition_key).encode(), event.model_dump_json().encode()
+        records.append(RawRecord(topic, 0, position, key, value, tuple(headers)))
+    applier = Applier(kit, reader)
+    applier.next = {(topic, 0): begin}
+    batch = Batch(records)
+    await applier.apply(batch, applier.prepare(batch))
+
+
+async def ask(kit: Kit, request_id: UUID, subject_id: UUID) -> None:
+    """The privacy service's `TellRecipients`."""
+    await apply(kit, TellRecipients(request_id=request_id, subject_id=subject_id), reader=RECIPIENTS)
+
+
+async def answer(kit: Kit, shipment_id: UUID, kind: ReplyKind, carrier: str = "meridian") -> None:
+    """A carrier's reply, opened already."""
+    batch = Batch([])
+    batch.state = [(carrier, CarrierReply(reply_id=uuid4(), kind=kind, shipment_id=shipment_id, at=datetime.now(UTC)))]
+
+    async def work(tx: Tx) -> None:
+        await apply_replies(kit, tx, batch)
+
+    await kit.run_tx("replies", work)
+
+
+def desk_of(kit: Kit, wire: Wire, carrier: str = "meridian") -> Desk:
+    """A carrier's desk that has received all that is on the wire."""
+    folder = kit.settings.carriers_dir  # type: ignore[attr-defined] # of the gateway's own settings
+    desk = Desk((folder / f"{carrier}.private").read_text())
+    for record in wire.sent:
+        desk.receive(record.value, record.key)
+    return desk
+
+
+async def emitted(kit: Kit, kind: str) -> list[dict[str, Any]]:
+    """The bodies of all events of a type, in order."""
+    rows = await kit.db.fetch("SELECT headers, body FROM kit.outbox ORDER BY number")
+    return [json.loads(r["body"]) for r in rows if json.loads(r["headers"])["ce_type"] == f"{kind}.v1"]

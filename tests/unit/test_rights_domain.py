@@ -1,0 +1,147 @@
+"""What is held of an erased person and why, who may decide what, and when a request is due."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from event_contracts.privacy import HeldItem
+from privacy_service.rights.domain import (
+    Basis,
+    Check,
+    Item,
+    Kind,
+    ManualHold,
+    Name,
+    Person,
+    Reason,
+    Regime,
+    Request,
+    Scope,
+    Status,
+    due_at,
+    holds_on,
+)
+from servicekit.errors import Conflict, Forbidden
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ME, ORDER = uuid4(), uuid4()
+DUTIES = {"order_record": timedelta(days=3650)}
+
+
+def item(data_class: str = "order_record", system: str = "order", **held: Any) -> Item:
+    return Item(system, HeldItem(**{**_ITEM, "data_class": data_class, **held}))
+
+
+_ITEM: dict[str, Any] = {"anchor": ORDER, "row_count": 1, "is_open": False, "closed_at": None}
+
+
+def test_an_open_order_and_a_duty_to_keep_hold_and_nothing_else() -> None:
+    closed = NOW - timedelta(days=10)
+    items = [
+        item("delivery", is_open=True),
+        item("delivery", "logistics-gateway", is_open=True),
+        item("order_record", anchor=ME, closed_at=closed),
+        item("payment", closed_at=closed),
+        item("identity", "account"),
+    ]
+    found = holds_on(items, [], Scope(), DUTIES, NOW)
+    assert {(h.data_class, h.anchor, h.basis, h.until, h.rows) for h in found} == {
+        ("delivery", ORDER, Basis.OPEN_ANCHOR, None, 2),
+        ("order_record", ME, Basis.LEGAL_OBLIGATION, closed + timedelta(days=3650), 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("days", "held"), [(0, True), (3649, True), (3650, False)], ids=["closed today", "last day", "over"]
+)
+def test_a_duty_ends_with_its_last_day(days: int, held: bool) -> None:
+    items = [item("order_record", closed_at=NOW - timedelta(days=days))]
+    assert bool(holds_on(items, [], Scope(), DUTIES, NOW)) is held
+
+
+def test_of_a_class_with_a_duty_nothing_goes_whose_end_nobody_knows() -> None:
+    (hold,) = holds_on([item("order_record")], [], Scope(), DUTIES, NOW)
+    assert (hold.basis, hold.until) == (Basis.LEGAL_OBLIGATION, None)
+
+
+def test_the_longest_of_several_systems_ends_counts() -> None:
+    items = [
+        item("order_record", "order", closed_at=NOW - timedelta(days=5)),
+        item("order_record", "account", closed_at=NOW - timedelta(days=2)),
+    ]
+    (hold,) = holds_on(items, [], Scope(), DUTIES, NOW)
+    assert hold.until == NOW + timedelta(days=3648)
+
+
+def test_a_manual_hold_keeps_one_anchor_or_a_class_until_its_day() -> None:
+    other = uuid4()
+    items = [item("contact"), item("contact", anchor=other), item("identity")]
+
+    def held(anchor: UUID | None, until: datetime | None) -> set[UUID]:
+        by_hand = [ManualHold("contact", anchor, Basis.LITIGATION, until)]
+        return {hold.anchor for hold in holds_on(items, by_hand, Scope(), DUTIES, NOW)}
+
+    assert held(ORDER, None) == {ORDER}
+    assert held(None, NOW + timedelta(seconds=1)) == {ORDER, other}
+    assert held(None, NOW) == set()
+
+
+def test_outside_the_scope_nothing_is_held() -> None:
+    items = [item("delivery", is_open=True)]
+    assert holds_on(items, [], Scope(("identity",)), DUTIES, NOW) == ()
+    assert holds_on(items, [], Scope(None, frozenset([Name("delivery", ME)])), DUTIES, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("opened", "due"),
+    [
+        ("2026-01-31", "2026-02-28"),
+        ("2028-01-31", "2028-02-29"),
+        ("2026-12-15", "2027-01-15"),
+        ("2026-02-28", "2026-03-28"),
+    ],
+)
+def test_a_month_is_one_of_the_calendar(opened: str, due: str) -> None:
+    at = datetime.fromisoformat(opened).replace(tzinfo=UTC)
+    assert due_at(at, Regime.GDPR).date().isoformat() == due
+    assert due_at(at, Regime.CCPA) == at + timedelta(days=45)
+
+
+SUPPORT, OFFICER = Person(uuid4(), "support"), Person(uuid4(), "privacy_officer")
+
+
+def request(status: Status, kind: Kind = Kind.ERASURE) -> Request:
+    return Request(uuid4(), kind, status, SUPPORT, NOW, due_at(NOW, Regime.GDPR))
+
+
+def test_only_an_erasure_is_approved() -> None:
+    assert request(Status.OPEN).confirmed(Check.CALLBACK).status is Status.AWAITING_APPROVAL
+    for kind in (Kind.ACCESS, Kind.PORTABILITY, Kind.RECTIFICATION):
+        assert request(Status.OPEN, kind).confirmed(Check.DOCUMENT).status is Status.RUNNING
+
+
+def test_nobody_approves_their_own_request_or_one_of_their_role() -> None:
+    waiting = request(Status.AWAITING_APPROVAL)
+    assert waiting.approved(OFFICER).status is Status.WAITING
+    for who in (Person(SUPPORT.person_id, "privacy_officer"), Person(uuid4(), "support")):
+        with pytest.raises(Forbidden):
+            waiting.approved(who)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_each_decision_is_possible_in_its_states_only(status: Status) -> None:
+    given = request(status)
+    decisions = {
+        "confirm": (lambda: given.confirmed(Check.CALLBACK), {Status.OPEN}),
+        "approve": (lambda: given.approved(OFFICER), {Status.AWAITING_APPROVAL}),
+        "deny": (lambda: given.denied(Reason.OTHER, NOW), {Status.OPEN, Status.AWAITING_APPROVAL}),
+        "cancel": (lambda: given.cancelled(NOW), {Status.OPEN, Status.AWAITING_APPROVAL, Status.WAITING}),
+    }
+    for decide, possible in decisions.values():
+        if status in possible:
+            assert decide().status is not status
+        else:
+            with pytest.raises(Conflict):
+                decide()
