@@ -62,7 +62,7 @@ SAGAS: dict[tuple[str, str], tuple[str, ...]] = {
         "tx.committed",
     ),
 }
-# Whichever process of a system comes first applies the list, so these run alone.
+# In following the list; whichever process of a system comes first applies it.
 FOLLOWING = ("revocations.swept", "revocations.applied")
 
 
@@ -79,8 +79,11 @@ class World:
         while not stop.is_set():
             who = self.people.pop()
             await self.hand_over(who.subject_id)
-            await self.staff.erase([who.subject_id])
-            self.erased.append(who.subject_id)
+            await self.erase(who.subject_id)
+
+    async def erase(self, subject: UUID) -> None:
+        await self.staff.erase([subject])
+        self.erased.append(subject)
 
     async def hand_over(self, subject: UUID) -> None:
         """A package, asked for again, with a new link, when what was under way got lost with its process."""
@@ -126,10 +129,10 @@ async def test_a_saga_whose_processes_die_at_any_fault_point_ends_once_and_as_it
             async with asyncio.TaskGroup() as dying:  # all at once, so that several processes are down together
                 for (system, role), points in SAGAS.items():
                     dying.create_task(dies_at_each(world.stack, system, role, points))
-            await dies_following(world.stack, "account")
         finally:
             stop.set()
         await asyncio.gather(*passing)
+    await dies_following(world)
     await all_erased_once(world)
     loot = await raid(world.stack)
     erased = {value for subject in world.erased for value in everybody[subject]}
@@ -147,13 +150,23 @@ async def dies_at_each(stack: Stack, system: str, role: str, points: Sequence[st
     await asyncio.to_thread(process.start)
 
 
-async def dies_following(stack: Stack, system: str) -> None:
-    """One process of a system alone applies the list, and dies over it."""
-    mine = [process for process in stack.processes if process.system == system]
-    for process in mine:
+async def dies_following(world: World) -> None:
+    """A reader dies over the list, which it applies if it comes before its relay: with enough erasures it does."""
+    stop = asyncio.Event()
+    idle = [world.stack.process("account", role) for role in ("api", "jobs")]
+    for process in idle:
         await asyncio.to_thread(process.kill)
-    await die_at_each(stack.process(system, "jobs"), FOLLOWING)
-    for process in mine:
+
+    async def keep_erasing() -> None:
+        while not stop.is_set():
+            await world.erase(world.people.pop().subject_id)
+
+    async with asyncio.TaskGroup() as tasks:
+        erasing = tasks.create_task(keep_erasing())
+        await dies_at_each(world.stack, "account", "consume", FOLLOWING)
+        stop.set()
+        await erasing
+    for process in idle:
         await asyncio.to_thread(process.start)
 
 

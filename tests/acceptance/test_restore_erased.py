@@ -1,0 +1,173 @@
+"""L3 (proof 10): whichever database comes back from before an erasure stays shut until what was erased is erased again."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from deploy.local.keys import customer_token, staff_token
+from deploy.local.people import Crowd
+from deploy.local.postgres import Postgres
+from deploy.local.services import ServiceProcess
+from deploy.local.shop import Registered, Shop, all_of
+from deploy.local.stack import Stack
+from tests.support.attacker import raid
+from tests.support.end_states import number, rows
+from tests.support.infra import new_kafka, new_postgres
+from tests.support.restores import restore_database, server_on
+from tests.support.shop_floor import until
+from tests.support.stacks import FAST_PASSWORDS
+from tests.support.staff import Staff
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
+PEOPLE, ERASED = 12, 6
+PATIENCE = 300.0
+SERVICES = ("account", "order", "logistics-gateway", "privacy")
+
+
+@dataclass
+class Shelf:
+    """A stack in which some were erased, a server on the backup from before, and everybody's values."""
+
+    stack: Stack
+    staff: Staff
+    backup_dsn: str
+    gone: list[Registered]
+    living: list[Registered]
+
+    async def check(self) -> None:
+        """Whoever has all bytes opens nothing of the erased and everything of the living."""
+        loot = await raid(self.stack)
+        assert loot.values & values_of(self.gone) == set()
+        assert values_of(self.living) <= loot.values
+        assert {data_class for who in self.gone for data_class, _ in loot.of(who.subject_id)} <= {"order_record"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf]:
+    folder = tmp_path_factory.mktemp("restore-erased")
+    stack = Stack(kafka=new_kafka(folder / "kafka"), postgres=new_postgres(), progress=lambda _: None)
+    stack.overrides["account"] |= FAST_PASSWORDS
+    await asyncio.to_thread(stack.start)
+    shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
+    try:
+        people = await all_of(shop.register, list(crowd.customers(PEOPLE)))
+        for who in people:
+            await shop.save_address(who)
+            await shop.add_favourite(who, "TEA-GREEN-100")
+            await shop.place_order(who, crowd)
+            await cancel(stack, who)
+        await asyncio.to_thread(stack.postgres.base_backup, folder / "backup")
+        async with Staff(stack) as staff:
+            await staff.erase([who.subject_id for who in people[:ERASED]])
+            with server_on(folder / "backup", stack.postgres.admin_dsn) as backup_dsn:
+                yield Shelf(stack, staff, backup_dsn, people[:ERASED], people[ERASED:])
+    finally:
+        await shop.close()
+        await asyncio.to_thread(stack.close)
+
+
+async def test_the_erased_are_gone_before_anything_is_restored(shelf: Shelf) -> None:
+    await shelf.check()
+    assert isinstance(shelf.stack.postgres, Postgres), "a second server on the backup needs the embedded PostgreSQL"
+
+
+@pytest.mark.parametrize("system", SERVICES)
+async def test_a_restored_service_serves_nothing_until_it_has_erased_again(shelf: Shelf, system: str) -> None:
+    """While the vault stands still, nobody can say what was erased since: every read answers 503."""
+    process, vault = shelf.stack.process(system), shelf.stack.process("vault")
+    await asyncio.to_thread(process.stop)
+    await asyncio.to_thread(restore_database, shelf.stack, shelf.backup_dsn, system)
+    position = "SELECT number FROM kit.revocation_position"
+    assert await number(shelf.stack, system, position) == 0
+    vault.pause()
+    try:
+        await asyncio.to_thread(process.launch)
+        answers = await reads(shelf, process, system)
+    finally:
+        vault.resume()
+    assert set(answers) == {503}
+    await asyncio.to_thread(process.wait_healthy)
+    assert await number(shelf.stack, system, position) >= 2 * ERASED
+    for who in shelf.gone:
+        assert not any(value in text for text in await texts(shelf, system, who) for value in values_of([who]))
+    await shelf.check()
+
+
+async def test_a_restored_vault_destroys_again_what_its_file_names(shelf: Shelf) -> None:
+    vault = shelf.stack.process("vault")
+    incarnation = "SELECT incarnation::text FROM list_head"
+    before = await rows(shelf.stack, "vault", incarnation)
+    await asyncio.to_thread(vault.stop)
+    await asyncio.to_thread(restore_database, shelf.stack, shelf.backup_dsn, "vault")
+    assert await number(shelf.stack, "vault", "SELECT count(*) FROM revocations") == 0
+    await asyncio.to_thread(vault.start)
+    assert await number(shelf.stack, "vault", "SELECT count(*) FROM revocations") >= 2 * ERASED
+    assert await rows(shelf.stack, "vault", incarnation) != before
+    await shelf.check()
+
+
+async def test_all_restored_at_once_and_the_next_erasure_works(shelf: Shelf) -> None:
+    stack = shelf.stack
+    processes = [stack.process(system) for system in ("vault", *SERVICES)]
+    for process in reversed(processes):
+        await asyncio.to_thread(process.stop)
+    for process in processes:
+        await asyncio.to_thread(restore_database, stack, shelf.backup_dsn, process.system)
+    for process in processes:
+        await asyncio.to_thread(process.start)
+    await shelf.check()
+    last = shelf.living.pop()
+    await shelf.staff.erase([last.subject_id])
+    shelf.gone.append(last)
+    await shelf.check()
+
+
+async def reads(shelf: Shelf, process: ServiceProcess, system: str) -> list[int]:
+    """What all reads answer once the process listens."""
+
+    async def listens() -> bool:
+        try:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                return (await http.get(f"{process.url}/metrics")).is_success
+        except httpx.TransportError:
+            return False
+
+    await until(listens, f"{system} listens", PATIENCE, pause=0.05)
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False) as http:
+        return [(await http.get(p, headers=h)).status_code for w in shelf.gone for p, h in paths(shelf, system, w)]
+
+
+async def texts(shelf: Shelf, system: str, who: Registered) -> list[str]:
+    async with httpx.AsyncClient(base_url=shelf.stack.url(system), trust_env=False) as http:
+        return [(await http.get(path, headers=headers)).text for path, headers in paths(shelf, system, who)]
+
+
+def paths(shelf: Shelf, system: str, who: Registered) -> list[tuple[str, dict[str, str]]]:
+    """What of a person can be read, with whose token."""
+    own = {"Authorization": f"Bearer {customer_token(shelf.stack.keys, who.subject_id)}"}
+    staff = {"Authorization": f"Bearer {staff_token(shelf.stack.keys, 'support')}"}
+    return {
+        "account": [("/v1/accounts/me", own), ("/v1/accounts/me/addresses", own), ("/v1/accounts/me/favourites", own)],
+        "order": [("/v1/orders", own), *((f"/v1/orders/{order.order_id}", own) for order in who.orders)],
+        "logistics-gateway": [("/healthz", {})],  # it serves nothing else
+        "privacy": [(f"/v1/subjects/{who.subject_id}/inventory", staff), ("/v1/requests", staff)],
+    }[system]
+
+
+async def cancel(stack: Stack, who: Registered) -> None:
+    """An order that is under way would be kept until it has ended."""
+    headers = {"Authorization": f"Bearer {who.token}"}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for order in who.orders:
+            (
+                await http.post(f"{stack.url('order')}/v1/orders/{order.order_id}/cancel", headers=headers)
+            ).raise_for_status()
+
+
+def values_of(people: list[Registered]) -> set[str]:
+    return {value for who in people for value in who.customer.person.canaries}
