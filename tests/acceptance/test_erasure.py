@@ -3,6 +3,7 @@
 `make test-erasures` does it with 1,000 of 10,000 people; ERASED and PEOPLE say how many.
 """
 
+import asyncio
 import json
 import os
 import secrets
@@ -141,6 +142,35 @@ async def test_a_stopped_participant_is_named_with_since_and_next_try_and_then_t
         reviews.resume()
     await world.staff.certified(request_id)
     assert {data_class for data_class, _ in (await raid(world.stack)).of(who.subject_id)} <= {"order_record"}
+
+
+async def test_a_holder_that_stands_still_is_waited_for_and_opens_nothing_afterwards(world: World) -> None:
+    """SIGSTOP through a whole erasure: the keys live until its lease is over, and by then it is over for the process, too."""
+    who = await world.customer()
+    (order,) = who.orders
+    own = {"Authorization": f"Bearer {who.token}"}
+    holder = await asyncio.to_thread(world.stack.start_another, "order", "api")
+    try:
+        async with httpx.AsyncClient(base_url=holder.url, headers=own, trust_env=False, timeout=60) as http:
+            assert who.customer.person.name in (await http.get(f"/v1/orders/{order.order_id}")).text
+            request_id = await world.staff.open("erasure", who.subject_id)
+            await world.staff.previewed(request_id)
+            holder.pause()
+            await world.staff.approve(request_id)
+
+            async def drains() -> bool:
+                (step,) = (await world.staff.show(request_id))["steps"]
+                return step["step"] == "drain" and [each["system"] for each in step["waiting_for"]] == ["order"]
+
+            await until(drains, "the saga waits for the holder", PATIENCE)
+            assert own_values(who) & (await raid(world.stack)).values
+            await world.staff.certified(request_id)
+            holder.resume()
+            answer = await http.get(f"/v1/orders/{order.order_id}")
+            assert not any(value in answer.text for value in own_values(who))
+    finally:
+        await asyncio.to_thread(holder.close)
+        world.stack.processes.remove(holder)
 
 
 async def test_the_erased_are_gone_for_everybody_and_the_living_stay(
