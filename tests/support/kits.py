@@ -57,7 +57,7 @@ async def open_test_kit(
     db = await Database.connect(dsns[0], name)
     vault: Any = FakeVault()
     policy: Any = OpenPolicy()
-    outbox = Outbox(name, clock, frozenset(event.topic for event in emits))
+    outbox = Outbox(name, clock, frozenset(event.topic_of(name) for event in emits))
     try:
         yield Kit(name, settings, clock, policy, vault, db, outbox)
     finally:
