@@ -86,10 +86,11 @@ class Crowd:
         digits = "".join(self.random.choices("23456789", k=9))
         street = " ".join(faker.street_address().split())
         return Person(
-            name=" ".join(faker.name().split()),
+            # a surname that no one else has, so that a find is a find
+            name=f"{' '.join(faker.name().split())} {self._tag(8).title()}",
             email=f"customer.{self._drawn}.{self._tag(8)}@shop.example",
             phone=f"+{calling_code}{digits}",
-            # a number that no other street has, so that a find is a find
+            # a number that no other street has
             street=f"{street} {self.random.randrange(10_000, 99_999)}"[:190],
             city=faker.city()[:190],
             postal_code=faker.postcode()[:20],
