@@ -40,6 +40,16 @@ def test_work_that_does_not_shrink_is_unhealthy_though_the_loop_turns() -> None:
     assert health.report()["lag"] == {"relay": 4}
 
 
+def test_a_turn_that_failed_is_unhealthy_until_one_succeeds() -> None:
+    health = Health("vault", "jobs", "1", FakeClock())
+    loop = health.loop("prune")
+    loop.beat()
+    loop.fail()
+    assert health.report()["problems"] == {"prune": "failed"}
+    loop.beat()
+    assert health.report()["ok"]
+
+
 def test_facts_and_refusals_are_reported() -> None:
     health = Health("order", "api", "1", FakeClock(), facts={"outbox_depth": lambda: 7})
     health.refuse("behind_revocations")

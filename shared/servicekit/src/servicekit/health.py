@@ -19,6 +19,7 @@ class Progress:
     lag: int = 0
     _beat_at: float | None = None
     _advanced_at: float = 0.0
+    _has_failed: bool = False
 
     def beat(self, lag: int = 0, advanced: bool = False) -> None:
         """A turn is over; `lag` items are left, and `advanced` if this turn got something done."""
@@ -27,10 +28,17 @@ class Progress:
         if advanced or lag == 0 or self._beat_at is None:
             self._advanced_at = now
         self._beat_at, self.lag = now, lag
+        self._has_failed = False
+
+    def fail(self) -> None:
+        """A turn failed in a way that nobody expected; the loop is unhealthy until its next beat."""
+        self._has_failed = True
 
     def problem(self) -> str | None:
         """A code that says what is wrong, or None."""
         now = self.clock.boottime()
+        if self._has_failed:
+            return "failed"
         if self._beat_at is None:
             return "starting"
         if now - self._beat_at > self.stale_after:

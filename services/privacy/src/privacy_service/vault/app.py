@@ -23,6 +23,7 @@ from privacy_service.vault.handlers import Vault
 from privacy_service.vault.holders import store as holders_store
 from privacy_service.vault.http import make_router
 from privacy_service.vault.kek import Kek
+from privacy_service.vault.loops import every
 from privacy_service.vault.revocations import handlers as revocations
 from privacy_service.vault.revocations import http as revocations_http
 from privacy_service.vault.revocations.file import ListRefused, RevocationFile
@@ -33,7 +34,7 @@ from servicekit.clock import Clock
 from servicekit.errors import KitError, Misconfigured
 from servicekit.faults import check_armed
 from servicekit.harden import harden
-from servicekit.health import Health, Progress
+from servicekit.health import Health
 from servicekit.http import make_app, serving
 from servicekit.logs import configure_logs, get_log
 from servicekit.policy import Policy
@@ -48,6 +49,8 @@ _PUBLISH_EVERY: Final = 0.2
 _PRUNE_EVERY: Final = 3600.0
 _LOOK_AT_EPOCHS_EVERY: Final = 1.0
 _EPOCHS_SLOWEST: Final = timedelta(minutes=10)
+_STALE_AFTER: Final = timedelta(seconds=60)
+_STALE_SOON: Final = timedelta(seconds=15)
 
 log = get_log("vault")
 
@@ -73,22 +76,26 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         parts.push_async_callback(db.close)
         await check_schema(db, MIGRATIONS)
         kek = await epochs.prepare(db, epochs.make_provider(settings), clock)
+
+        async def loop(seconds: float, name: str, work: Callable[[], Awaitable[None]], stale_after: timedelta) -> None:
+            await parts.enter_async_context(every(seconds, name, work, health, stale_after))
+
         if role in ("jobs", "all"):
-            prune = health.loop("prune", timedelta(seconds=3 * _PRUNE_EVERY))
-            await parts.enter_async_context(_every(_PRUNE_EVERY, lambda: _prune(db, clock), prune))
-            turn = health.loop("kek_epochs", _EPOCHS_SLOWEST)
-            work = partial(epochs.turn, db, kek, clock, settings)
-            await parts.enter_async_context(_every(_LOOK_AT_EPOCHS_EVERY, work, turn))
-            await _publish(settings, db, health, parts)
+            await loop(_PRUNE_EVERY, "prune", partial(_prune, db, clock), 3 * timedelta(seconds=_PRUNE_EVERY))
+            turn = partial(epochs.turn, db, kek, clock, settings)
+            await loop(_LOOK_AT_EPOCHS_EVERY, "kek_epochs", turn, _EPOCHS_SLOWEST)
+            if settings.kafka_bootstrap:
+                publisher = Publisher(db, settings)
+                parts.push_async_callback(publisher.stop)
+                await loop(_PUBLISH_EVERY, "publish", publisher.publish, _STALE_AFTER)
+            else:
+                log.warning("revocations_not_published")
         if role in ("api", "all"):
             vault = await _open_vault(settings, clock, db, kek)
             parts.push_async_callback(handlers.store_counts, vault)
-            counts = health.loop("counts", timedelta(seconds=15))
-            await parts.enter_async_context(_every(_STORE_COUNTS_EVERY, lambda: handlers.store_counts(vault), counts))
-            check = health.loop("revocation_list", timedelta(seconds=15))
-            await parts.enter_async_context(_every(_CHECK_LIST_EVERY, lambda: _check_list(vault, health), check))
-            refresh = health.loop("keks", timedelta(seconds=60))
-            await parts.enter_async_context(_every(_LOOK_AT_EPOCHS_EVERY, partial(epochs.refresh, db, kek), refresh))
+            await loop(_STORE_COUNTS_EVERY, "counts", partial(handlers.store_counts, vault), _STALE_SOON)
+            await loop(_CHECK_LIST_EVERY, "revocation_list", partial(_check_list, vault, health), _STALE_SOON)
+            await loop(_LOOK_AT_EPOCHS_EVERY, "keks", partial(epochs.refresh, db, kek), _STALE_AFTER)
             app = _api(settings, clock, health, vault)
         else:
             app = make_app(settings, clock, health)
@@ -119,16 +126,6 @@ def _api(settings: VaultSettings, clock: Clock, health: Health, vault: Vault) ->
     return app
 
 
-async def _publish(settings: VaultSettings, db: Database, health: Health, parts: AsyncExitStack) -> None:
-    if not settings.kafka_bootstrap:
-        log.warning("revocations_not_published")
-        return
-    publisher = Publisher(db, settings)
-    parts.push_async_callback(publisher.stop)
-    published = health.loop("publish")
-    await parts.enter_async_context(_every(_PUBLISH_EVERY, publisher.publish, published))
-
-
 async def _check_list(vault: Vault, health: Health) -> None:
     """A database that was restored under a running vault is behind the file: it catches up, or nothing is served."""
     try:
@@ -146,27 +143,6 @@ async def _prune(db: Database, clock: Clock) -> None:
         await holders_store.forget_old(tx)
 
     await db.run_tx("prune", work)
-
-
-@asynccontextmanager
-async def _every(seconds: float, work: Callable[[], Awaitable[None]], progress: Progress) -> AsyncIterator[None]:
-    """Runs `work` now, and again every so often. A failure is logged and shows in the health; the next turn comes."""
-
-    async def loop() -> None:
-        while True:
-            try:
-                await work()
-                progress.beat()
-            except KitError as error:
-                log.warning("loop_failed", error=error)
-            await asyncio.sleep(seconds)
-
-    task = asyncio.create_task(loop())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _version() -> str:

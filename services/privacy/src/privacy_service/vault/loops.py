@@ -1,0 +1,49 @@
+"""The vault's background work: done again and again, whatever goes wrong in one turn."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+from servicekit.errors import KitError
+from servicekit.health import Health
+from servicekit.logs import code, get_log
+
+# After a failure nobody waits for an hour to see whether it is over.
+_LONGEST_PAUSE_AFTER_FAILURE: Final = 10.0
+
+log = get_log("vault")
+
+
+@asynccontextmanager
+async def every(
+    seconds: float, name: str, work: Callable[[], Awaitable[None]], health: Health, stale_after: timedelta
+) -> AsyncIterator[None]:
+    """Runs `work` now, and again every so often, until the context is left. A failure never ends the loop.
+
+    What is expected (`KitError`: something is away) shows in the health once no turn has succeeded for `stale_after`;
+    anything else shows at once, until a turn succeeds.
+    """
+    progress = health.loop(name, stale_after)
+
+    async def loop() -> None:
+        while True:
+            pause = min(seconds, _LONGEST_PAUSE_AFTER_FAILURE)
+            try:
+                await work()
+                progress.beat()
+                pause = seconds
+            except KitError as error:
+                log.warning("loop_failed", loop=code(name), error=error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the loop must not end unseen
+                progress.fail()
+                log.error("loop_failed", loop=code(name), error=error)
+            await asyncio.sleep(pause)
+
+    task = asyncio.create_task(loop())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
