@@ -39,9 +39,11 @@ async def note_holder(db: Database, system: str, holder: UUID, seconds: float) -
 
 
 async def write_done(db: Database, system: str, holder: UUID, done: int) -> None:
+    """Up to the head at most: nobody is done with entries that do not exist yet."""
     await db.fetch(
         """-- write_done
-        UPDATE holders SET done = $3 WHERE system = $1 AND holder = $2 AND done < $3""",
+        UPDATE holders SET done = least($3, revision) FROM list_head
+        WHERE system = $1 AND holder = $2 AND done < least($3, revision)""",
         system,
         holder,
         done,
