@@ -9,8 +9,7 @@ import pytest
 from tests.defects.run import CAUGHT, ROOT, Defect, judging, read_all, read_defect
 
 DEFECTS = read_all()
-# L5 (every saga ends) comes with the sagas.
-LAWS = {"L1", "L2", "L3", "L4", "L6", "L7", "L8", "L9", "L10", "L11", "L12"}
+LAWS = {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12"}
 TOKEN = "shared/servicekit/src/servicekit/token.py"
 TWO_KEYS = "tests/contract/test_token_vectors.py::test_a_ciphertext_that_opens_under_two_keys_is_refused"
 REFUSED = "tests/unit/test_token.py::test_a_token_under_another_key_is_refused"

@@ -181,11 +181,13 @@ async def test_a_download_that_breaks_costs_its_link_and_nothing_else(shop: Shop
     async with shop.client() as client:
         request_id = await open_access(shop, client, subject)
         await make_ready(shop, held_of(subject, uuid4()))
-        broken: Any = await fetch(shop.kit, (await link(shop, client, request_id)).rpartition("/")[2])
+        used = await link(shop, client, request_id)
+        broken: Any = await fetch(shop.kit, used.rpartition("/")[2])
         assert await anext(broken)
         await broken.aclose()
         await destroy_ended(shop)
         assert shop.vault.calls == []
+        assert (await client.get(used)).status_code == 404
         assert (await client.get(await link(shop, client, request_id))).status_code == 200
 
 
