@@ -28,7 +28,6 @@ from privacy_service.vault.revocations.domain import (
 )
 from privacy_service.vault.revocations.file import ListRefused, RevocationFile, Tip
 from privacy_service.vault.revocations.store import ListHead
-from privacy_service.vault.store import read_head
 from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.logs import get_log
@@ -147,8 +146,8 @@ async def catch_up(vault: Vault) -> None:
 
 async def differs(vault: Vault) -> bool:
     """Whether file and database end in different places; for a moment they do while an entry is being written."""
-    head = await read_head(vault.db)
-    return (await asyncio.to_thread(_file(vault).read)).number != head.revision
+    tip = await store.read_tip(vault.db)
+    return await asyncio.to_thread(_file(vault).read) != tip
 
 
 async def _list(vault: Vault, name: str, decide: Decide) -> tuple[ListHead, dict[Case, Named]]:

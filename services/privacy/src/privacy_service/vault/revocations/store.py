@@ -15,6 +15,7 @@ from servicekit.revocation_list import Entry
 
 # Of one page of the list, in key ids.
 _KEYS_A_PAGE = 20_000
+_NO_HEAD = "The vault's head row is missing: the database is not a whole one. Restore it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,19 @@ async def read_oldest_xid(db: Database) -> int:
     return found
 
 
+async def read_tip(db: Database) -> Tip:
+    """Where the list ends in the database."""
+    row = await db.fetchrow("-- read_tip\nSELECT revision, hash FROM list_head")
+    if row is None:
+        raise Unavailable(_NO_HEAD)
+    return Tip(row["revision"], row["hash"].hex())
+
+
 async def lock_head(tx: Tx) -> ListHead:
     """Nobody else numbers entries before this transaction ends."""
     row = await tx.fetchrow("-- lock_head\nSELECT incarnation, revision, hash FROM list_head FOR UPDATE")
     if row is None:
-        raise Unavailable("The vault's head row is missing: the database is not a whole one. Restore it.")
+        raise Unavailable(_NO_HEAD)
     return ListHead(row["incarnation"], Tip(row["revision"], row["hash"].hex()))
 
 
