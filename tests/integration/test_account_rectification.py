@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from account_service.app import RECTIFICATION
 from event_contracts.account import Contact, Identity
 from event_contracts.privacy import PRIVACY_COMMANDS, RectifyHoldings
@@ -71,15 +73,25 @@ async def test_a_corrected_address_is_the_one_to_sign_in_and_to_be_found_by(shop
     assert (KeyName(subject_id, "contact", subject_id), "email", digest) in shop.vault.index
 
 
-async def test_somebody_elses_address_goes_to_quarantine_and_changes_nothing(shop: Shop) -> None:
-    """L5: the request stays unanswered and says who is silent; the record says why."""
+async def test_somebody_elses_address_is_refused_with_a_reason_and_changes_nothing(shop: Shop) -> None:
+    """L5: the request ends, and says why; also what else it asked for is not done."""
     subject_id, email = await shop.register()
     _, taken = await shop.register()
-    request_id = await rectify(shop, subject_id, contact=Contact(email=taken))
-    assert await answers(shop, request_id) == []
+    before = await shop.events(subject_id)
+    request_id = await rectify(shop, subject_id, identity=Identity(name="Jane"), contact=Contact(email=taken))
+    assert [(body["number"], body["refused"]) for _, body in await shop.events(request_id)] == [(0, "email_taken")]
+    assert await shop.events(subject_id) == before
     assert (await shop.sign_in(email)).status_code == 200
-    reasons = await shop.kit.db.fetch("SELECT reason FROM kit.quarantine WHERE reader = $1", RECTIFICATION.reader)
-    assert [row["reason"] for row in reasons] == ["email_taken"]
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM kit.quarantine") == 0
+
+
+async def test_of_two_corrections_to_one_free_address_the_second_is_refused(shop: Shop) -> None:
+    (one, _), (other, _) = await shop.register(), await shop.register()
+    free = f"free.{uuid4().hex[:12]}@example.org"
+    first = await rectify(shop, one, contact=Contact(email=free))
+    second = await rectify(shop, other, contact=Contact(email=free))
+    refusals = [(await shop.events(each))[0][1]["refused"] for each in (first, second)]
+    assert refusals == [None, "email_taken"]
 
 
 async def test_nothing_is_brought_back_for_somebody_unknown_or_erased(shop: Shop) -> None:

@@ -9,6 +9,7 @@ import pytest
 from event_contracts.privacy import (
     DescribeHoldings,
     RectifyHoldings,
+    Refusal,
 )
 from tests.support.infra import postgres_server
 from tests.support.rights import Shop, approve, open_erasure, shop, show
@@ -145,6 +146,22 @@ async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(s
         assert command.contact is not None
         state = await show(shop, client, opened.json()["request_id"])
     assert state["status"] == "completed"
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
+
+
+async def test_a_rectification_that_the_owner_of_the_data_refuses_ends_with_the_reason(shop: Shop) -> None:
+    """L5: nobody waits for an answer that will never be another one."""
+    shop.refuses = Refusal.EMAIL_TAKEN
+    right = {"contact": {"email": "taken@wintergreen.example"}}
+    body = {"kind": "rectification", "subject_ids": [str(uuid4())], "identity_check": "callback"}
+    async with shop.client() as client:
+        opened = await client.post("/v1/requests", json={**body, "rectification": right}, headers=shop.staff())
+        await shop.settle()
+        state = await show(shop, client, opened.json()["request_id"])
+    assert (state["status"], state["reason"], state["ended_at"]) == ("denied", "email_taken", "2026-11-24T00:00:00Z")
+    assert [step["step"] for step in state["steps"]] == ["done"]
+    last = [(line["what"], line["reason"]) for line in state["history"] if line["subject_id"] is None]
+    assert last[-1] == ("refused", "email_taken")
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
 
 

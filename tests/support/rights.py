@@ -28,6 +28,7 @@ from event_contracts.privacy import (
     HoldingsRectified,
     RecipientsTold,
     RectifyHoldings,
+    Refusal,
     TellRecipients,
     ToldRecipient,
 )
@@ -132,6 +133,7 @@ class Shop:
     silent: set[str] = field(default_factory=set)
     left: dict[str, int] = field(default_factory=dict)
     recipients: tuple[ToldRecipient, ...] = ()
+    refuses: Refusal | None = None
     _held: dict[tuple[UUID, str], list[HeldItem]] = field(default_factory=dict)
     sent: list[Event] = field(default_factory=list)
 
@@ -195,7 +197,7 @@ class Shop:
                     RecipientsTold(request_id=request, subject_id=subject, system=system, recipients=self.recipients)
                 ]
             case RectifyHoldings(request_id=request, subject_id=subject) if system == "account":
-                return [HoldingsRectified(request_id=request, subject_id=subject, system=system, number=2)]
+                return [_rectified(request, subject, system, self.refuses)]
             case ExportHoldings(request_id=request, subject_id=subject):
                 return [
                     HoldingsExported(
@@ -315,6 +317,11 @@ async def shop(postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pyt
         outbox = Outbox("privacy", clock, frozenset(event.topic_of("privacy") for event in SERVICE.emits))
         kit = replace(kit, policy=POLICY, clock=clock, outbox=outbox)
         yield Shop(kit, clock, vault, tmp_path / "keys")
+
+
+def _rectified(request: UUID, subject: UUID, system: str, refused: Refusal | None) -> Event:
+    number = 0 if refused else 2
+    return HoldingsRectified(request_id=request, subject_id=subject, system=system, number=number, refused=refused)
 
 
 async def open_erasure(shop: Shop, client: httpx.AsyncClient, *subjects: UUID, **more: Any) -> str:

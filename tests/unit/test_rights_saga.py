@@ -16,6 +16,7 @@ from privacy_service.rights.domain import (
     Hold,
     Item,
     Kind,
+    Reason,
     Scope,
 )
 from privacy_service.rights.saga import (
@@ -31,6 +32,7 @@ from privacy_service.rights.saga import (
     Message,
     Note,
     Rectified,
+    Refuse,
     Rules,
     Send,
     SendRectification,
@@ -263,6 +265,14 @@ def test_a_rectification_waits_for_the_owner_of_the_data() -> None:
     assert commands == [Enter(Step.RECTIFY), SendRectification()]
     assert run(given, Rectified("order"))[0] == given
     assert run(given, Rectified("account"))[0].step is Step.DONE
+
+
+def test_a_rectification_that_its_owner_refuses_ends_with_the_reason() -> None:
+    given = state(Kind.RECTIFICATION, Step.RECTIFY)
+    assert run(given, Rectified("order", Reason.EMAIL_TAKEN)) == (given, [])
+    done, commands = run(given, Rectified("account", Reason.EMAIL_TAKEN))
+    assert commands == [Note("account", True), Refuse(Reason.EMAIL_TAKEN), Enter(Step.DONE)]
+    assert done.step is Step.DONE
 
 
 def test_a_retention_request_asks_what_is_held_first() -> None:

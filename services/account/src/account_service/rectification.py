@@ -6,7 +6,7 @@ directory's digests), and sealed again; a value that is in force already makes n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +14,9 @@ from account_service import store
 from account_service.handlers import index_entries
 from event_contracts import Erased, Sealed
 from event_contracts.account import Contact, ContactChanged, Identity, IdentityChanged
-from event_contracts.privacy import HoldingsRectified, RectifyHoldings
+from event_contracts.privacy import HoldingsRectified, RectifyHoldings, Refusal
 from servicekit.batches import Batch
-from servicekit.errors import Conflict, Fenced, Poison
+from servicekit.errors import Conflict, Fenced
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 
@@ -25,7 +25,10 @@ PURPOSE = "rights_request"
 
 @dataclass(frozen=True)
 class Change:
-    """One command: the numbers of the versions that it was prepared on (0: no such part), and what is to be stored."""
+    """One command: the numbers of the versions that it was prepared on (0: no such part), and what is to be stored.
+
+    `refused`: nothing is stored, and the answer says why.
+    """
 
     request_id: UUID
     subject_id: UUID
@@ -34,10 +37,11 @@ class Change:
     identity: Sealed[Identity] | None = None
     contact: Sealed[Contact] | None = None
     email_digest: bytes | None = None
+    refused: Refusal | None = None
 
 
 async def prepare_rectification(kit: Kit, batch: Batch) -> None:
-    """Opens and seals what each command brings. Raises `Poison` when the e-mail address is another account's."""
+    """Opens and seals what each command brings. One that asks for another account's e-mail address is refused whole."""
     batch.state = [await _prepare(kit, received.event) for received in batch.events]
 
 
@@ -79,7 +83,7 @@ async def _sealed(
         digest = await kit.digest("email", contact.email)
         owner = await store.find_by_email(kit.db, digest)
         if owner is not None and owner["subject_id"] != me:
-            raise Poison("email_taken")
+            return replace(change, refused=Refusal.EMAIL_TAKEN)
     parts = [part for part in (contact, identity) if part is not None]
     index = [] if contact is None else await index_entries(kit, contact, key=0)
     sealed = await kit.seal_many([(part, me, me) for part in parts], index)
@@ -92,9 +96,13 @@ async def _sealed(
 async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
     """Makes the new versions and answers. Raises `Conflict`, and is tried again, if an account changed meanwhile."""
     for change in batch.state:
-        number = await _apply(tx, change)
+        number = 0 if change.refused else await _apply(tx, change)
         answer = HoldingsRectified(
-            request_id=change.request_id, subject_id=change.subject_id, system=kit.name, number=number
+            request_id=change.request_id,
+            subject_id=change.subject_id,
+            system=kit.name,
+            number=number,
+            refused=change.refused,
         )
         await tx.emit(answer)
 

@@ -1,6 +1,7 @@
 """What the privacy service asks of every participant, and what each answers on its own topic."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -153,13 +154,22 @@ class RectifyHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
     contact: Sealed[Contact] | None = about(subject="subject_id", anchor="subject_id")
 
 
+class Refusal(StrEnum):
+    """Why the owner of data does not correct it: `email_taken` is another account's e-mail address."""
+
+    EMAIL_TAKEN = "email_taken"
+
+
 class HoldingsRectified(Event, topic=REPLIES, key="request_id"):
-    """The owner's answer: the number of the version that is in force now, 0 when it holds no such data."""
+    """The owner's answer: the number of the version that is in force now, 0 when it holds no such data or refuses.
+
+    `refused`: nothing was corrected, nor will be when it is asked again."""
 
     request_id: UUID
     subject_id: UUID
     system: SystemName
     number: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    refused: Refusal | None = None
 
 
 class FindExpired(Event, topic=PRIVACY_COMMANDS, key="request_id"):

@@ -24,6 +24,7 @@ from privacy_service.rights.saga import (
     Enter,
     Message,
     Note,
+    Refuse,
     Rules,
     Send,
     SendRectification,
@@ -40,6 +41,7 @@ from servicekit.policy import Policy
 from servicekit.postgres import Record, Tx
 
 COMPLETED: Final = "completed"
+REFUSED: Final = "refused"
 
 
 def rules_of(kit: Kit) -> Rules:
@@ -115,6 +117,7 @@ class Carrier:
             lines = [Line(state.request_id, step, subject_id=state.subject_id) for state, step in entered]
             await store.write_history(tx, lines, self._now)
         await self._send(tx)
+        await self._refuse(tx)
         if running := {state.request_id for state, step in entered if step is Step.FENCE}:
             await store.start_running(tx, running)
         if through := {state.request_id for state, step in entered if step in (Step.HELD, Step.DONE)}:
@@ -149,6 +152,14 @@ class Carrier:
         await self._begin_exports(tx)
         if events:
             await tx.emit(*events)
+
+    async def _refuse(self, tx: Tx) -> None:
+        """Requests that the owner of the data refuses end before they count as fulfilled."""
+        refused = {state.request_id: command.reason for state, command in self._commands if isinstance(command, Refuse)}
+        if refused:
+            await store.refuse(tx, refused, self._now)
+            lines = [Line(request_id, REFUSED, reason=reason) for request_id, reason in refused.items()]
+            await record(self._kit, tx, lines)
 
     async def _begin_exports(self, tx: Tx) -> None:
         for request_id in {s.request_id for s, c in self._commands if isinstance(c, Enter) and c.step is Step.EXPORT}:

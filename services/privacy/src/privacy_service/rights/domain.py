@@ -38,7 +38,8 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a request ended: `fulfilled`, `cancelled`, or a denial in the words of the Data Rights Protocol 1.0."""
+    """Why a request ended: `fulfilled`, `cancelled`, a denial in the words of the Data Rights Protocol 1.0, or a refusal
+    of the system whose data it is."""
 
     FULFILLED = "fulfilled"
     CANCELLED = "cancelled"
@@ -49,6 +50,11 @@ class Reason(StrEnum):
     OUTSIDE_JURISDICTION = "outside_jurisdiction"
     TOO_MANY_REQUESTS = "too_many_requests"
     OTHER = "other"
+    EMAIL_TAKEN = "email_taken"
+
+
+# Staff deny for none of these.
+NO_DENIAL: Final = frozenset((Reason.FULFILLED, Reason.CANCELLED, Reason.EMAIL_TAKEN))
 
 
 class Check(StrEnum):

@@ -14,6 +14,7 @@ from privacy_service.rights import store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier, record
 from privacy_service.rights.domain import (
+    NO_DENIAL,
     SYSTEM,
     Check,
     Kind,
@@ -216,7 +217,7 @@ async def approve(kit: Kit, by: Person, request_id: UUID) -> Request:
 
 async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Request:
     """Raises `NotFound`, `Conflict`."""
-    if reason in (Reason.FULFILLED, Reason.CANCELLED):
+    if reason in NO_DENIAL:
         raise Invalid("A denial has a reason of its own. Name one.")
     return await _stop(kit, by, request_id, "denied", reason, lambda request, now: request.denied(reason, now))
 

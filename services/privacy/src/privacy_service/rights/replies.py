@@ -17,6 +17,7 @@ from event_contracts.topics import system_replies
 from privacy_service.rights import store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier
+from privacy_service.rights.domain import Reason
 from privacy_service.rights.export import is_complete, on_holdings_exported
 from privacy_service.rights.retention import handlers as retention
 from privacy_service.rights.saga import Described, Erased, Exported, Rectified, State, Told
@@ -98,7 +99,8 @@ async def on_rectified(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsRec
     for each in received:
         for state in carrier.states():
             if (state.request_id, state.subject_id) == (each.event.request_id, each.event.subject_id):
-                carrier.give(state, Rectified(each.event.system))
+                refused = None if each.event.refused is None else Reason(each.event.refused)
+                carrier.give(state, Rectified(each.event.system, refused))
     await carrier.save(tx)
     await store.forget_rectifications(tx, [s.request_id for s in carrier.states() if s.step is Step.DONE])
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from event_contracts.event import Event
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, TellRecipients
-from privacy_service.rights.domain import Hold, Item, Kind, ManualHold, Scope, holds_on, names_of
+from privacy_service.rights.domain import Hold, Item, Kind, ManualHold, Reason, Scope, holds_on, names_of
 from privacy_service.rights.steps import HOW, How, Step, after, first
 
 # A command that nobody answers is sent again after 1, 2, 4 and then always 8 times the pause of the settings.
@@ -107,7 +107,10 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Rectified:
+    """`refused`: the owner of the data does not correct it, and says why."""
+
     system: str
+    refused: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,14 @@ class Enter:
     step: Step
 
 
-Command: TypeAlias = Send | SendRectification | Note | Enter
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request ends with this reason: asking again would change nothing."""
+
+    reason: Reason
+
+
+Command: TypeAlias = Send | SendRectification | Note | Enter | Refuse
 Advance: TypeAlias = tuple[State, list[Command]]
 
 
@@ -222,8 +232,16 @@ def _heard(
         case Told() if state.step is Step.TELL:
             return _answered(state, [Note(message.system, is_final=True)], now, rules)
         case Rectified() if state.step is Step.RECTIFY:
-            return _answered(state, [Note(message.system, is_final=True)], now, rules)
+            return _rectified(state, message, now, rules)
     return state, []
+
+
+def _rectified(state: State, message: Rectified, now: datetime, rules: Rules) -> Advance:
+    note = Note(message.system, is_final=True)
+    if message.refused is None or message.system not in asked(state, rules):
+        return _answered(state, [note], now, rules)
+    state, commands = _enter(state, Step.DONE, now, rules)
+    return state, [note, Refuse(message.refused), *commands]
 
 
 def _worked(state: State, message: Fenced | Drained | Destroyed | Worked, now: datetime, rules: Rules) -> Advance:

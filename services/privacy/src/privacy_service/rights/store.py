@@ -1,6 +1,6 @@
 """SQL of the requests and their history. `sagas.store` has that of their subjects, `answers.store` that of the answers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -130,6 +130,19 @@ async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[U
         now,
     )
     return [row["request_id"] for row in rows]
+
+
+async def refuse(tx: Tx, reasons: Mapping[UUID, Reason], now: datetime) -> None:
+    """Ends requests as denied: those whose data it is refuse what was asked for."""
+    await tx.execute(
+        """-- refuse
+        UPDATE rights_requests r SET status = 'denied', reason = u.reason::request_reason, ended_at = $3
+        FROM unnest($1::uuid[], $2::text[]) AS u(request_id, reason)
+        WHERE r.request_id = u.request_id AND r.status = 'running'""",
+        list(reasons),
+        list(reasons.values()),
+        now,
+    )
 
 
 async def write_history(tx: Tx, lines: Sequence[Line], now: datetime) -> None:
