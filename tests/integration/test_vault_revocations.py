@@ -1,4 +1,4 @@
-"""Revocations at the vault, on a real PostgreSQL: fence, hold, end of a hold, destroy, wait out, drained, grants."""
+"""Revocations at the vault, on a real PostgreSQL: fence, hold, end of a hold, destroy and the wait for writers."""
 # ruff: noqa: F811 - fixtures are imported, and named again as parameters
 
 import asyncio
@@ -13,11 +13,9 @@ from servicekit.errors import Fenced
 from servicekit.leases import KeyName
 from servicekit.vault_client import IndexEntry
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
-from tests.support.revoking import Asking, Case, listed, states
+from tests.support.revoking import Asking, Case, listed, of_one_person, states
 from tests.support.vaults import (  # noqa: F401 - fixtures
-    SYSTEMS,
     World,
-    leases,
     module_world,
     names,
     vault,
@@ -49,12 +47,6 @@ ORDER_CLASSES = ("delivery", "order_record", "payment")
 @pytest.fixture
 def asking(world: World, vault: ServiceProcess) -> Asking:
     return Asking(world, vault)
-
-
-def of_one_person(*data_classes: str) -> list[KeyName]:
-    """A name for each class, all of one person, each with an anchor of its own."""
-    subject = uuid4()
-    return [KeyName(subject, data_class, uuid4()) for data_class in data_classes]
 
 
 def place(name: KeyName) -> tuple[str, UUID]:
@@ -339,114 +331,3 @@ async def until(world: World, condition: str, *args: object) -> None:
     async with asyncio.timeout(20):
         while not await world.sql(condition, *args):
             await asyncio.sleep(0.01)
-
-
-# --- drained ---
-
-
-async def test_a_holder_is_waited_for_until_it_says_that_its_work_has_ended(asking: Asking) -> None:
-    (name,) = of_one_person("delivery")
-    keys = await asking.ensure(name)
-    holder = asking.world.client(asking.process, "logistics-gateway")
-    await holder.lease("delivery", leases([name], keys))
-    (answer,) = await asking.revoke(Case(name.subject))
-    number = answer["number"]
-    assert ("logistics-gateway", str(holder.holder_id)) in await holders(asking, number)
-    await holder.revocations(number - 1, 0, done=number - 1)
-    assert ("logistics-gateway", str(holder.holder_id)) in await holders(asking, number)
-    page = await holder.revocations(number - 1, 0, done=number)
-    assert [(entry.number, entry.subject) for entry in page.entries] == [(number, name.subject)]
-    assert ("logistics-gateway", str(holder.holder_id)) not in await holders(asking, number)
-
-
-async def test_a_holder_that_signed_off_is_not_waited_for(asking: Asking) -> None:
-    (name,) = of_one_person("delivery")
-    holder = asking.world.client(asking.process, "order")
-    await holder.ensure([name])
-    before = ("order", str(holder.holder_id))
-    (answer,) = await asking.revoke(Case(name.subject))
-    assert before in await holders(asking, answer["number"])
-    await holder.sign_off()
-    assert before not in await holders(asking, answer["number"])
-
-
-async def test_a_holder_whose_lease_is_over_is_not_waited_for(asking: Asking) -> None:
-    (name,) = of_one_person("delivery")
-    holder = asking.world.client(asking.process, "order")
-    await holder.ensure([name])
-    (answer,) = await asking.revoke(Case(name.subject))
-    (waiting,) = [
-        each for each in await asking.waiting_for(answer["number"]) if each["holder"] == str(holder.holder_id)
-    ]
-    assert waiting["done"] < answer["number"]
-    over = "UPDATE holders SET lease_until = clock_timestamp() - interval '1 ms' WHERE holder = $1"
-    await asking.world.sql(over, holder.holder_id)
-    assert ("order", str(holder.holder_id)) not in await holders(asking, answer["number"])
-
-
-async def test_nobody_is_done_for_another_system_or_with_entries_that_do_not_exist_yet(asking: Asking) -> None:
-    (name,) = of_one_person("delivery")
-    holder = asking.world.client(asking.process, "order")
-    await holder.ensure([name])
-    _, head = await asking.head()
-    report = f"/v1/revocations?after={head}&holder={holder.holder_id}&done={head + 1000}"
-    assert (await asking.get("order", report)).status_code == 200
-    (answer,) = await asking.revoke(Case(name.subject))
-    assert ("order", str(holder.holder_id)) in await holders(asking, answer["number"])
-    assert (await asking.get("account", report)).status_code == 200
-    assert (await asking.delete("account", f"/v1/holders/{holder.holder_id}")).status_code == 200
-    assert ("order", str(holder.holder_id)) in await holders(asking, answer["number"])
-
-
-async def test_whoever_does_not_say_who_it_is_is_waited_for_until_its_lease_is_over(asking: Asking) -> None:
-    (name,) = of_one_person("delivery")
-    await asking.generations(name)  # without X-Holder
-    (answer,) = await asking.revoke(Case(name.subject))
-    assert ("order", str(UUID(int=0))) in await holders(asking, answer["number"])
-
-
-async def test_nobody_is_asked_about_an_entry_that_does_not_exist(asking: Asking) -> None:
-    _, head = await asking.head()
-    assert (await asking.get("privacy", f"/v1/drained?number={head}")).status_code == 200
-    assert (await asking.get("privacy", f"/v1/drained?number={head + 1}")).status_code == 422
-
-
-async def holders(asking: Asking, number: int) -> set[tuple[str, str]]:
-    return {(each["system"], each["holder"]) for each in await asking.waiting_for(number)}
-
-
-# --- who may ---
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-async def test_the_privacy_service_alone_revokes_and_every_service_reads_the_list(asking: Asking, system: str) -> None:
-    (name,) = of_one_person("delivery")
-    (key,) = await asking.ensure(name)
-    case = Case(name.subject)
-    expected = 200 if system == "privacy" else 403
-    revoked = await asking.post(system, "/v1/revocations", {"revocations": [case.body()]})
-    destroyed = await asking.post(system, "/v1/revocations/destroy", {"request_ids": [str(case.request_id)]})
-    drained = await asking.get(system, "/v1/drained?number=0")
-    assert (revoked.status_code, destroyed.status_code, drained.status_code) == (expected,) * 3
-    assert await asking.can_open("logistics-gateway", "delivery", name, key) == (system != "privacy")
-    assert (await asking.get(system, "/v1/revocations?after=0")).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"data_classes": ["nonsense"]},
-        {"data_classes": []},
-        {"anchors": []},
-        {"held": [{"data_class": "nonsense", "anchor": str(UUID(int=1))}]},
-        {"reason": "asked for"},
-    ],
-    ids=["unknown_class", "no_class", "no_anchor", "unknown_held_class", "unknown_field"],
-)
-async def test_what_is_not_a_revocation_fences_nobody(asking: Asking, change: dict[str, object]) -> None:
-    (name,) = of_one_person("delivery")
-    (key,) = await asking.ensure(name)
-    answer = await asking.post("privacy", "/v1/revocations", {"revocations": [{**Case(name.subject).body(), **change}]})
-    assert answer.status_code == 422
-    assert await asking.world.sql("SELECT 1 FROM fences WHERE subject_id = $1", name.subject) == []
-    assert await asking.can_open("logistics-gateway", "delivery", name, key)

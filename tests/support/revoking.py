@@ -101,6 +101,12 @@ class Asking:
             return await http.request(method, path)
 
 
+def of_one_person(*data_classes: str) -> list[KeyName]:
+    """A name for each class, all of one person, each with an anchor of its own."""
+    subject = uuid4()
+    return [KeyName(subject, data_class, uuid4()) for data_class in data_classes]
+
+
 def states(answer: Json) -> dict[tuple[str, UUID], str]:
     """The state of each key of one revocation's answer, by class and anchor; of several generations the last one."""
     return {(key["data_class"], UUID(key["anchor"])): key["state"] for key in answer["keys"]}
