@@ -1,18 +1,20 @@
 """What people do to rights requests over HTTP, also at once, on real Postgres."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from event_contracts.privacy import (
     DescribeHoldings,
+    RecipientsTold,
     RectifyHoldings,
     Refusal,
+    ToldRecipient,
 )
 from tests.support.infra import postgres_server
-from tests.support.rights import Shop, approve, open_erasure, shop, show
+from tests.support.rights import Shop, approve, certificates, open_erasure, shop, show
 
 __all__ = ["postgres_server", "shop"]
 
@@ -36,6 +38,37 @@ async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Sh
         assert (await show(shop, client, request_id))["holds"] == []
         assert (await client.delete(f"/v1/holds/{uuid4()}", headers=shop.staff())).status_code == 404
     assert shop.vault.states == {key: "destroyed", gone: "destroyed"}
+
+
+async def test_no_certificate_is_issued_while_what_was_held_goes(shop: Shop) -> None:
+    """A recipient's answer amends the certificate, but the hold is over and the key still there: it would say too much."""
+    subject, kept, hold_id = uuid4(), uuid4(), uuid4()
+    key = shop.holds(subject, "account", "contact", kept)
+    told = ToldRecipient(recipient="meridian", shipments=1, told=1, answered=0, topic_clean_at=None)
+    shop.recipients = (told,)
+    body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
+    async with shop.client() as client:
+        await client.put(f"/v1/holds/{hold_id}", json=body, headers=shop.staff())
+        request_id = await open_erasure(shop, client, subject)
+        await shop.settle()
+        await approve(shop, client, request_id)
+        await shop.settle()
+        shop.left = {"account": 1}
+        await client.delete(f"/v1/holds/{hold_id}", headers=shop.staff())
+        await shop.settle()
+        shop.recipients = (told.model_copy(update={"answered": 1}),)
+        await shop.hear(
+            RecipientsTold(
+                request_id=UUID(request_id), subject_id=subject, system="logistics-gateway", recipients=shop.recipients
+            )
+        )
+        await shop.settle()
+        assert (shop.vault.states, await certificates(shop, request_id)) == ({key: "fenced"}, 1)
+        shop.left = {}
+        await shop.tick(seconds=1)
+        await shop.settle()
+        assert (shop.vault.states, (await show(shop, client, request_id))["holds"]) == ({key: "destroyed"}, [])
+        assert await certificates(shop, request_id) > 1
 
 
 async def test_two_approvers_at_once_have_one_effect(shop: Shop) -> None:
@@ -191,3 +224,25 @@ async def test_the_history_can_neither_be_changed_nor_removed(shop: Shop) -> Non
     for statement in ("UPDATE rights_history SET what = 'x'", "DELETE FROM rights_history", "TRUNCATE rights_history"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await shop.sql(statement)
+
+
+async def test_a_term_is_extended_once_and_the_person_sees_it(shop: Shop) -> None:
+    me = uuid4()
+    async with shop.client() as client:
+        request_id = await open_erasure(shop, client, me)
+        path, body = f"/v1/requests/{request_id}/extend", {"reason": "complexity", "until": "2027-01-31T00:00:00Z"}
+        assert (await show(shop, client, request_id))["due_at"] == "2026-12-24T00:00:00Z"
+        nobody = await client.post(path, json=body)
+        vague = await client.post(path, json={"reason": "holidays"}, headers=shop.staff())
+        far = await client.post(path, json={**body, "until": "2027-02-25T00:00:00Z"}, headers=shop.staff())
+        answers = await asyncio.gather(*(client.post(path, json=body, headers=shop.staff()) for _ in range(3)))
+        assert [nobody.status_code, vague.status_code, far.status_code] == [401, 422, 422]
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
+        state = await show(shop, client, request_id)
+        own = (await client.get(f"/v1/me/requests/{request_id}", headers=shop.customer(me))).json()
+    assert (state["due_at"], state["extension"]) == ("2027-01-31T00:00:00Z", "complexity")
+    assert (own["due_at"], own["extension"]) == (state["due_at"], state["extension"])
+    lines = [(line["what"], line["by_role"], line["reason"]) for line in state["history"]]
+    assert lines.count(("extended", "support", "complexity")) == 1
+    leaves = await shop.kit.db.fetchval("SELECT count(*) FROM evidence_leaves WHERE body LIKE '%extended%'")
+    assert leaves == 1

@@ -160,6 +160,11 @@ def test_decisions_are_posted_and_their_refusals_have_exit_codes(service: Servic
     service.on(f"POST /v1/requests/{REQUEST}/deny", state("denied"))
     assert call("deny", REQUEST, "no_match").exit_code == 0
     assert service.body() == {"reason": "no_match"}
+    service.on(f"POST /v1/requests/{REQUEST}/extend", state("running"))
+    assert call("extend", REQUEST, "complexity").exit_code == 0
+    assert service.body() == {"reason": "complexity"}
+    assert call("extend", REQUEST, "complexity", "--until", "2027-01-31").exit_code == 0
+    assert service.body() == {"reason": "complexity", "until": "2027-01-31T00:00:00+00:00"}
     service.on(f"POST /v1/requests/{REQUEST}/identity", state("awaiting_approval"))
     assert call("identity", REQUEST, "document").exit_code == 0
     assert service.body() == {"check": "document"}

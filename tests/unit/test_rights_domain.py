@@ -1,5 +1,6 @@
 """What is held of an erased person and why, who may decide what, and when a request is due."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ from event_contracts.privacy import HeldItem
 from privacy_service.rights.domain import (
     Basis,
     Check,
+    Extension,
     Item,
     Kind,
     ManualHold,
@@ -23,7 +25,7 @@ from privacy_service.rights.domain import (
     due_at,
     holds_on,
 )
-from servicekit.errors import Conflict, Forbidden
+from servicekit.errors import Conflict, Forbidden, Invalid
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ME, ORDER = uuid4(), uuid4()
@@ -109,6 +111,24 @@ def test_a_month_is_one_of_the_calendar(opened: str, due: str) -> None:
     assert due_at(at, Regime.CCPA) == at + timedelta(days=45)
 
 
+@pytest.mark.parametrize(("regime", "latest"), [(Regime.GDPR, "2026-04-30"), (Regime.CCPA, "2026-05-01")])
+def test_a_term_is_extended_once_with_a_reason_while_it_lasts(regime: Regime, latest: str) -> None:
+    """GDPR article 12(3)."""
+    given = replace(request(Status.RUNNING), regime=regime, due_at=due_at(NOW, regime))
+    longest = given.extended(Extension.COMPLEXITY, None, given.due_at)
+    assert (longest.due_at.date().isoformat(), longest.extension) == (latest, Extension.COMPLEXITY)
+    sooner = given.due_at + timedelta(days=1)
+    assert given.extended(Extension.NUMBER_OF_REQUESTS, sooner, NOW).due_at == sooner
+    for wrong in (given.due_at, longest.due_at + timedelta(seconds=1)):
+        with pytest.raises(Invalid):
+            given.extended(Extension.COMPLEXITY, wrong, NOW)
+    too_late = given.due_at + timedelta(seconds=1)
+    retention = replace(given, kind=Kind.RETENTION)
+    for refused, now in ((longest, NOW), (given, too_late), (retention, NOW)):
+        with pytest.raises(Conflict):
+            refused.extended(Extension.COMPLEXITY, None, now)
+
+
 SUPPORT, OFFICER = Person(uuid4(), "support"), Person(uuid4(), "privacy_officer")
 
 
@@ -133,6 +153,12 @@ def test_nobody_approves_their_own_request_or_one_of_their_role() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_each_decision_is_possible_in_its_states_only(status: Status) -> None:
     given = request(status)
+    ended = (Status.COMPLETED, Status.DENIED, Status.CANCELLED)
+    if status in ended:
+        with pytest.raises(Conflict):
+            given.extended(Extension.COMPLEXITY, None, NOW)
+    else:
+        assert given.extended(Extension.COMPLEXITY, None, NOW).status is status
     decisions = {
         "confirm": (lambda: given.confirmed(Check.CALLBACK), {Status.OPEN}),
         "approve": (lambda: given.approved(OFFICER), {Status.AWAITING_APPROVAL}),

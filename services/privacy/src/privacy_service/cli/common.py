@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,6 +22,14 @@ def parse_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise typer.BadParameter("it is no id (a UUID).") from None
+
+
+def parse_day(text: str) -> datetime:
+    """Its first moment, UTC."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise typer.BadParameter("it is no day such as 2027-03-31.") from None
 
 
 def one_of(*choices: str) -> Any:

@@ -5,14 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from uuid import UUID, uuid4
 
 import typer
 
-from privacy_service.cli.common import Json, SubjectId, failures, one_of, parse_id, show
+from privacy_service.cli.common import Json, SubjectId, failures, one_of, parse_day, parse_id, show
 
 if TYPE_CHECKING:
     from privacy_service.cli.upkeep import Upkeep
@@ -37,13 +37,6 @@ def _upkeep() -> Iterator["Upkeep"]:
         yield Upkeep(Client.from_environment())
 
 
-def _parse_day(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        raise typer.BadParameter("it is no day such as 2027-03-31.") from None
-
-
 @hold.command("add")
 def add_hold(
     subject: SubjectId,
@@ -54,7 +47,7 @@ def add_hold(
         typer.Option(parser=parse_id, metavar="ANCHOR", help="One order, say; all of the class without it."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(parser=_parse_day, metavar="DAY", help="Its end; without one it is to be lifted.")
+        datetime | None, typer.Option(parser=parse_day, metavar="DAY", help="Its end; without one it is to be lifted.")
     ] = None,
     as_id: Annotated[
         UUID | None, typer.Option("--id", parser=parse_id, metavar="ID", help="Its id; the same twice makes one hold.")

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from uuid import UUID, uuid4
 
 import typer
 
-from privacy_service.cli.common import Json, RequestId, failures, one_of, parse_id, show
+from privacy_service.cli.common import Json, RequestId, failures, one_of, parse_day, parse_id, show
 
 if TYPE_CHECKING:
     from privacy_service.cli.requests import Requests
@@ -112,6 +113,19 @@ def deny(
     """Deny a request that was not approved yet."""
     with _requests() as requests:
         requests.decide(request, "deny", reason=reason)
+
+
+@commands.command()
+def extend(
+    request: RequestId,
+    reason: Annotated[str, typer.Argument(help="Why it takes longer.", **one_of("complexity", "number_of_requests"))],
+    until: Annotated[
+        datetime | None, typer.Option(parser=parse_day, metavar="DAY", help="Its new end; else the latest allowed.")
+    ] = None,
+) -> None:
+    """Extend a request's term, once, by two months (CCPA: 45 days) at the most. Tell the person, with the reason."""
+    with _requests() as requests:
+        requests.decide(request, "extend", reason=reason, **({"until": until.isoformat()} if until else {}))
 
 
 @commands.command()

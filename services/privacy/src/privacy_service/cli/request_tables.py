@@ -36,7 +36,8 @@ def show_preview(preview: dict[str, Any]) -> None:
 def show_state(state: dict[str, Any]) -> None:
     """Status, steps, who is waited for, holds, what is outstanding, history."""
     reason = f" ({_words(state['reason'])})" if state.get("reason") else ""
-    print(f"{state['kind']}: {_words(state['status'])}{reason}, due {day(state['due_at'])}")
+    extended = f" (extended: {_words(state['extension'])})" if state.get("extension") else ""
+    print(f"{state['kind']}: {_words(state['status'])}{reason}, due {day(state['due_at'])}{extended}")
     for step, count in Counter(each["step"] for each in state["steps"]).items():
         print(f"  {step}: {count} of {len(state['steps'])}")
     for each in waiting_for(state):

@@ -48,7 +48,7 @@ class Requests:
         return self.client.ask("GET", f"{_path(request_id)}/preview", "goes", "stays", missing=NO_REQUEST)
 
     def decide(self, request_id: UUID, decision: str, **content: str) -> None:
-        """`identity`, `approve`, `deny` or `cancel`."""
+        """`identity`, `approve`, `deny`, `extend` or `cancel`."""
         body = {"json": content} if content else {}
         self.client.ask("POST", f"{_path(request_id)}/{decision}", missing=NO_REQUEST, **body)
 

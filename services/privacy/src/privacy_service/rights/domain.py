@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from event_contracts.privacy import HeldItem
-from servicekit.errors import Conflict, Forbidden
+from servicekit.errors import Conflict, Forbidden, Invalid
 
 CUSTOMER: Final = "customer"
 SYSTEM: Final = "system"
@@ -88,13 +88,25 @@ class Term:
     days: int = 0
 
 
-# GDPR article 12(3); CCPA regulations §7021.
+class Extension(StrEnum):
+    """Why a request takes longer than the term (GDPR article 12(3))."""
+
+    COMPLEXITY = "complexity"
+    NUMBER_OF_REQUESTS = "number_of_requests"
+
+
+# GDPR article 12(3); CCPA regulations §7021. Once extended: two months, or 45 days, more at the most.
 TERMS: Final[Mapping[Regime, Term]] = {Regime.GDPR: Term(months=1), Regime.CCPA: Term(days=45)}
+LONGEST: Final[Mapping[Regime, Term]] = {Regime.GDPR: Term(months=3), Regime.CCPA: Term(days=90)}
 
 
 def due_at(opened_at: datetime, regime: Regime) -> datetime:
-    """The end of the term: the same day of a later month, or its last day (Regulation 1182/71, article 3(2)(c))."""
-    term = TERMS[regime]
+    """The end of the usual term."""
+    return _end(opened_at, TERMS[regime])
+
+
+def _end(opened_at: datetime, term: Term) -> datetime:
+    """The same time of the same day of a later month, or of its last day (Regulation 1182/71, article 3(2)(c))."""
     month = opened_at.month - 1 + term.months
     year, month = opened_at.year + month // 12, month % 12 + 1
     day = min(opened_at.day, calendar.monthrange(year, month)[1])
@@ -125,6 +137,7 @@ class Request:
     approver: Person | None = None
     reason: Reason | None = None
     ended_at: datetime | None = None
+    extension: Extension | None = None
 
     def confirmed(self, check: Check) -> "Request":
         """The person is who they say. An erasure still needs somebody's approval. Raises `Conflict`."""
@@ -150,6 +163,20 @@ class Request:
         """Until the point of no return, which is the fence of an erasure. Raises `Conflict`."""
         self._must_be(Status.OPEN, Status.AWAITING_APPROVAL, Status.WAITING)
         return replace(self, status=Status.CANCELLED, reason=Reason.CANCELLED, ended_at=now)
+
+    def extended(self, why: Extension, until: datetime | None, now: datetime) -> "Request":
+        """A later end of the term, once, while it lasts; `until` None: the latest that the law allows.
+
+        Raises `Conflict` when that is not possible any more, `Invalid` for a moment outside of what is allowed.
+        """
+        self._must_be(Status.OPEN, Status.AWAITING_APPROVAL, Status.WAITING, Status.RUNNING)
+        if self.kind is Kind.RETENTION or self.extension is not None or now > self.due_at:
+            raise Conflict("A term is extended once, before it is over, for a person's request. Answer it in time.")
+        latest = _end(self.opened_at, LONGEST[self.regime])
+        until = until or latest
+        if not self.due_at < until <= latest:
+            raise Invalid("The new end is not after the term, or later than the law allows. Choose one in between.")
+        return replace(self, due_at=until, extension=why)
 
     def _must_be(self, *statuses: Status) -> None:
         if self.status not in statuses:

@@ -17,6 +17,7 @@ from privacy_service.rights.domain import (
     NO_DENIAL,
     SYSTEM,
     Check,
+    Extension,
     Kind,
     ManualHold,
     Name,
@@ -225,6 +226,18 @@ async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Reques
 async def cancel(kit: Kit, by: Person, request_id: UUID, owner: UUID | None = None) -> Request:
     """Until the point of no return. With `owner` only that person's own. Raises `NotFound`, `Conflict`."""
     return await _stop(kit, by, request_id, "cancelled", None, lambda request, now: request.cancelled(now), owner)
+
+
+async def extend(kit: Kit, by: Person, request_id: UUID, why: Extension, until: datetime | None) -> Request:
+    """The term ends later. Raises `NotFound`, `Conflict`, `Invalid`."""
+
+    async def work(tx: Tx, request: Request) -> Request:
+        extended = request.extended(why, until, kit.clock.now())
+        await store.update_request(tx, extended)
+        await record(kit, tx, [Line(request_id, "extended", by, reason=why)])
+        return extended
+
+    return await _decide(kit, request_id, work)
 
 
 async def _stop(

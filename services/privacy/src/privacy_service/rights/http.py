@@ -16,6 +16,7 @@ from privacy_service.rights.handlers import Corrections, Wanted
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.shapes import (
     DenialBody,
+    ExtensionBody,
     HoldBody,
     IdentityBody,
     OwnRequestBody,
@@ -106,6 +107,11 @@ def _add_decisions(router: APIRouter, kit: Kit) -> None:
     async def deny(request_id: UUID, body: DenialBody, who: _Staff) -> RequestState:
         """Deny it with a reason of the Data Rights Protocol; 409 once it was approved."""
         return await _state(kit, await handlers.deny(kit, _person(who), request_id, body.reason))
+
+    @router.post("/v1/requests/{request_id}/extend")
+    async def extend(request_id: UUID, body: ExtensionBody, who: _Staff) -> RequestState:
+        """Extend its term, once, with a reason, by two months (CCPA: 45 days) at the most; 409 when that is too late."""
+        return await _state(kit, await handlers.extend(kit, _person(who), request_id, body.reason, body.until))
 
     @router.post("/v1/requests/{request_id}/cancel")
     async def cancel(request_id: UUID, who: _Staff) -> RequestState:

@@ -13,6 +13,7 @@ from event_contracts.codes import DataClass
 from privacy_service.rights.domain import (
     Basis,
     Check,
+    Extension,
     Hold,
     Item,
     Kind,
@@ -60,6 +61,13 @@ class IdentityBody(_Body):
 
 class DenialBody(_Body):
     reason: Reason
+
+
+class ExtensionBody(_Body):
+    """`until` null: the latest that the law allows."""
+
+    reason: Extension
+    until: AwareDatetime | None = None
 
 
 class HoldBody(_Body):
@@ -127,6 +135,7 @@ class RequestSummary(BaseModel):
     regime: Regime
     opened_at: datetime
     due_at: datetime
+    extension: Extension | None
     ended_at: datetime | None
     data_classes: list[str] | None
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from event_contracts.account import Contact, Identity
 from event_contracts.personal import Sealed
-from privacy_service.rights.domain import Check, Kind, Person, Reason, Regime, Request, Status
+from privacy_service.rights.domain import Check, Extension, Kind, Person, Reason, Regime, Request, Status
 from servicekit.paging import Paging
 from servicekit.postgres import Database, Record, Tx
 
@@ -53,7 +53,8 @@ async def update_request(tx: Tx, request: Request) -> None:
     await tx.execute(
         """-- update_request
         UPDATE rights_requests SET status = $2::text::request_status, identity = $3::text::request_check,
-               approver_id = $4, approver_role = $5, reason = $6::text::request_reason, ended_at = $7
+               approver_id = $4, approver_role = $5, reason = $6::text::request_reason, ended_at = $7,
+               due_at = $8, extension = $9::text::request_extension
         WHERE request_id = $1""",
         request.request_id,
         request.status,
@@ -62,6 +63,8 @@ async def update_request(tx: Tx, request: Request) -> None:
         approver.role if approver else None,
         request.reason,
         request.ended_at,
+        request.due_at,
+        request.extension,
     )
 
 
@@ -90,6 +93,7 @@ def _request(row: Record) -> Request:
         approver=approver,
         reason=Reason(row["reason"]) if row["reason"] else None,
         ended_at=row["ended_at"],
+        extension=Extension(row["extension"]) if row["extension"] else None,
     )
 
 
