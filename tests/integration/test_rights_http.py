@@ -19,6 +19,7 @@ from tests.support.rights import Shop, approve, certificates, open_erasure, shop
 __all__ = ["postgres_server", "shop"]
 
 
+@pytest.mark.fault(16, "an erasure during a hold")
 async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Shop) -> None:
     subject, kept, other, hold_id = uuid4(), uuid4(), uuid4(), uuid4()
     key = shop.holds(subject, "account", "contact", kept)
@@ -71,6 +72,7 @@ async def test_no_certificate_is_issued_while_what_was_held_goes(shop: Shop) -> 
         assert await certificates(shop, request_id) > 1
 
 
+@pytest.mark.fault(25, "two approvers at once")
 async def test_two_approvers_at_once_have_one_effect(shop: Shop) -> None:
     async with shop.client() as client:
         request_id = await open_erasure(shop, client, uuid4())
@@ -83,6 +85,7 @@ async def test_two_approvers_at_once_have_one_effect(shop: Shop) -> None:
         assert len(describes) == 1
 
 
+@pytest.mark.fault(25, "approval against cancellation")
 async def test_of_approval_and_cancellation_at_once_both_orders_are_consistent(shop: Shop) -> None:
     async with shop.client() as client:
         for _ in range(4):
