@@ -1,6 +1,6 @@
 # `make` shows what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
+.PHONY: help setup demo test faults faults-long faults-selftest test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
@@ -12,7 +12,16 @@ demo: .venv/ready ## the whole system from nothing: start, run the main job, sho
 	@$(PY) -m deploy.local.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --faults-report $(ARGS)
+
+faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
+	@$(PY) -m pytest -m fault --faults-report $(ARGS)
+
+faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
+	@$(PY) -m tests.faults.long
+
+faults-selftest: .venv/ready ## break each invariant in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
+	@$(PY) -m tests.faults.selftest $(ARGS)
 
 test-kills: .venv/ready ## kill each role, the broker and Postgres ten times under load; takes a while
 	@KILLS=10 $(PY) -m pytest -s tests/acceptance/test_kills.py

@@ -30,7 +30,7 @@ from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import CARRIERS, REVOCATIONS, TOPICS, Topic, load_topics
 
 POLICY_DIR = ROOT / "shared" / "policy"
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_PRELOAD", "FAKETIME")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_PRELOAD", "FAKETIME", "FAULTS_RECORD")
 MIGRATE_TIMEOUT = 120
 
 

@@ -97,6 +97,7 @@ async def test_new_input_after_the_erasure_of_one_class_works(world: World) -> N
     assert own_values(who) <= loot.values
 
 
+@pytest.mark.fault(16, "an erasure during a hold on one order")
 async def test_a_hold_on_one_order_keeps_exactly_that_and_when_it_ends_the_rest_goes_by_itself(world: World) -> None:
     who = await world.customer(orders=2)
     held, other = (order.order_id for order in who.orders)
@@ -119,6 +120,7 @@ async def test_a_hold_on_one_order_keeps_exactly_that_and_when_it_ends_the_rest_
     assert (await world.staff.certificate(request_id))["certificate"]["amendment"] > 0
 
 
+@pytest.mark.fault(19, "a participant stands still (SIGSTOP) during an erasure")
 async def test_a_stopped_participant_is_named_with_since_and_next_try_and_then_the_saga_ends(world: World) -> None:
     who = await world.customer()
     await post_review(world.stack, who)
@@ -144,6 +146,7 @@ async def test_a_stopped_participant_is_named_with_since_and_next_try_and_then_t
     assert {data_class for data_class, _ in (await raid(world.stack)).of(who.subject_id)} <= {"order_record"}
 
 
+@pytest.mark.fault(7, "a holder of leases stands still (SIGSTOP) past an erasure")
 async def test_a_holder_that_stands_still_is_waited_for_and_opens_nothing_afterwards(world: World) -> None:
     """SIGSTOP through a whole erasure: the keys live until its lease is over, and by then it is over for the process, too."""
     who = await world.customer()

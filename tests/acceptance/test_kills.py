@@ -49,6 +49,10 @@ async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor
         await asyncio.to_thread(stack.close)
 
 
+@pytest.mark.fault(1, "kill -9 of every role under load")
+@pytest.mark.fault(2, "kill -9 of the broker under load")
+@pytest.mark.fault(3, "kill -9 of Postgres under load")
+@pytest.mark.fault(5, "a relay dies between produce and mark")
 async def test_whatever_is_killed_every_accepted_order_reaches_its_carrier_once_and_in_order(floor: Floor) -> None:
     killer, stop = Killer(floor), asyncio.Event()
     try:
@@ -150,6 +154,7 @@ print(*sorted(POINTS))
 """
 
 
+@pytest.mark.fault(1, "kill -9 at every point on an order's way")
 async def test_a_process_that_dies_at_any_fault_point_leaves_the_end_state_of_an_undisturbed_run(floor: Floor) -> None:
     undisturbed = [await floor.storefront.place() for _ in range(3)]
     await floor.settle()

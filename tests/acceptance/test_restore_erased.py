@@ -76,6 +76,7 @@ async def test_the_erased_are_gone_before_anything_is_restored(shelf: Shelf) -> 
     assert isinstance(shelf.stack.postgres, Postgres), "a second server on the backup needs the embedded PostgreSQL"
 
 
+@pytest.mark.fault(12, "a service's database from before an erasure")
 @pytest.mark.parametrize("system", SERVICES)
 async def test_a_restored_service_serves_nothing_until_it_has_erased_again(shelf: Shelf, system: str) -> None:
     """While the vault stands still, nobody can say what was erased since: every read answers 503."""
@@ -98,6 +99,7 @@ async def test_a_restored_service_serves_nothing_until_it_has_erased_again(shelf
     await shelf.check()
 
 
+@pytest.mark.fault(12, "the vault's database from before an erasure")
 async def test_a_restored_vault_destroys_again_what_its_file_names(shelf: Shelf) -> None:
     vault = shelf.stack.process("vault")
     incarnation = "SELECT incarnation::text FROM list_head"
@@ -111,6 +113,7 @@ async def test_a_restored_vault_destroys_again_what_its_file_names(shelf: Shelf)
     await shelf.check()
 
 
+@pytest.mark.fault(12, "all databases from before an erasure")
 async def test_all_restored_at_once_and_the_next_erasure_works(shelf: Shelf) -> None:
     stack = shelf.stack
     processes = [stack.process(system) for system in ("vault", *SERVICES)]

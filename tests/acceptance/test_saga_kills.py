@@ -120,6 +120,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         yield World(stack, staff, people)
 
 
+@pytest.mark.fault(1, "kill -9 at every point of an erasure and an export")
+@pytest.mark.fault(17, "kill -9 between a key's destruction and its evidence")
 async def test_a_saga_whose_processes_die_at_any_fault_point_ends_once_and_as_it_should(world: World) -> None:
     everybody = {who.subject_id: who.customer.person.canaries for who in world.people}
     stop = asyncio.Event()

@@ -67,6 +67,7 @@ async def test_the_same_key_registers_once(shop: Shop) -> None:
     assert other.status_code == 409
 
 
+@pytest.mark.fault(25, "many registrations of one address at once")
 async def test_many_registrations_of_one_address_at_once_make_one_account(shop: Shop) -> None:
     body = {"email": f"{uuid4().hex[:12]}@example.org", "password": PASSWORD, "name": "Jane"}
     answers = await asyncio.gather(*(shop.http.post("/v1/accounts", json=body) for _ in range(4)))
@@ -129,6 +130,7 @@ async def test_an_edit_to_a_taken_address_changes_nothing(shop: Shop) -> None:
     assert len(await shop.events(subject_id)) == 1
 
 
+@pytest.mark.fault(25, "edits at once")
 async def test_edits_at_once_get_numbers_without_gaps_in_the_order_of_events(shop: Shop) -> None:
     subject_id, me = await shop.member()
     edits = (shop.http.patch("/v1/accounts/me", headers=me, json={"name": f"Name {n}"}) for n in range(5))

@@ -160,6 +160,7 @@ def received(event: Any, at: datetime) -> Received[Any]:
     return Received(event, uuid4(), at, "order", event.topic, 0, 0)
 
 
+@pytest.mark.fault(10, "data whose key is destroyed")
 async def test_what_is_erased_reads_as_null(shop: Shop) -> None:
     subject_id, me = await shop.member()
     await shop.http.post("/v1/accounts/me/favourites", headers=me, json={"sku": "LAMP-7"})

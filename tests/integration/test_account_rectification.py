@@ -94,6 +94,7 @@ async def test_of_two_corrections_to_one_free_address_the_second_is_refused(shop
     assert refusals == [None, "email_taken"]
 
 
+@pytest.mark.fault(15, "a late correction of somebody erased")
 async def test_nothing_is_brought_back_for_somebody_unknown_or_erased(shop: Shop) -> None:
     unknown = await rectify(shop, uuid4(), identity=Identity(name="Nobody"))
     assert await answers(shop, unknown) == [0]

@@ -165,6 +165,7 @@ async def test_an_event_of_a_transaction_that_rolled_back_is_never_published(kit
     assert await numbers_of(kit) == {counter: [2]}
 
 
+@pytest.mark.fault(9, "bad JSON, missing, doubled and unreadable headers, wrong key, unknown version")
 async def test_poison_is_quarantined_and_the_partition_moves_on(kit: Kit) -> None:
     counter = uuid4()
     key = str(counter).encode()
@@ -191,6 +192,7 @@ async def test_poison_is_quarantined_and_the_partition_moves_on(kit: Kit) -> Non
     assert await numbers_of(kit) == {counter: list(range(5))}
 
 
+@pytest.mark.fault(9, "a record whose handler fails, and its replay from quarantine")
 async def test_a_failing_record_parks_its_aggregate_and_replay_restores_the_order(kit: Kit) -> None:
     bad, other = uuid4(), uuid4()
     broken = True
@@ -214,6 +216,7 @@ async def test_a_failing_record_parks_its_aggregate_and_replay_restores_the_orde
     assert await numbers_of(kit) == {bad: list(range(6)), other: list(range(6))}
 
 
+@pytest.mark.fault(7, "a zombie consumer applies behind the next owner")
 async def test_a_zombie_rolls_back_because_its_position_has_moved(kit: Kit) -> None:
     from servicekit.batches import Applier, Batch
     from servicekit.cloudevents import RawRecord
@@ -234,6 +237,7 @@ async def test_a_zombie_rolls_back_because_its_position_has_moved(kit: Kit) -> N
     assert await kit.db.fetchval("SELECT count(*) FROM kit.quarantine") == 1
 
 
+@pytest.mark.fault(27, "the group is deleted, with its offsets")
 async def test_lost_group_offsets_change_nothing(kit: Kit, kafka_server: KafkaServer) -> None:
     counter = uuid4()
     async with running(kit, consumes()):
@@ -247,6 +251,7 @@ async def test_lost_group_offsets_change_nothing(kit: Kit, kafka_server: KafkaSe
     assert await numbers_of(kit) == {counter: list(range(12))}
 
 
+@pytest.mark.fault(5, "the relay's marks are lost: all is produced twice")
 async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
     counter = uuid4()
     async with running(kit, consumes(inbox=True)):
@@ -259,6 +264,7 @@ async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
     assert await numbers_of(kit) == {counter: list(range(6))}
 
 
+@pytest.mark.fault(7, "a second reader joins")
 async def test_two_readers_share_the_partitions(kit: Kit) -> None:
     counters = [uuid4() for _ in range(12)]
     async with running(kit, consumes(), consumes()):
@@ -268,6 +274,7 @@ async def test_two_readers_share_the_partitions(kit: Kit) -> None:
     assert await numbers_of(kit) == {counter: list(range(50)) for counter in counters}
 
 
+@pytest.mark.fault(1, "the step after the commit fails")
 async def test_a_send_that_fails_after_the_commit_does_not_apply_the_batch_again(kit: Kit) -> None:
     counter = uuid4()
     failed = []
@@ -309,6 +316,7 @@ async def test_a_service_that_may_not_open_its_quarantine_replays_from_kafka(
     assert vault.calls == calls
 
 
+@pytest.mark.fault(9, "an oversize record")
 async def test_a_record_as_large_as_kafka_lets_in_is_quarantined_too(kit: Kit) -> None:
     counter = uuid4()
     await produce_raw(kit, [OutRecord("counted.events", b"large", b"x" * 1_000_000, [])])

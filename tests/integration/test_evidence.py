@@ -189,6 +189,7 @@ async def test_a_leaf_that_is_recorded_twice_is_one_leaf(world: World) -> None:
     assert await world.size() == 2
 
 
+@pytest.mark.fault(17, "the sequencer fails at each of its steps")
 @pytest.mark.parametrize("point", ["evidence.sequencing", "evidence.journalled", "tx.commit", "evidence.witnessed"])
 async def test_whatever_step_fails_the_log_goes_on_as_if_it_had_not(world: World, point: str) -> None:
     await append(world.kit, *[decision(n) for n in range(5)])
@@ -228,6 +229,7 @@ async def test_the_applications_role_can_only_append(world: World) -> None:
                 await world.kit.db.fetch(statement)
 
 
+@pytest.mark.fault(24, "rows of the log edited and cut by the database's owner")
 async def test_what_the_owner_of_the_database_changes_is_found_with_its_index(world: World) -> None:
     await append(world.kit, *[decision(n) for n in range(9)])
     await world.take()
@@ -242,6 +244,7 @@ async def test_what_the_owner_of_the_database_changes_is_found_with_its_index(wo
     assert await world.problems() == [("index 4", "the leaf is not the one of its hash")]
 
 
+@pytest.mark.fault(24, "the witness is shown a fork and a log rolled back")
 async def test_the_witness_refuses_a_fork_and_a_log_that_was_rolled_back(
     world: World,
     postgres_server: PostgresServer,  # noqa: F811
@@ -264,6 +267,7 @@ async def test_the_witness_refuses_a_fork_and_a_log_that_was_rolled_back(
     assert await world.problems() == []
 
 
+@pytest.mark.fault(12, "the evidence's database from before its journal")
 async def test_a_database_from_before_takes_up_again_what_the_journal_has(
     world: World,
     postgres_server: PostgresServer,  # noqa: F811
@@ -284,6 +288,7 @@ async def test_a_database_from_before_takes_up_again_what_the_journal_has(
         assert list(verifier.check_log(await restored.log(), *world.pinned(), pin)) == []
 
 
+@pytest.mark.fault(24, "a journal from before its database")
 async def test_a_journal_that_is_behind_its_database_is_refused(world: World) -> None:
     await append(world.kit, decision())
     await world.take()

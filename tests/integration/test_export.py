@@ -125,6 +125,7 @@ async def test_several_people_share_a_package_that_staff_alone_can_link(shop: Sh
         assert (await show(shop, client, str(request_id)))["status"] == "completed"
 
 
+@pytest.mark.fault(25, "a package is fetched twice at once")
 async def test_two_fetches_at_once_have_one_package(shop: Shop) -> None:
     subject = uuid4()
     async with shop.client() as client:
@@ -176,6 +177,7 @@ async def test_a_package_that_nobody_fetches_expires(shop: Shop) -> None:
         assert (await show(shop, client, str(request_id)))["status"] == "completed"
 
 
+@pytest.mark.fault(16, "a download breaks off")
 async def test_a_download_that_breaks_costs_its_link_and_nothing_else(shop: Shop) -> None:
     subject = uuid4()
     async with shop.client() as client:
@@ -191,6 +193,7 @@ async def test_a_download_that_breaks_costs_its_link_and_nothing_else(shop: Shop
         assert (await client.get(await link(shop, client, request_id))).status_code == 200
 
 
+@pytest.mark.fault(17, "a crash between the end of an export's key and its record")
 @pytest.mark.parametrize("point", ["export.revoked", "export.destroyed", "tx.commit", "tx.committed"])
 async def test_ending_an_export_may_be_cut_at_any_point(shop: Shop, point: str) -> None:
     subject = uuid4()
@@ -214,6 +217,7 @@ async def test_ending_an_export_may_be_cut_at_any_point(shop: Shop, point: str) 
     assert leaves == 1
 
 
+@pytest.mark.fault(6, "parts of an export, doubled and shuffled")
 async def test_parts_come_twice_in_any_order_and_of_several_attempts(shop: Shop) -> None:
     """A crash at a participant begins the next attempt; a package has one whole attempt of each system."""
     subject = uuid4()
@@ -249,6 +253,7 @@ async def test_a_late_part_opens_no_key_that_stays(shop: Shop) -> None:
     assert shop.vault.states[late.key_id] == "destroyed"
 
 
+@pytest.mark.fault(16, "an erasure during an export that is under way")
 async def test_a_part_whose_key_is_revoked_is_no_obstacle(shop: Shop) -> None:
     """The person was erased while the part was on its way: the batch is applied without it."""
     subject = uuid4()
@@ -266,6 +271,7 @@ async def test_a_part_whose_key_is_revoked_is_no_obstacle(shop: Shop) -> None:
     assert not [name for name in package.zip.namelist() if name.startswith("data/")]
 
 
+@pytest.mark.fault(16, "an erasure between an export's link and its download")
 async def test_data_that_is_erased_after_the_link_was_made_breaks_no_file(shop: Shop) -> None:
     subject = uuid4()
     async with shop.client() as client:

@@ -126,6 +126,7 @@ async def test_a_batch_is_one_vault_call_and_each_order_arrives_once(world: Worl
     assert sum(message.shipment_id in wanted for message in carrier.desk.opened) == 200
 
 
+@pytest.mark.fault(6, "an order is read again")
 async def test_a_replayed_order_leaves_once(world: World) -> None:
     order = uuid4()
     sealed = await world.kit.seal_many([(make_delivery(), UUID(int=5), order)])
@@ -141,6 +142,7 @@ async def test_a_replayed_order_leaves_once(world: World) -> None:
     assert (await world.emitted()).count("DeliveryDisclosed.v1") == 2
 
 
+@pytest.mark.fault(10, "an order whose delivery's key is destroyed")
 async def test_an_erased_delivery_is_withheld(world: World) -> None:
     order = uuid4()
     (sealed,) = await world.kit.seal_many([(make_delivery(), UUID(int=6), order)])
@@ -153,6 +155,7 @@ async def test_an_erased_delivery_is_withheld(world: World) -> None:
     assert await world.emitted() == []
 
 
+@pytest.mark.fault(7, "a late send of a cancelled order reaches its carrier")
 async def test_a_cancelled_order_is_recalled_and_a_late_send_is_refused(world: World) -> None:
     async with running(world, ORDERS, *REPLIES), Carrier(world.accounts["meridian"], ["acknowledged"]) as carrier:
         order = await world.order()
@@ -177,6 +180,8 @@ async def test_an_order_cancelled_before_it_was_read_never_leaves(world: World) 
     assert not any(m.shipment_id == shipment_id_of(order) for m in carrier.desk.opened)
 
 
+@pytest.mark.fault(1, "a crash between a disclosure and its send")
+@pytest.mark.fault(22, "a lane changes between a disclosure and its send")
 async def test_what_a_crash_left_recorded_is_sent_under_the_same_id_by_its_stored_lane(world: World) -> None:
     world.gateway.producer.send = _fails  # type: ignore[method-assign]
     async with running(world, ORDERS):
@@ -191,6 +196,7 @@ async def test_what_a_crash_left_recorded_is_sent_under_the_same_id_by_its_store
     await fresh.producer.stop()
 
 
+@pytest.mark.fault(18, "a send to a carrier fails")
 async def test_a_failed_send_is_made_up_by_the_next_turn(world: World) -> None:
     send, failures = world.gateway.producer.send, [1, 1]
 
@@ -207,6 +213,7 @@ async def test_a_failed_send_is_made_up_by_the_next_turn(world: World) -> None:
         await until(lambda: _is(world, order, "sent"))
 
 
+@pytest.mark.fault(21, "a lease runs out before the send")
 async def test_a_lease_that_ran_out_before_the_send_is_asked_for_again(world: World) -> None:
     world.vault.live = False
     async with running(world, ORDERS), Carrier(world.accounts["meridian"]) as carrier:
@@ -215,6 +222,7 @@ async def test_a_lease_that_ran_out_before_the_send_is_asked_for_again(world: Wo
         await until(lambda: _is(world, order, "sent"))
 
 
+@pytest.mark.fault(1, "a reader that died for good over its batch")
 async def test_lines_that_nobody_sent_are_sent_by_a_job(world: World) -> None:
     send = world.gateway.producer.send
     world.gateway.producer.send = _fails  # type: ignore[method-assign]
@@ -248,6 +256,7 @@ async def test_a_blocked_order_leaves_once_there_is_a_lane(world: World) -> None
         await carrier.wait_until(lambda desk: shipment_id_of(order) in desk.shipments)
 
 
+@pytest.mark.fault(9, "carriers' replies that are clear, foreign or broken")
 async def test_clear_or_foreign_replies_are_quarantined_and_the_rest_goes_on(world: World) -> None:
     async with running(world), Carrier(world.accounts["meridian"], []) as carrier:
         order = await world.order()
@@ -267,6 +276,7 @@ async def test_clear_or_foreign_replies_are_quarantined_and_the_rest_goes_on(wor
     assert (await world.emitted()).count("ShipmentAcknowledged.v1") == 1
 
 
+@pytest.mark.fault(6, "a reply comes before its shipment")
 async def test_a_reply_that_is_earlier_than_its_shipment_is_kept_for_it(world: World) -> None:
     order = uuid4()
     async with running(world, *REPLIES), Carrier(world.accounts["meridian"], []) as carrier:
@@ -281,6 +291,7 @@ async def test_a_reply_that_is_earlier_than_its_shipment_is_kept_for_it(world: W
     assert (await world.emitted())[-1] == "ShipmentAcknowledged.v1"
 
 
+@pytest.mark.fault(6, "replies of one parcel in another order")
 async def test_a_reply_waits_behind_an_early_one_of_its_parcel(world: World) -> None:
     """Else the order would be delivered before it was handed over, and nobody would be told of the hand-over."""
     order = uuid4()

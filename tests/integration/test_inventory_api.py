@@ -91,6 +91,7 @@ async def test_find_answers_whoever_is_in_the_directory_and_records_the_look(wor
     assert {row["staff_id"] for row in looks} == {staff_id}
 
 
+@pytest.mark.fault(19, "a look that cannot be recorded")
 async def test_a_look_that_cannot_be_recorded_is_not_answered(world: World) -> None:
     await apply(world.kit, Shopper().records())
     async with world.client() as client:
@@ -138,6 +139,7 @@ async def test_searches_are_limited_per_staff_member(world: World) -> None:
     assert other.status_code == 200
 
 
+@pytest.mark.fault(28, "a refused search")
 async def test_a_search_that_is_refused_does_not_show_its_term(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     term = "jane.canary@example.org"
     bodies = [{"by": "name", "term": term}, {"by": "email", "term": term * 40}, {"by": "email", "term": term, term: 1}]

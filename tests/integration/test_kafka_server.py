@@ -149,6 +149,7 @@ def test_topics_of_a_third_party_join_later(kafka: KafkaServer) -> None:
             future.result(10)
 
 
+@pytest.mark.fault(2, "kill -9 of an idle broker")
 def test_the_broker_comes_back_after_a_kill_with_its_data_users_and_acls(kafka: KafkaServer) -> None:
     values = [b"before-%d" % number for number in range(20)]
     assert produce(kafka, "writer", "test.orders", values) == set()

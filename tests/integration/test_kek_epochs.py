@@ -27,6 +27,7 @@ from servicekit.faults import arm, parse
 from servicekit.leases import KeyName
 from servicekit.postgres import Tx
 from servicekit.vault_client import LeaseName
+from tests.support.faults import recording
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.key_services import (  # noqa: F401 - fixtures
     Keyhouse,
@@ -59,6 +60,7 @@ async def test_a_rotation_moves_every_key_and_ends_the_epoch_before(keyhouse: Ke
     assert await lease(again, keys) == keys
 
 
+@pytest.mark.fault(23, "rotations under load")
 async def test_rotations_under_load_leave_every_key_readable(keyhouse: Keyhouse, provider: Provider) -> None:
     """Two vaults make and lease keys without a pause, while both rotate at once, again and again."""
     vaults = [await keyhouse.open(provider) for _ in range(2)]
@@ -94,6 +96,8 @@ async def test_rotations_under_load_leave_every_key_readable(keyhouse: Keyhouse,
         assert await lease(each, made) == made
 
 
+@pytest.mark.fault(23, "two vaults rotate at once")
+@pytest.mark.fault(25, "two vaults rotate at once")
 async def test_two_vaults_that_rotate_at_once_open_one_epoch(keyhouse: Keyhouse, provider: Provider) -> None:
     vaults = [await keyhouse.open(provider) for _ in range(2)]
     keys = await ensure(vaults[0], 10)
@@ -116,6 +120,7 @@ async def test_a_repeated_request_to_rotate_has_one_effect(keyhouse: Keyhouse, t
         assert await epochs.open_next(vault.db, vault.kek, vault.clock, after=1) == 2
 
 
+@pytest.mark.fault(23, "a key under way while its epoch closes")
 async def test_a_key_under_way_is_not_left_in_the_closed_epoch(keyhouse: Keyhouse, tmp_path: Path) -> None:
     """A writer that wraps under an epoch keeps it open until its commit; its key is re-wrapped like the others."""
     vault = await keyhouse.open(FileKek(new_folder(tmp_path / "kek")))
@@ -145,6 +150,7 @@ async def test_a_key_under_way_is_not_left_in_the_closed_epoch(keyhouse: Keyhous
     assert await lease(vault, {LeaseName(key.key_id, *name): b""}) == {LeaseName(key.key_id, *name): bytes(range(32))}
 
 
+@pytest.mark.fault(23, "a key is destroyed while it is re-wrapped")
 async def test_re_wrapping_does_not_bring_back_a_key_that_is_destroyed_meanwhile(
     keyhouse: Keyhouse, tmp_path: Path
 ) -> None:
@@ -179,6 +185,7 @@ async def test_held_and_fenced_keys_move_too(keyhouse: Keyhouse, tmp_path: Path)
     assert [tuple(row) for row in rows] == [("held", 2), ("fenced", 2)]
 
 
+@pytest.mark.fault(23, "a key that does not unwrap")
 async def test_a_key_that_does_not_unwrap_keeps_its_epoch_and_the_others_move(
     keyhouse: Keyhouse, tmp_path: Path
 ) -> None:
@@ -197,6 +204,7 @@ async def test_a_key_that_does_not_unwrap_keeps_its_epoch_and_the_others_move(
 # --- the end of an epoch ---
 
 
+@pytest.mark.fault(13, "a dump from before the last rotation")
 async def test_an_old_dump_opens_nothing_once_its_epoch_is_destroyed(keyhouse: Keyhouse, provider: Provider) -> None:
     """Somebody has all of the vault's database from before, and everything that the provider still has."""
     vault = await keyhouse.open(provider)
@@ -239,6 +247,7 @@ async def test_an_empty_epoch_waits_for_the_delay_before_its_file_goes(keyhouse:
     assert await states(vault.db) == {1: "destroyed", 2: "active"}
 
 
+@pytest.mark.fault(21, "29 days pass")
 async def test_the_job_rotates_before_the_horizon_without_being_asked(keyhouse: Keyhouse, tmp_path: Path) -> None:
     clock, settings = FakeClock(), VaultSettings()
     vault = await keyhouse.open(FileKek(new_folder(tmp_path / "kek")), clock)
@@ -256,6 +265,7 @@ async def test_the_job_rotates_before_the_horizon_without_being_asked(keyhouse: 
 # --- crashes ---
 
 
+@pytest.mark.fault(23, "kill -9 at every point of a rotation")
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_rotation_that_is_killed_anywhere_is_finished_by_the_next(
     keyhouse: Keyhouse, tmp_path: Path, point: str
@@ -277,6 +287,7 @@ async def test_a_rotation_that_is_killed_anywhere_is_finished_by_the_next(
     assert len(strays) == (point == "vault.kek_created")
 
 
+@pytest.mark.fault(23, "a batch of re-wrapping fails")
 async def test_a_failed_batch_changes_nothing_and_is_done_again(keyhouse: Keyhouse, provider: Provider) -> None:
     vault = await keyhouse.open(provider)
     keys = await ensure(vault, 1200)
@@ -294,6 +305,7 @@ async def test_a_failed_batch_changes_nothing_and_is_done_again(keyhouse: Keyhou
 # --- what does not start ---
 
 
+@pytest.mark.fault(14, "a vault whose KEK is lost")
 async def test_a_lost_kek_keeps_the_vault_closed_and_its_keys_are_counted(keyhouse: Keyhouse, tmp_path: Path) -> None:
     folder = new_folder(tmp_path / "kek")
     vault = await keyhouse.open(FileKek(folder))
@@ -309,6 +321,7 @@ async def test_a_lost_kek_keeps_the_vault_closed_and_its_keys_are_counted(keyhou
     assert "epoch 1: contact 2, delivery 3" in done.stderr
 
 
+@pytest.mark.fault(13, "a vault's database from before a rotation")
 async def test_a_database_from_before_a_rotation_keeps_the_vault_closed(keyhouse: Keyhouse, provider: Provider) -> None:
     """The restored rows name an epoch whose KEK is gone: nothing may read that as an erasure."""
     vault = await keyhouse.open(provider)
@@ -326,6 +339,7 @@ async def test_a_database_from_before_a_rotation_keeps_the_vault_closed(keyhouse
     assert not isinstance(caught.value, Fenced | Misconfigured)
 
 
+@pytest.mark.fault(14, "a vault without keys that the inventory names")
 async def test_keys_that_the_inventory_names_and_the_vault_lacks_are_listed(keyhouse: Keyhouse, tmp_path: Path) -> None:
     folder = new_folder(tmp_path / "kek")
     vault = await keyhouse.open(FileKek(folder))
@@ -377,7 +391,7 @@ async def test_privacy_rotates_over_http_and_another_service_does_not(
 def command(name: str, environment: dict[str, str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "privacy_service.vault", name],
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={"PATH": "/usr/bin:/bin", **recording(), **environment},
         input=stdin,
         capture_output=True,
         text=True,

@@ -54,6 +54,7 @@ async def test_who_asks_about_somebody_without_shipments_is_answered_too(kit: Ki
     assert (told["request_id"], told["system"], told["recipients"]) == (str(request), "logistics-gateway", [])
 
 
+@pytest.mark.fault(16, "an erasure between a disclosure and its send")
 async def test_what_may_have_left_is_withheld_and_its_carrier_told(kit: Kit, wire: Wire) -> None:
     """A line is `recorded` when nobody knows whether its message left."""
     order = Order(kit)
@@ -81,6 +82,7 @@ async def test_what_has_never_left_is_withheld_without_a_word(kit: Kit, wire: Wi
     assert wire.sent == []
 
 
+@pytest.mark.fault(15, "a late order of somebody erased")
 async def test_a_late_order_of_somebody_erased_is_recorded_as_withheld(kit: Kit, wire: Wire) -> None:
     """Once by the vault, which no longer opens it, and once by the list, for a batch that was opened before."""
     by_vault, by_list = Order(kit), Order(kit)
@@ -99,6 +101,7 @@ async def test_a_late_order_of_somebody_erased_is_recorded_as_withheld(kit: Kit,
     assert await emitted(kit, "DeliveryDisclosed") == []
 
 
+@pytest.mark.fault(16, "a cancellation beside an erasure")
 async def test_a_recall_stays_final_beside_an_erasure(kit: Kit, wire: Wire) -> None:
     order = Order(kit)
     await apply(kit, await order.placed())
@@ -111,6 +114,7 @@ async def test_a_recall_stays_final_beside_an_erasure(kit: Kit, wire: Wire) -> N
     assert [message.kind for message in desk_of(kit, wire).opened] == ["shipment", "recall", "erasure"]
 
 
+@pytest.mark.fault(5, "a notice to a carrier is sent twice")
 async def test_a_notice_that_is_sent_twice_has_one_id(kit: Kit, wire: Wire) -> None:
     order = Order(kit)
     await apply(kit, await order.placed())
@@ -139,6 +143,7 @@ async def test_a_correction_of_what_was_sent_reaches_its_carrier(kit: Kit, wire:
     assert len(await emitted(kit, "DeliveryDisclosed")) == 2
 
 
+@pytest.mark.fault(6, "corrections in another order")
 async def test_the_highest_version_wins_whatever_comes_last(kit: Kit, wire: Wire) -> None:
     order = Order(kit)
     third, first, second = await order.corrected(3, city="York"), await order.placed(), await order.corrected(2)
@@ -152,6 +157,7 @@ async def test_the_highest_version_wins_whatever_comes_last(kit: Kit, wire: Wire
     assert (await order.line())["number"] == 3
 
 
+@pytest.mark.fault(18, "the send of a correction fails")
 async def test_a_correction_whose_send_fails_is_made_up(kit: Kit, wire: Wire) -> None:
     """What marks the version before as sent does not mark this one."""
     order = Order(kit)

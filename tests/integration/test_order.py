@@ -87,6 +87,7 @@ async def test_placing_again_under_the_same_key_finds_the_order(shop: Shop) -> N
     assert await shop.types(str(order_id)) == ["OrderPlaced"]
 
 
+@pytest.mark.fault(25, "an order is placed twice at once")
 async def test_the_same_key_at_once_makes_one_order(shop: Shop) -> None:
     buyer, order_id = shop.buyer(), uuid4()
     answers = await asyncio.gather(*(buyer.place(order_id, gift=True) for _ in range(8)))
@@ -107,6 +108,7 @@ async def test_another_buyer_cannot_use_the_same_key(shop: Shop) -> None:
     assert await shop.types(str(order_id)) == ["OrderPlaced"]
 
 
+@pytest.mark.fault(1, "a failure between seal and commit")
 @pytest.mark.usefixtures("armed")
 async def test_failing_between_seal_and_commit_leaves_no_order(shop: Shop) -> None:
     """And the retry with the same key places it."""
@@ -174,6 +176,7 @@ async def test_the_history_is_paged_newest_first(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("swept", [False, True], ids=["key_gone", "row_gone"])
+@pytest.mark.fault(10, "an order with a part whose key is destroyed")
 async def test_an_erased_part_says_so_and_the_order_lives_on(shop: Shop, swept: bool) -> None:
     """A consignee is erased without the buyer; the record can go as well; shipments still move the order."""
     buyer = shop.buyer()
@@ -246,6 +249,7 @@ async def test_a_card_number_is_refused_wherever_it_stands(shop: Shop, hostile: 
     assert (await buyer.get("/v1/orders")).json() == {"items": []}
 
 
+@pytest.mark.fault(28, "a malformed order")
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.support.infra import postgres_server
 from tests.support.orders import CANARY, Buyer, Shop, a_purchase, handed_over, order_dsns, order_keys, shop
@@ -32,6 +33,7 @@ async def test_a_corrected_consignee_is_shown_and_announced_with_its_number(shop
     assert CANARY not in str(event)
 
 
+@pytest.mark.fault(25, "two corrections at once")
 async def test_corrections_at_the_same_time_have_numbers_of_their_own(shop: Shop) -> None:
     buyer = shop.buyer()
     order_id = await buyer.placed()

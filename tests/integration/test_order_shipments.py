@@ -50,6 +50,7 @@ async def test_a_shipment_moves_its_order(shop: Shop) -> None:
     assert datetime.fromisoformat((await shop.events(order_id))[2][1]["at"]) == HANDED_OVER_AT
 
 
+@pytest.mark.fault(6, "a shipment's events in another order")
 async def test_the_later_state_wins_over_late_events(shop: Shop) -> None:
     buyer = shop.buyer()
     order_id = await buyer.placed()
@@ -101,6 +102,7 @@ async def test_an_order_with_the_carrier_cannot_be_cancelled(shop: Shop) -> None
     assert await shop.types(order_id) == ["OrderPlaced", "OrderHandedOver"]
 
 
+@pytest.mark.fault(25, "cancelling and handing over at once")
 async def test_cancelling_and_handing_over_at_once_ends_in_one_of_the_two(shop: Shop) -> None:
     buyer = shop.buyer()
     for _ in range(8):
@@ -130,6 +132,7 @@ def request(stack: Stack, method: str, path: str, buyer_id: UUID, **options: Any
     return httpx.request(method, stack.url("order") + path, headers=headers, trust_env=False, **options)
 
 
+@pytest.mark.fault(1, "kill -9 between seal and commit")
 def test_a_kill_between_seal_and_commit_leaves_no_order(stack: Stack) -> None:
     """The real process dies at that place; after its restart the same key places the order, once."""
     buyer_id, order_id = uuid4(), uuid4()

@@ -81,6 +81,7 @@ def test_a_wrong_database_password_is_refused(databases: tuple[tuple[str, str], 
         execute(str(replace(Dsn.parse(databases[0][0]), password="wrong")), "SELECT 1")
 
 
+@pytest.mark.fault(3, "kill -9 of an idle Postgres")
 def test_postgres_comes_back_after_a_kill(
     postgres_server: PostgresServer, databases: tuple[tuple[str, str], tuple[str, str]]
 ) -> None:

@@ -19,6 +19,7 @@ __all__ = ["kafka_server"]
 USER, TOPIC = "counter", "counted.events"
 
 
+@pytest.mark.fault(2, "the broker stalls until the producer gives up")
 async def test_what_was_given_up_is_not_sent_behind_what_came_after_it(
     kafka_server: KafkaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

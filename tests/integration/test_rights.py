@@ -58,6 +58,7 @@ async def test_an_erasure_goes_through_all_its_steps(shop: Shop) -> None:
     assert await certificates(shop, request_id) == 1
 
 
+@pytest.mark.fault(16, "an erasure during an open order and a duty to keep")
 async def test_orders_under_way_and_duties_to_keep_are_held_and_go_by_themselves(shop: Shop) -> None:
     subject, order = uuid4(), uuid4()
     delivery = shop.holds(subject, "order", "delivery", order, is_open=True)
@@ -105,6 +106,7 @@ async def test_orders_under_way_and_duties_to_keep_are_held_and_go_by_themselves
     assert await certificates(shop, request_id) == 3
 
 
+@pytest.mark.fault(19, "a participant of an erasure is silent")
 async def test_a_silent_participant_is_named_and_asked_again_with_growing_pauses(shop: Shop) -> None:
     subject = uuid4()
     shop.silent = {"order"}
@@ -132,6 +134,7 @@ async def test_a_silent_participant_is_named_and_asked_again_with_growing_pauses
         assert (await show(shop, client, request_id))["steps"][0]["step"] == "approve"
 
 
+@pytest.mark.fault(6, "answers to a saga, doubled, late and about others")
 async def test_answers_that_come_twice_late_or_about_others_change_nothing(shop: Shop) -> None:
     subject = uuid4()
     shop.holds(subject, "account", "identity", subject)
@@ -296,6 +299,7 @@ async def test_many_erasures_go_through_in_batches(shop: Shop) -> None:
     assert await shop.kit.db.fetchval("SELECT count(*) FROM certificates") == 60
 
 
+@pytest.mark.fault(19, "the vault is away from an erasure")
 async def test_a_vault_that_is_away_is_asked_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = uuid4()
     key = shop.holds(subject, "account", "identity", subject)
@@ -323,6 +327,7 @@ async def test_a_vault_that_is_away_is_asked_again(shop: Shop, monkeypatch: pyte
     assert shop.vault.states == {key: "destroyed"}
 
 
+@pytest.mark.fault(7, "a worker outlives its lease")
 async def test_a_worker_that_lost_its_lease_has_no_effect(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = uuid4()
     shop.holds(subject, "account", "identity", subject)
@@ -355,6 +360,7 @@ async def test_a_worker_that_lost_its_lease_has_no_effect(shop: Shop, monkeypatc
 POINTS = ("tx.commit", "tx.committed", "rights.leased", "rights.vault_answered", "rights.answered", "rights.certified")
 
 
+@pytest.mark.fault(17, "an erasure fails at every point")
 @pytest.mark.parametrize("point", POINTS)
 async def test_an_erasure_that_fails_anywhere_is_resumed(shop: Shop, point: str) -> None:
     """Each point fails once at each of its first hits, one after the other."""

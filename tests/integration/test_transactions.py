@@ -90,6 +90,7 @@ async def test_an_event_that_commits_late_is_sent_though_a_later_number_is_out(k
     assert wire.keys == [early, late]
 
 
+@pytest.mark.fault(2, "the broker refuses a batch of the relay")
 async def test_what_could_not_be_sent_is_sent_the_next_time(kit: Kit) -> None:
     counter, wire = uuid4(), Wire()
     relay = relay_of(kit, wire)
@@ -123,6 +124,7 @@ async def test_while_one_relay_sends_an_aggregates_events_another_leaves_them_al
     assert (busy.keys, idle.keys) == ([counter], [])
 
 
+@pytest.mark.fault(4, "a crash right before and right after the commit")
 async def test_a_crash_at_the_commit_leaves_both_state_and_event_or_none(kit: Kit) -> None:
     for point, expected in (("tx.commit", 0), ("tx.committed", 1)):
         counter = uuid4()
@@ -137,6 +139,7 @@ async def test_a_crash_at_the_commit_leaves_both_state_and_event_or_none(kit: Ki
 # --- positions, inbox, quarantine ---
 
 
+@pytest.mark.fault(19, "a handler's service is away in the middle of a batch")
 async def test_the_position_moves_with_the_effects_or_not_at_all(kit: Kit) -> None:
     is_away = True
 
@@ -155,6 +158,7 @@ async def test_the_position_moves_with_the_effects_or_not_at_all(kit: Kit) -> No
     assert (await partition.position(), await effects(kit, counter)) == (1, [1])
 
 
+@pytest.mark.fault(7, "two owners of one partition")
 async def test_of_two_owners_of_a_partition_only_the_first_has_an_effect(kit: Kit) -> None:
     partition, counter = Partition(kit), uuid4()
     owner, zombie, record = await partition.applier(), await partition.applier(), partition.event(counter)
@@ -164,6 +168,7 @@ async def test_of_two_owners_of_a_partition_only_the_first_has_an_effect(kit: Ki
     assert await effects(kit, counter) == [1]
 
 
+@pytest.mark.fault(6, "an event comes again in its batch and in the next")
 async def test_with_an_inbox_an_event_has_one_effect_wherever_it_comes_again(kit: Kit) -> None:
     partition, counter, event_id = Partition(kit, inbox=True), uuid4(), uuid4()
     applier = await partition.applier()
@@ -172,6 +177,8 @@ async def test_with_an_inbox_an_event_has_one_effect_wherever_it_comes_again(kit
     assert await effects(kit, counter) == [1, 2]
 
 
+@pytest.mark.fault(9, "poison with a value in its key, headers and body")
+@pytest.mark.fault(28, "a malformed event with a value in it")
 async def test_quarantine_holds_nothing_in_clear(kit: Kit) -> None:
     partition = Partition(kit)
     await apply(await partition.applier(), partition.record(CANARY, CANARY, [(CANARY.decode(), CANARY)]))
@@ -180,6 +187,7 @@ async def test_quarantine_holds_nothing_in_clear(kit: Kit) -> None:
     assert b"SmFuZSBDYW5hcn" not in stored  # the same in base64
 
 
+@pytest.mark.fault(19, "the vault is away when a record must be quarantined")
 async def test_while_the_vault_is_away_nothing_is_skipped(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that must go to quarantine cannot be sealed: the reader waits in front of it."""
 
@@ -197,6 +205,7 @@ async def test_while_the_vault_is_away_nothing_is_skipped(kit: Kit, monkeypatch:
     assert (await partition.position(), len(await partition.quarantined())) == (1, 1)
 
 
+@pytest.mark.fault(19, "what a handler needs is away")
 async def test_what_a_service_lacks_puts_no_record_into_quarantine(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     async def needs_the_vault(tx: Tx, received: Sequence[Received[Any]]) -> None:
         raise Unavailable

@@ -51,6 +51,7 @@ async def test_a_reader_leases_the_key_that_the_writer_ensured(world: World, vau
     assert len({key.key_id for key in sealing}) == 3
 
 
+@pytest.mark.fault(25, "two vaults make the same key at once")
 async def test_two_vaults_that_ensure_the_same_keys_at_once_give_the_same_keys(
     world: World, vault: ServiceProcess
 ) -> None:
@@ -75,6 +76,7 @@ async def test_the_same_name_twice_in_one_batch_is_one_key(world: World, vault: 
     assert first == second
 
 
+@pytest.mark.fault(1, "kill -9 before a key's commit")
 async def test_a_kill_before_the_commit_leaves_no_key(world: World, vault: ServiceProcess) -> None:
     failing = world.start({"FAULTPOINTS": "vault.keys_inserted=kill@1"})
     wanted = names()
@@ -85,6 +87,7 @@ async def test_a_kill_before_the_commit_leaves_no_key(world: World, vault: Servi
     assert len(await world.client(vault, "order").ensure(wanted)) == 1
 
 
+@pytest.mark.fault(4, "kill -9 between a key's commit and its answer")
 async def test_a_kill_after_the_commit_loses_the_answer_and_not_the_key(world: World, vault: ServiceProcess) -> None:
     failing = world.start({"FAULTPOINTS": "vault.ensured=kill@1"})
     wanted = names()
@@ -120,6 +123,7 @@ async def test_ensure_answers_only_after_its_commit(world: World, vault: Service
 # --- states ---
 
 
+@pytest.mark.fault(10, "a lease of a destroyed key")
 async def test_a_fenced_and_a_destroyed_key_read_as_erased(world: World, vault: ServiceProcess) -> None:
     wanted = names(count=3)
     sealing = await world.client(vault, "order").ensure(wanted)

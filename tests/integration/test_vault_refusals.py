@@ -81,6 +81,7 @@ INDEX_KEYS = {
 # --- what is refused ---
 
 
+@pytest.mark.fault(14, "a key that the vault does not have")
 async def test_an_unknown_key_raises_and_never_reads_as_erased(world: World, vault: ServiceProcess) -> None:
     wanted = names(count=2)
     sealing = await world.client(vault, "order").ensure(wanted)
@@ -253,6 +254,7 @@ async def test_a_lease_without_a_purpose_is_refused(world: World, vault: Service
 # --- keys at rest ---
 
 
+@pytest.mark.fault(14, "a wrapped key that was changed")
 async def test_a_wrapped_key_that_was_changed_is_refused_and_never_erased(world: World, vault: ServiceProcess) -> None:
     wanted = names()
     sealing = await world.client(vault, "order").ensure(wanted)
@@ -282,6 +284,7 @@ async def test_no_key_lies_in_the_database_in_clear(world: World, vault: Service
     assert raw not in row["wrapped"]
 
 
+@pytest.mark.fault(14, "a vault with another KEK")
 def test_a_vault_with_another_kek_does_not_start(world: World, vault: ServiceProcess, tmp_path: Path) -> None:
     keys.write_keys(tmp_path / "keys", SYSTEMS, ["meridian"])
     done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0"})

@@ -132,6 +132,7 @@ def public_json(key: OKPKey | ECKey) -> str:
     return json.dumps(key.as_dict(private=False))
 
 
+@pytest.mark.fault(15, "a tracking event with a name in it")
 def test_a_reply_is_opened_and_what_else_it_says_is_dropped(reply_key: OKPKey | ECKey) -> None:
     shipment = uuid4()
     sealed = seal_reply(public_json(reply_key), "meridian", shipment, "handed_over", NOW, signed_by="Jane Canary")
@@ -157,6 +158,7 @@ def test_a_reply_under_another_algorithm_is_poison() -> None:
         ReplyKey(key.as_dict(private=True)).open_reply(token.encode())
 
 
+@pytest.mark.fault(9, "a sealed reply that is none")
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"not json", b'{"kind": "lost"}'])
 def test_a_sealed_text_that_is_no_reply_is_poison(content: bytes) -> None:
     key = x25519()
@@ -203,6 +205,7 @@ def test_a_carrier_answers_once_and_counts_the_duplicate() -> None:
     assert (desk.raw, desk.duplicates, desk.shipments) == (2, 1, {shipment: {"service": "x"}})
 
 
+@pytest.mark.fault(7, "a late send reaches the carrier's desk")
 def test_a_carrier_refuses_what_is_late_or_recalled() -> None:
     key, late, recalled = x25519(), shipment_id_of(UUID(int=1)), shipment_id_of(UUID(int=2))
     desk, sealer = Desk(private_json(key), now=lambda: NOW), envelopes(key)

@@ -124,6 +124,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+@pytest.mark.fault(28, "an invalid request with a value")
 def test_invalid_fields_are_named_without_their_values(client: AsgiClient) -> None:
     answer = client.post(f"/v1/things/{uuid4()}", json={"name": "x", "sizes": [1, SECRET], SECRET: 1, "evil_name": 2})
     assert answer.status_code == 422
@@ -155,6 +156,7 @@ def test_errors_become_problems_with_their_headers(client: AsgiClient) -> None:
     assert client.get("/v1/me").headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.fault(28, "a failing handler with a value in its error")
 def test_a_crash_answers_500_and_logs_no_message(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         answer = client.get("/v1/crash")

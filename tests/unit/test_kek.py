@@ -96,6 +96,7 @@ async def test_a_kek_file_is_for_its_user_alone_and_never_half_written(tmp_path:
         await FileKek(folder).load(1, b"")
 
 
+@pytest.mark.fault(14, "an empty folder of KEKs")
 async def test_an_empty_folder_begins_no_vault(tmp_path: Path) -> None:
     (tmp_path / "kek").mkdir(mode=0o700)
     with pytest.raises(Misconfigured, match="restore it from escrow"):
@@ -114,6 +115,7 @@ async def test_what_kms_wraps_opens_for_its_own_vault_and_epoch_only(kms_endpoin
             await kms.load(number, handle)
 
 
+@pytest.mark.fault(19, "the KMS is away")
 async def test_a_kms_that_is_away_is_no_lost_kek() -> None:
     with pytest.raises(Unavailable) as caught:
         await KmsKek("ours", WEEK, REGION, "http://127.0.0.1:9").create(0)

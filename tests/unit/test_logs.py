@@ -66,6 +66,7 @@ def test_codes_ids_numbers_and_times_are_printed(stream: io.StringIO) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.fault(28, "a value in a log call")
 @pytest.mark.parametrize("value", [SECRET, SECRET.encode(), [SECRET], {"a": SECRET}, object(), (1, SECRET)])
 def test_other_values_print_as_their_type(stream: io.StringIO, value: object) -> None:
     get_log("order").info("event", value=value)
@@ -77,6 +78,7 @@ def test_text_is_no_code_and_no_event(stream: io.StringIO) -> None:
     assert lines(stream)[0]["event"] == "<not a code>" == lines(stream)[0]["topic"]
 
 
+@pytest.mark.fault(28, "a driver's error with a value")
 def test_exception_shows_type_causes_and_own_frames_only(stream: io.StringIO) -> None:
     try:
         try:
@@ -96,6 +98,7 @@ def test_our_errors_show_their_codes(stream: io.StringIO) -> None:
     assert lines(stream)[0]["error"]["reason"] == "wrong_producer"
 
 
+@pytest.mark.fault(28, "a library's log line with a value")
 def test_libraries_messages_and_exceptions_are_cut_down(stream: io.StringIO) -> None:
     try:
         raise RuntimeError(SECRET)
@@ -108,6 +111,7 @@ def test_libraries_messages_and_exceptions_are_cut_down(stream: io.StringIO) -> 
     assert "event" not in bypass
 
 
+@pytest.mark.fault(28, "a warning and an uncaught exception with a value")
 def test_warnings_and_uncaught_exceptions_go_the_same_way(stream: io.StringIO) -> None:
     def fail() -> None:
         raise RuntimeError(SECRET)

@@ -26,6 +26,7 @@ class DyingPool:
         yield DyingConnection()
 
 
+@pytest.mark.fault(3, "a statement right after the server died")
 async def test_a_connection_whose_server_has_just_died_reads_as_a_database_that_is_away() -> None:
     """Else the relay takes it for a mistake of its own and ends, each time that Postgres is killed."""
     db = Database(DyingPool())

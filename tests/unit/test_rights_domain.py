@@ -55,6 +55,7 @@ def test_an_open_order_and_a_duty_to_keep_hold_and_nothing_else() -> None:
     }
 
 
+@pytest.mark.fault(21, "the last day of a duty to keep")
 @pytest.mark.parametrize(
     ("days", "held"), [(0, True), (3649, True), (3650, False)], ids=["closed today", "last day", "over"]
 )
@@ -96,6 +97,7 @@ def test_outside_the_scope_nothing_is_held() -> None:
     assert holds_on(items, [], Scope(None, frozenset([Name("delivery", ME)])), DUTIES, NOW) == ()
 
 
+@pytest.mark.fault(21, "ends of months and leap days")
 @pytest.mark.parametrize(
     ("opened", "due"),
     [

@@ -80,6 +80,7 @@ async def test_a_lease_is_kept_and_not_asked_for_again(client: VaultClient, vaul
     assert len(vault.requests) == 1
 
 
+@pytest.mark.fault(21, "a lease whose answer was slow")
 async def test_the_lease_runs_from_the_moment_of_the_request(
     client: VaultClient, vault: FakeVault, clock: FakeClock
 ) -> None:
@@ -153,6 +154,7 @@ async def test_fenced_and_destroyed_are_erased_and_leave_the_cache(client: Vault
     assert not client.is_live("delivery", [ASKED.key_id])
 
 
+@pytest.mark.fault(14, "a vault's answer with a state that nobody knows")
 async def test_a_state_that_is_not_known_is_never_read_as_erased(client: VaultClient, vault: FakeVault) -> None:
     vault.states[ASKED.key_id] = "sleeping"
     with pytest.raises(Unavailable):
@@ -168,6 +170,7 @@ async def test_a_revocation_drops_the_key_at_once(client: VaultClient, vault: Fa
     assert len(vault.requests) == 3
 
 
+@pytest.mark.fault(12, "a vault that is behind the list answers")
 async def test_a_reply_from_behind_the_applied_list_is_discarded(client: VaultClient, vault: FakeVault) -> None:
     """Its snapshot may hold a key that this process has dropped already (PROTOCOLS §2)."""
     await client.lease("delivery", [ASKED])
@@ -180,6 +183,7 @@ async def test_a_reply_from_behind_the_applied_list_is_discarded(client: VaultCl
     assert len(await client.lease("delivery", [ASKED])) == 1
 
 
+@pytest.mark.fault(12, "a vault that was restored answers")
 async def test_a_new_incarnation_drops_all_leases(client: VaultClient, vault: FakeVault) -> None:
     await client.lease("delivery", [ASKED])
     client.apply("first", 7, [])
@@ -213,6 +217,7 @@ def _broken() -> httpx.Response:
     raise httpx.ConnectError("refused")
 
 
+@pytest.mark.fault(14, "the vault refuses")
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
@@ -243,12 +248,14 @@ async def test_a_quota_says_when_to_come_back(client: VaultClient, vault: FakeVa
     assert refused.value.retry_after == 17
 
 
+@pytest.mark.fault(19, "the vault is away for a moment")
 async def test_a_vault_that_comes_back_in_time_is_not_noticed(client: VaultClient, vault: FakeVault) -> None:
     vault.failures = [_broken, _problem(503, "unavailable")]
     assert len(await client.lease("delivery", [ASKED])) == 1
     assert len(vault.requests) == 3
 
 
+@pytest.mark.fault(19, "the vault stays away")
 async def test_without_a_vault_it_fails_closed_after_its_patience(vault: FakeVault) -> None:
     """L11."""
     client = make_client(vault, Clock())

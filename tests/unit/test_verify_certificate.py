@@ -190,6 +190,7 @@ def test_a_certificate_and_a_log_that_nobody_changed_are_verified() -> None:
         assert check(GOOD, pin, OWN.consistency(*sorted((size, 21)))) == []
 
 
+@pytest.mark.fault(24, "a certificate edited")
 @pytest.mark.parametrize("start", range(0, CHANGES // 2, 125))
 def test_every_change_of_a_certificate_is_found_and_located(start: int) -> None:
     for seed in range(start, start + 125):
@@ -245,6 +246,7 @@ def spoil(chance: random.Random, lines: list[bytes], at: int) -> None:
 HOW: list[Callable[[random.Random, list[bytes], int], None]] = [edit_leaf, edit_leaf_and_hash, cut, move, repeat, spoil]
 
 
+@pytest.mark.fault(24, "a log edited, cut, reordered")
 @pytest.mark.parametrize("start", range(CHANGES // 2, CHANGES, 125))
 def test_every_change_of_a_log_is_found_with_its_index(start: int) -> None:
     for seed in range(start, start + 125):
@@ -270,6 +272,7 @@ def forked() -> Grown:
     return Grown.of(bodies, HEADS)
 
 
+@pytest.mark.fault(24, "a log signed anew")
 def test_a_log_signed_anew_by_the_holder_of_its_key_lacks_the_witness() -> None:
     mallory = signer(WITNESS_KEY.name, WITNESS, 66)
     problems = check_log(list(forked().lines(mallory)))
@@ -281,6 +284,7 @@ def test_a_log_signed_anew_by_the_holder_of_its_key_lacks_the_witness() -> None:
     )
 
 
+@pytest.mark.fault(24, "a fork that the witness signed")
 def test_a_fork_that_even_the_witness_signed_is_not_the_pinned_log() -> None:
     assert check_log(list(forked().lines())) == []
     assert covers(check_log(list(forked().lines()), head(OWN, 37))[0][0], 36)
@@ -288,6 +292,7 @@ def test_a_fork_that_even_the_witness_signed_is_not_the_pinned_log() -> None:
     assert wheres == ["pinned checkpoint"]
 
 
+@pytest.mark.fault(24, "a log rolled back")
 @pytest.mark.parametrize("size", [5, 12, 30])
 def test_a_log_that_was_rolled_back_is_found_by_a_pinned_checkpoint(size: int) -> None:
     shorter = list(Grown.of(OWN.bodies[:size], HEADS).lines())
@@ -296,6 +301,7 @@ def test_a_log_that_was_rolled_back_is_found_by_a_pinned_checkpoint(size: int) -
     assert (where, what.partition(":")[0]) == (f"index {size}", "rolled back or forked")
 
 
+@pytest.mark.fault(24, "a certificate changed and sealed anew")
 def test_a_certificate_changed_and_sealed_anew_is_not_what_the_log_recorded() -> None:
     changed = {**CERTIFICATE, "holds": []}
     real = certificates.digest

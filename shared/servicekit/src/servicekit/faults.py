@@ -3,6 +3,9 @@
 A module declares its points when it is imported (`declare("relay.published")`) and marks the place with
 `faultpoint("relay.published")`. `FAULTPOINTS=relay.published=kill@2,order.commit=delay:0.5,vault.ensure=error@3` arms
 three: kill at the second hit, delay each hit by half a second (it stalls the whole process), raise at the third hit.
+
+`FAULTS_RECORD=folder` keeps a record of each fault in the folder's file `fired`, written before it strikes: a process that
+dies leaves its line there all the same.
 """
 
 import os
@@ -11,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from servicekit.errors import KitError, Misconfigured
 from servicekit.logs import code, get_log
@@ -21,6 +25,7 @@ log = get_log("faults")
 # The declared points, and how often each armed one was reached.
 POINTS: set[str] = set()
 HITS: Counter[str] = Counter()
+RECORD = "fired"
 
 
 class InjectedFault(KitError):
@@ -53,12 +58,21 @@ def faultpoint(name: str) -> None:
     if fault.at not in (0, HITS[name]):
         return
     log.warning("fault", point=code(name), action=code(fault.action), hit=HITS[name])
+    record(name, fault.action, HITS[name])
     if fault.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault.action == "delay":
         time.sleep(fault.seconds)
     if fault.action == "error":
         raise InjectedFault
+
+
+def record(name: str, action: str, hit: int) -> None:
+    """A line `name action hit` in the record, if one is kept. One write each: several processes share the file."""
+    folder = os.environ.get("FAULTS_RECORD")
+    if folder:
+        with (Path(folder) / RECORD).open("ab", buffering=0) as file:
+            file.write(f"{name} {action} {hit}\n".encode())
 
 
 def check_armed() -> None:

@@ -1,0 +1,3 @@
+"""For all tests: the plugin that reports on faults."""
+
+pytest_plugins = ["tests.faults.plugin"]
