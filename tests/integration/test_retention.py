@@ -88,7 +88,7 @@ async def test_held_data_and_what_is_under_way_are_skipped(shop: Shop, retention
         assert await retention.counts(client, run_id) == {"delivery": (2, 1, 0, 1)}
         assert shop.vault.states == {free: "destroyed"}
         assert (await client.delete(path, headers=officer)).status_code == 204
-        shop.silent = {"account"}  # so that the saga cannot end
+        shop.silent = {"order"}  # so that the saga cannot end
         first, second = await retention.start(client), await retention.start(client)
         await carry_retention(shop.kit)
         commands = await shop.asked()
@@ -136,8 +136,10 @@ async def test_one_person_with_very_much_gets_several_requests(
 
 
 async def test_a_silent_system_is_named_and_asked_again(shop: Shop, retention: Retention) -> None:
-    """L5: without all answers nothing is given up, and no other run begins by itself."""
-    _, key = retention.expire("order", "delivery", uuid4(), shop.clock.now() - timedelta(days=200))
+    """L5: it holds up what it alone may have, and nothing else."""
+    old = shop.clock.now() - timedelta(days=200)
+    _, key = retention.expire("order", "delivery", uuid4(), old)
+    _, theirs = retention.expire("account", "behaviour", uuid4(), old)
     shop.silent = {"account"}
     await retention.settle()
     async with shop.client() as client:
@@ -150,14 +152,41 @@ async def test_a_silent_system_is_named_and_asked_again(shop: Shop, retention: R
             "since": "2026-11-24T00:00:00Z",
             "next_try_at": "2026-11-24T00:00:01Z",
         }
-        await shop.tick(days=2)
+        await shop.tick(seconds=1)
         await retention.settle()
-        assert await shop.kit.db.fetchval("SELECT count(*) FROM retention_runs") == 1
+        state = await retention.show(client, run_id)
+        assert (state["ended_at"], [each["system"] for each in state["waiting_for"]]) == (None, ["account"])
+        assert [(each["data_class"], each["opened"]) for each in state["items"]] == [("delivery", 1)]
+        assert shop.vault.states == {key: "destroyed"}
         shop.silent = set()
         await shop.tick(seconds=8)
         await retention.settle()
-        assert await retention.counts(client, run_id) == {"delivery": (1, 0, 0, 1)}
-    assert shop.vault.states == {key: "destroyed"}
+        assert await retention.counts(client, run_id) == {"delivery": (1, 0, 0, 1), "behaviour": (1, 0, 0, 1)}
+    assert shop.vault.states == {key: "destroyed", theirs: "destroyed"}
+
+
+async def test_a_run_that_somebody_never_answers_ends_with_their_name_when_the_next_begins(
+    shop: Shop, retention: Retention
+) -> None:
+    """L5, L12: also what no event has named is found by the run that has all answers."""
+    _, key = retention.expire("account", "behaviour", uuid4(), shop.clock.now() - timedelta(days=200))
+    unnamed = retention.has_key(uuid4(), "payment", shop.clock.now() - timedelta(days=2)).key_id
+    shop.silent = {"account"}
+    await retention.settle()
+    first = str(await shop.kit.db.fetchval("SELECT run_id FROM retention_runs"))
+    await shop.tick(hours=25)
+    await retention.settle()
+    async with shop.client() as client:
+        state = await retention.show(client, first)
+        assert (state["ended_at"] is None, state["unanswered"], state["waiting_for"]) == (False, ["account"], [])
+        assert await shop.kit.db.fetchval("SELECT count(*) FROM retention_runs WHERE ended_at IS NULL") == 1
+        assert shop.vault.states == {}
+        shop.silent = set()
+        await shop.tick(seconds=8)
+        await retention.settle()
+        second = str(await shop.kit.db.fetchval("SELECT run_id FROM retention_runs WHERE unanswered = '{}'"))
+        assert await retention.counts(client, second) == {"behaviour": (1, 0, 0, 1), "payment": (1, 0, 0, 1)}
+    assert shop.vault.states == {key: "destroyed", unnamed: "destroyed"}
 
 
 async def test_keys_that_no_event_named_and_nobody_holds_are_destroyed(shop: Shop, retention: Retention) -> None:

@@ -16,6 +16,7 @@ from privacy_service.rights.domain import (
     Hold,
     Item,
     Kind,
+    Name,
     Reason,
     Scope,
 )
@@ -50,6 +51,7 @@ SYSTEMS = frozenset(("account", "order", "logistics-gateway"))
 ME, ORDER = uuid4(), uuid4()
 RULES = Rules(
     participants=SYSTEMS,
+    holders={"delivery": frozenset(("order", "logistics-gateway")), "behaviour": frozenset(["account"])},
     disclosers=frozenset(["logistics-gateway"]),
     rectifiers=frozenset(["account"]),
     duties={"order_record": timedelta(days=3650)},
@@ -62,8 +64,10 @@ RULES = Rules(
 
 def state(kind: Kind = Kind.ERASURE, step: Step = Step.PREVIEW, **more: Any) -> State:
     request_id = uuid4()
-    given = {"question_id": uuid4()} if step in (Step.PREVIEW, Step.DESCRIBE) else {}
-    return State(request_id, ME, request_id, kind, Scope(), step, NOW, **{**given, **more})
+    given: dict[str, Any] = {"scope": Scope()}
+    if step in (Step.PREVIEW, Step.DESCRIBE):
+        given["question_id"] = uuid4()
+    return State(request_id, ME, request_id, kind, step=step, since=NOW, **{**given, **more})
 
 
 def item(data_class: str = "order_record", system: str = "order", **held: Any) -> Item:
@@ -279,6 +283,28 @@ def test_a_retention_request_asks_what_is_held_first() -> None:
     given, commands = begin(state(Kind.RETENTION, Step.DESCRIBE), NOW, RULES)
     assert entered(commands) == [Step.DESCRIBE]
     assert run(given, described(given))[0].step is Step.FENCE
+
+
+def test_a_retention_request_waits_for_those_that_hold_its_classes_and_nobody_else() -> None:
+    """L5: a silent system holds up what it may have, and not what it cannot have."""
+    scope = Scope(None, frozenset([Name("behaviour", ORDER)]))
+    given, _ = begin(state(Kind.RETENTION, Step.DESCRIBE, scope=scope), NOW, RULES)
+    silent, _ = run(given, described(given, systems=frozenset(["order", "logistics-gateway"])))
+    assert silent.step is Step.DESCRIBE
+    done, commands = run(
+        silent,
+        described(given, systems=frozenset(["account"])),
+        Fenced(7),
+        Erased("account", 7, 1, 0),
+        Drained(frozenset()),
+        Destroyed(8),
+        Erased("account", 8, 1, 0),
+        Worked(Step.CERTIFY),
+    )
+    assert done.step is Step.DONE
+    assert Step.TELL in entered(commands)  # passed: nobody who discloses has behaviour
+    deliveries = state(Kind.RETENTION, Step.TELL, scope=Scope(None, frozenset([Name("delivery", ORDER)])))
+    assert run(deliveries, Told("logistics-gateway"))[0].step is Step.PROBE
 
 
 def _everything(given: State) -> list[Message]:

@@ -59,6 +59,10 @@ def show_state(state: dict[str, Any]) -> None:
 def show_retention(run: dict[str, Any]) -> None:
     """What a retention run found, by class."""
     print(f"retention run {run['run_id']}")
+    for each in run.get("waiting_for") or ():
+        print(f"  {silent(each)}")
+    if run.get("unanswered"):
+        print(f"  ended without an answer of {', '.join(run['unanswered'])}; the next run has asked again")
     table = new_table("Class", "Found")
     for item in run.get("items") or ():
         add_row(table, item["data_class"], "\n".join(f"{k}: {v}" for k, v in item.items() if k != "data_class"))

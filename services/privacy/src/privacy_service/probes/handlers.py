@@ -39,6 +39,11 @@ def participants(policy: Policy) -> list[str]:
     return sorted(system for system in policy.systems if system_replies(system) in policy.topics)
 
 
+def holders(policy: Policy, data_class: str) -> list[str]:
+    """Of those, the ones that hold the class."""
+    return [system for system in participants(policy) if data_class in policy.systems[system].holds]
+
+
 async def probe_subject(kit: Kit, who: Staff, subject_id: UUID) -> UUID:
     """Asks all participants; the look is committed with the question."""
     request_id = uuid4()

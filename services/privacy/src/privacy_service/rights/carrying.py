@@ -13,7 +13,7 @@ from event_contracts.personal import Sealed
 from event_contracts.privacy import RectifyHoldings
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
-from privacy_service.probes.handlers import participants
+from privacy_service.probes.handlers import holders, participants
 from privacy_service.rights import store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.domain import CUSTOMER, Kind
@@ -49,6 +49,7 @@ def rules_of(kit: Kit) -> Rules:
     settings = settings_of(kit)
     return Rules(
         participants=frozenset(participants(kit.policy)),
+        holders={name: frozenset(holders(kit.policy, name)) for name in kit.policy.classes},
         disclosers=_owner(kit.policy, SHIPMENT_EVENTS),
         rectifiers=_owner(kit.policy, ACCOUNT_EVENTS),
         duties={

@@ -21,6 +21,7 @@ from privacy_service.rights.domain import Reason
 from privacy_service.rights.export import is_complete, on_holdings_exported
 from privacy_service.rights.retention import handlers as retention
 from privacy_service.rights.saga import Described, Erased, Exported, Rectified, State, Told
+from privacy_service.rights.saga import asked as wanted
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import Step
 from servicekit.batches import Batch, in_order
@@ -48,7 +49,9 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     await answers_store.save_parts(tx, answers)
     questions = {answer.request_id for answer in answers}
     complete = await answers_store.read_complete(tx, questions)
-    ready = [question for question, systems in complete.items() if carrier.rules.participants <= systems]
+    ready = [
+        question for question, systems in complete.items() if wanted(by_question[question], carrier.rules) <= systems
+    ]
     items = await answers_store.read_items(tx, ready)
     by_hand = await answers_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
     for question, systems in complete.items():

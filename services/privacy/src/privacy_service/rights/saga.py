@@ -23,9 +23,13 @@ FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every saga goes by: the systems of the policy that must answer, the duties to keep, and the settings' pauses."""
+    """What every saga goes by: the systems of the policy that must answer, the duties to keep, and the settings' pauses.
+
+    `holders` are those of the participants that hold a class.
+    """
 
     participants: frozenset[str]
+    holders: Mapping[str, frozenset[str]]
     disclosers: frozenset[str]
     rectifiers: frozenset[str]
     duties: Mapping[str, timedelta]
@@ -193,12 +197,19 @@ def asked(state: State, rules: Rules) -> frozenset[str]:
     """Who must answer at this step."""
     match state.step:
         case Step.TELL:
-            return rules.disclosers
+            return rules.disclosers & _concerned(state, rules)
         case Step.RECTIFY:
             return rules.rectifiers
         case step if HOW[step] is How.ASK:
-            return rules.participants
+            return _concerned(state, rules)
     return frozenset()
+
+
+def _concerned(state: State, rules: Rules) -> frozenset[str]:
+    """All participants; of a request about some names only, those that hold their classes: no other has any of it."""
+    if state.scope.names is None:
+        return rules.participants
+    return frozenset().union(*(rules.holders.get(name.data_class, rules.participants) for name in state.scope.names))
 
 
 def advance(state: State, message: Message, now: datetime, rules: Rules) -> Advance:
@@ -277,10 +288,10 @@ def backoff(state: State, rules: Rules) -> timedelta:
 
 
 def _described(state: State, message: Described, now: datetime, rules: Rules) -> Advance:
-    systems = message.systems & rules.participants
+    systems = message.systems & asked(state, rules)
     notes: list[Command] = [Note(system, is_final=True) for system in sorted(systems - state.answered)]
     state = replace(state, answered=state.answered | systems)
-    if not rules.participants <= state.answered:
+    if not asked(state, rules) <= state.answered:
         return state, notes
     holds = holds_on(message.items, message.by_hand, state.scope, rules.duties, now)
     before, state = state.holds, replace(state, holds=holds)

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from event_contracts.privacy import ExpiredFound, HoldingsDescribed
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
-from privacy_service.probes.handlers import participants
+from privacy_service.probes.handlers import holders, participants
 from privacy_service.rights.domain import Name
 from privacy_service.rights.handlers import open_retentions
 from privacy_service.rights.retention import store
@@ -75,12 +75,14 @@ async def start_run(kit: Kit, by: Staff, run_id: UUID, dry_run: bool) -> Run:
 
 
 async def begin_if_due(kit: Kit) -> None:
-    """The daily run, unless one is under way or was begun since."""
+    """The daily run. One that is still under way for somebody's silence ends with their names: this one asks them again."""
 
     async def work(tx: Tx) -> None:
         await store.lock_head(tx)
-        every = timedelta(seconds=settings_of(kit).retention_every_seconds)
-        if await store.is_due(tx, kit.clock.now() - every):
+        now = kit.clock.now()
+        since = now - timedelta(seconds=settings_of(kit).retention_every_seconds)
+        if await store.is_due(tx, since):
+            await store.end_unanswered(tx, since, now, _all_wanted(kit))
             await _begin(kit, tx, uuid4(), False, None)
 
     await kit.run_tx("begin_retention", work)
@@ -177,12 +179,16 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
 
 
 async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
-    """Those that everybody has answered: they are not asked again."""
-    wanted = frozenset(participants(kit.policy))
+    """Those that everybody has answered who holds what they ask about: they are not asked again."""
     said = await store.read_answers(tx, questions)
-    done = [question for each, question in questions.items() if wanted <= said.get(each, {}).keys()]
+    done = [q for each, q in questions.items() if _wanted(kit, q.data_class) <= said.get(each, {}).keys()]
     await store.end_questions(tx, [question.question_id for question in done])
     return done
+
+
+def _wanted(kit: Kit, data_class: str | None) -> frozenset[str]:
+    """Who must answer a question about a class; None: about a person."""
+    return frozenset(participants(kit.policy) if data_class is None else holders(kit.policy, data_class))
 
 
 async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
@@ -219,20 +225,23 @@ async def _ask_about(kit: Kit, tx: Tx, run_id: UUID, keys: Iterable[AgedKey]) ->
 
 
 async def give_up(kit: Kit, run_id: UUID) -> bool:
-    """Opens requests for what was found of some people, once everything is answered; the run ends when nothing is left.
+    """Opens requests for what was found of some people; the run ends when everything is answered and nothing is left.
 
-    True if there may be more. A dry run counts only.
+    Whoever did not answer when asked for the first time holds up nothing but what only they know of. True if there may
+    be more. A dry run counts only.
     """
 
     async def work(tx: Tx) -> bool:
         await store.lock_head(tx)
-        run = await store.lock_run(tx, run_id)
-        if run is None:
+        locked = await store.lock_run(tx, run_id)
+        if locked is None:
             return False
+        run, is_answered = locked
         now = kit.clock.now()
         found = await found_store.take_found(tx, run_id, now, PEOPLE_AT_ONCE)
         if not found:
-            await store.end_run(tx, run_id, now)
+            if is_answered:
+                await store.end_run(tx, run_id, now)
             return False
         await found_store.add_counts(tx, run_id, list(_counts(found, run.dry_run)))
         if not run.dry_run:
@@ -266,10 +275,16 @@ def _requests(found: Sequence[Found]) -> Iterable[dict[UUID, Sequence[Name]]]:
         names = defaultdict(list, {subject: theirs for subject, theirs in rest.items() if theirs})
 
 
+def _all_wanted(kit: Kit) -> list[tuple[str | None, str]]:
+    """Who must answer: (class, system), and (None, system) for questions about a person."""
+    classes: list[str | None] = [None, *kit.policy.classes]
+    return [(each, system) for each in classes for system in sorted(_wanted(kit, each))]
+
+
 async def show_run(kit: Kit, run_id: UUID) -> Shown:
     """Raises `NotFound`."""
     run = await store.read_run(kit.db, run_id)
     if run is None:
         raise NotFound
-    silent = await store.read_silent(kit.db, run_id, participants(kit.policy))
+    silent = await store.read_silent(kit.db, [run_id], _all_wanted(kit))
     return Shown(run, await found_store.read_counts(kit.db, run_id), silent)

@@ -46,13 +46,17 @@ class SilentSystem(BaseModel):
 
 
 class RunState(BaseModel):
-    """`ended_at` is absent until every system has answered and everything found is given up, or counted."""
+    """`ended_at` is absent until every system has answered and everything found is given up, or counted.
+
+    Or until the next daily run begins: `unanswered` are the systems that were still silent then, and are asked again by it.
+    """
 
     run_id: UUID
     dry_run: bool
     begun_at: datetime
     ended_at: datetime | None
     waiting_for: list[SilentSystem]
+    unanswered: list[str]
     items: list[ClassCount]
 
 
@@ -79,6 +83,7 @@ def make_router(kit: Kit) -> APIRouter:
                 SilentSystem(system=row["system"], since=row["since"], next_try_at=row["next_try_at"])
                 for row in shown.waiting_for
             ],
+            unanswered=list(shown.run.unanswered),
             items=[
                 ClassCount(
                     data_class=row["data_class"],

@@ -12,10 +12,13 @@ from servicekit.postgres import Database, Record, Tx
 
 @dataclass(frozen=True, slots=True)
 class Run:
+    """`unanswered`: the systems that were silent when the next run began, with which it ended."""
+
     run_id: UUID
     dry_run: bool
     begun_at: datetime
     ended_at: datetime | None
+    unanswered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,10 @@ async def lock_head(tx: Tx) -> None:
 
 
 async def is_due(tx: Tx, since: datetime) -> bool:
-    """Whether no real run is under way or was begun after a moment."""
+    """Whether no real run was begun after a moment."""
     due: bool = await tx.fetchval(
         """-- is_due
-        SELECT NOT EXISTS (SELECT FROM retention_runs WHERE NOT dry_run AND (begun_at > $1 OR ended_at IS NULL))""",
+        SELECT NOT EXISTS (SELECT FROM retention_runs WHERE NOT dry_run AND begun_at > $1)""",
         since,
     )
     return due
@@ -57,7 +60,7 @@ async def insert_run(tx: Tx, run_id: UUID, dry_run: bool, opener_id: UUID | None
 
 
 async def insert_scans(tx: Tx, run_id: UUID, before: Mapping[str, datetime]) -> None:
-    """Each goes on where that of the last real run ended."""
+    """Each goes on where that of the last real run ended that had all answers."""
     await tx.execute(
         """-- insert_scans
         INSERT INTO retention_scans (run_id, data_class, created_before, after_at, after_key, is_done)
@@ -65,7 +68,7 @@ async def insert_scans(tx: Tx, run_id: UUID, before: Mapping[str, datetime]) -> 
         FROM unnest($2::text[], $3::timestamptz[]) AS u(data_class, created_before)
         LEFT JOIN LATERAL (
             SELECT s.after_at, s.after_key FROM retention_scans s JOIN retention_runs r USING (run_id)
-            WHERE s.data_class = u.data_class AND NOT r.dry_run AND r.ended_at IS NOT NULL
+            WHERE s.data_class = u.data_class AND NOT r.dry_run AND r.ended_at IS NOT NULL AND r.unanswered = '{}'
             ORDER BY r.begun_at DESC LIMIT 1
         ) AS last ON true""",
         run_id,
@@ -87,19 +90,49 @@ async def read_under_way(db: Database) -> list[Run]:
 
 
 def _run(row: Record) -> Run:
-    return Run(row["run_id"], row["dry_run"], row["begun_at"], row["ended_at"])
+    return Run(row["run_id"], row["dry_run"], row["begun_at"], row["ended_at"], tuple(row["unanswered"]))
 
 
-async def lock_run(tx: Tx, run_id: UUID) -> Run | None:
-    """The run, if it is under way and neither a question nor a scan of it is open."""
+async def lock_run(tx: Tx, run_id: UUID) -> tuple[Run, bool] | None:
+    """The run, if it is under way, no scan of it is open, and what is open of its questions was asked again.
+
+    With it whether none is open: what they found is then all there is.
+    """
     row = await tx.fetchrow(
         """-- lock_run
-        SELECT * FROM retention_runs r WHERE run_id = $1 AND ended_at IS NULL
-        AND NOT EXISTS (SELECT FROM retention_questions q WHERE q.run_id = r.run_id AND q.next_try_at IS NOT NULL)
+        SELECT r.*, NOT EXISTS (
+            SELECT FROM retention_questions q WHERE q.run_id = r.run_id AND q.next_try_at IS NOT NULL) AS is_answered
+        FROM retention_runs r WHERE run_id = $1 AND ended_at IS NULL
+        AND NOT EXISTS (SELECT FROM retention_questions q
+                        WHERE q.run_id = r.run_id AND q.next_try_at IS NOT NULL AND q.attempts = 1)
         AND NOT EXISTS (SELECT FROM retention_scans s WHERE s.run_id = r.run_id AND NOT s.is_done) FOR UPDATE""",
         run_id,
     )
-    return None if row is None else _run(row)
+    return None if row is None else (_run(row), row["is_answered"])
+
+
+async def end_unanswered(tx: Tx, since: datetime, now: datetime, wanted: Sequence[tuple[str | None, str]]) -> None:
+    """Runs begun before a moment that are under way end, with who is silent. What they have found is found again."""
+    rows = await tx.fetch(
+        """-- end_unanswered
+        UPDATE retention_runs SET ended_at = $2 WHERE ended_at IS NULL AND begun_at <= $1 RETURNING run_id""",
+        since,
+        now,
+    )
+    run_ids = [row["run_id"] for row in rows]
+    silent = await read_silent(tx, run_ids, wanted)
+    await tx.execute(
+        """-- end_unanswered: who
+        UPDATE retention_runs r SET unanswered = ARRAY(
+            SELECT u.system FROM unnest($2::uuid[], $3::text[]) AS u(run_id, system)
+            WHERE u.run_id = r.run_id ORDER BY u.system)
+        WHERE r.run_id = ANY($1::uuid[])""",
+        run_ids,
+        [row["run_id"] for row in silent],
+        [row["system"] for row in silent],
+    )
+    for table in ("retention_questions", "retention_found", "retention_scans"):
+        await tx.execute(f"-- end_unanswered: rest\nDELETE FROM {table} WHERE run_id = ANY($1::uuid[])", run_ids)
 
 
 async def end_run(tx: Tx, run_id: UUID, now: datetime) -> None:
@@ -230,17 +263,24 @@ async def read_answers(tx: Tx, question_ids: Iterable[UUID]) -> dict[UUID, dict[
     return found
 
 
-async def read_silent(db: Database, run_id: UUID, systems: Sequence[str]) -> list[Record]:
-    """The systems that have not answered, each with the earliest question and when it is asked again."""
+async def read_silent(
+    db: Database | Tx, run_ids: Sequence[UUID], wanted: Sequence[tuple[str | None, str]]
+) -> list[Record]:
+    """The systems that have not answered, by run, each with the earliest question and when it is asked again.
+
+    `wanted` are (class, system): who must answer a question about a class, and (None, system) about a person.
+    """
     return await db.fetch(
         """-- read_silent
-        SELECT wanted.system, min(q.asked_at) AS since, min(q.next_try_at) AS next_try_at
-        FROM retention_questions q CROSS JOIN unnest($2::text[]) AS wanted(system)
-        WHERE q.run_id = $1 AND q.next_try_at IS NOT NULL AND NOT EXISTS (
+        SELECT q.run_id, wanted.system, min(q.asked_at) AS since, min(q.next_try_at) AS next_try_at
+        FROM retention_questions q JOIN unnest($2::text[], $3::text[]) AS wanted(data_class, system)
+             ON wanted.data_class IS NOT DISTINCT FROM q.data_class
+        WHERE q.run_id = ANY($1::uuid[]) AND q.next_try_at IS NOT NULL AND NOT EXISTS (
             SELECT FROM retention_answers a WHERE a.question_id = q.question_id AND a.system = wanted.system
-        ) GROUP BY wanted.system ORDER BY wanted.system""",
-        run_id,
-        list(systems),
+        ) GROUP BY q.run_id, wanted.system ORDER BY q.run_id, wanted.system""",
+        list(run_ids),
+        [data_class for data_class, _ in wanted],
+        [system for _, system in wanted],
     )
 
 
