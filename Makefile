@@ -1,6 +1,6 @@
 # `make` shows what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-long faults-selftest test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
+.PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
@@ -22,6 +22,9 @@ faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by
 
 faults-selftest: .venv/ready ## break each invariant in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
 	@$(PY) -m tests.faults.selftest $(ARGS)
+
+bench: .venv/ready ## measure the product against its limits in one run: .local/bench.json, .local/bench.svg; ARGS='gateway' narrows
+	@$(PY) -m tests.bench $(ARGS)
 
 test-kills: .venv/ready ## kill each role, the broker and Postgres ten times under load; takes a while
 	@KILLS=10 $(PY) -m pytest -s tests/acceptance/test_kills.py
