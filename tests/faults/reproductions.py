@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.faults.simulation import Op, ops_of
+from tests.faults.simulation import READERS, Op, ops_of
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,182 @@ class Reproduction:
         return ops_of(self.listed)
 
 
+FLOW: Final = ("flow", 3)
+FORGET: Final = (("erase", 0, 0), FLOW, ("approve", 0), ("tick", 1), FLOW)
+
 REPRODUCTIONS: Final = (
     Reproduction(
         "order_and_erasure",
         "The plain course of things: an order is delivered, the buyer is erased, another order goes on.",
-        (
-            ("place", 0, 0),
-            ("flow", 3),
-            ("place", 1, 1),
-            ("erase", 0, 0),
-            ("flow", 3),
-            ("approve",),
-            ("tick", 1),
-            ("flow", 3),
-        ),
+        (("place", 0, 0), FLOW, ("place", 1, 1), *FORGET),
     ),
     Reproduction(
         "erased_while_the_parcel_is_under_way",
         "An open order is held for its delivery, which ends; then the rest goes, too.",
+        (("place", 0, 0), ("flow", 0), ("erase", 0, 0), ("flow", 0), ("approve", 0), ("tick", 1), ("flow", 0), FLOW),
+    ),
+    Reproduction(
+        "ten_years_later",
+        "What the law on records holds goes when the law lets it go, by itself.",
+        (("place", 0, 0), FLOW, *FORGET, ("tick", 6), FLOW, ("tick", 2), FLOW),
+    ),
+    Reproduction(
+        "new_groups_after_an_erasure",
+        "Every reader begins every topic anew after the erasure: no row comes back (row 11).",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("edit", 0),
+            *FORGET,
+            *(("replay", reader) for reader in READERS),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "the_same_after_forty_days",
+        "By then the inbox and the outbox have forgotten what they saw.",
+        (("place", 0, 0), FLOW, *FORGET, ("tick", 5), *(("replay", reader) for reader in READERS), FLOW, FLOW),
+    ),
+    Reproduction(
+        "zombie_gateway_delivers_after_the_recall",
+        "A gateway stops between the ledger and the send; another sends, the order is cancelled, and then the first one sends.",
         (
             ("place", 0, 0),
             ("flow", 0),
-            ("erase", 0, 0),
-            ("flow", 0),
-            ("approve",),
-            ("tick", 1),
-            ("flow", 0),
-            ("flow", 3),
+            ("place", 1, 0),
+            ("relay", "order"),
+            ("rebalance", "logistics-gateway.orders", 1),
+            ("cancel", 1),
+            ("flow", 1),
+            ("wake", 0),
+            FLOW,
         ),
+    ),
+    Reproduction(
+        "zombie_gateway_sends_what_was_erased",
+        "The same, with an erasure while it stands still: its lease is waited out, and the carrier refuses what comes late.",
+        (("place", 0, 0), ("relay", "order"), ("rebalance", "logistics-gateway.orders", 1), *FORGET, ("wake", 0), FLOW),
+    ),
+    Reproduction(
+        "zombie_holds_a_key",
+        "A process with a lease stands still: no key that it may hold is destroyed before its lease is over.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("place", 0, 0),
+            ("relay", "order"),
+            ("rebalance", "logistics-gateway.orders", 0),
+            ("flow", 3),
+            ("erase", 0, 0),
+            FLOW,
+            ("approve", 0),
+            ("tick", 1),
+            FLOW,
+            ("tick", 2),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "killed_between_the_file_and_the_commit",
+        "The vault dies when the file has an entry that its database lacks: it was approved, so it is applied (PROTOCOLS §2).",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("kill", "vault.list_flushed", 0),
+            *FORGET,
+            ("kill", "vault.list_flushed", 1),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "killed_between_destruction_and_evidence",
+        "The worker dies with the vault's answer in its hands; the next one asks again and records the destruction once (row 17).",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("kill", "rights.vault_answered", 1),
+            *FORGET,
+            ("kill", "rights.vault_answered", 0),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "half_a_batch_is_produced",
+        "The broker takes half of a batch and no answer comes back: what is sent again is applied once, in its order.",
+        (
+            ("place", 0, 0),
+            ("place", 1, 0),
+            ("cancel", 0),
+            ("lose_produce", 0, 2),
+            ("relay", "order"),
+            ("edit", 1),
+            ("lose_produce", 0, 1),
+            ("relay", "order"),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "order_placed_while_its_answers_are_lost",
+        "The vault's answer and then the shop's are lost; the buyer asks again under the same key.",
+        (("lose_call", 0, 1), ("lose_request", 0, 1), ("place", 0, 1), ("again", 0), FLOW),
+    ),
+    Reproduction(
+        "databases_from_before_the_erasure",
+        "Each database comes back as it was before an erasure: nothing is served before it has erased again (row 12).",
+        (
+            ("place", 0, 0),
+            FLOW,
+            *(("back_up", name) for name in ("order", "account", "logistics-gateway", "vault")),
+            *FORGET,
+            *(("restore", name) for name in ("vault", "order", "account", "logistics-gateway")),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "privacy_from_before_the_erasure",
+        "The privacy service forgets a request that it carried out; its inventory and its evidence know it all the same.",
+        (("place", 0, 0), FLOW, ("back_up", "privacy"), *FORGET, ("restore", "privacy"), FLOW),
+    ),
+    Reproduction(
+        "an_erased_class_is_not_a_forbidden_class",
+        "Only the deliveries of a person are erased; what they order then has keys of its own.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("erase", 0, 3),
+            FLOW,
+            ("approve", 0),
+            ("tick", 1),
+            ("place", 0, 0),
+            FLOW,
+            ("edit", 1),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "ordered_between_the_question_and_the_fence",
+        "A person orders after everybody has said what they hold and before the keys are fenced: nothing held that order.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("erase", 0, 0),
+            ("flow", 1),
+            ("approve", 0),
+            ("tick", 1),
+            ("jobs", "privacy"),
+            ("relay", "privacy"),
+            *(("consume", f"{name}.participant", 0) for name in ("order", "account", "logistics-gateway")),
+            *(("relay", name) for name in ("order", "account", "logistics-gateway")),
+            ("place", 0, 0),
+            ("relay", "order"),
+            ("consume", "privacy.answers", 0),
+            ("jobs", "privacy"),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "held_by_hand_and_let_go",
+        "A dispute keeps deliveries from an erasure, until somebody lifts the hold.",
+        (("place", 0, 0), FLOW, ("hold", 0, 0), *FORGET, ("lift", 0), ("tick", 2), FLOW),
     ),
 )

@@ -8,6 +8,7 @@ each operation; `heal` then repairs all faults, and what was begun has to come t
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tests.faults.simulation_people import PEOPLE, People, Person
 from tests.faults.simulation_systems import Process, Run
 from tests.support.carrier import Desk, seal_reply
 
-TICKS: Final = (1.0, 10.0, 61.0, 3_600.0, 86_400.0, 40 * 86_400.0)
+TICKS: Final = (1.0, 10.0, 61.0, 3_600.0, 86_400.0, 40 * 86_400.0, 4_000 * 86_400.0)
 # Points of what a simulated process does not run (rotation of KEKs, the witness, exports, Kafka for the vault's list).
 NEVER_REACHED: Final = (
     "vault.kek_",
@@ -43,11 +44,23 @@ UNSENT: Final = "SELECT shipment_id FROM disclosures WHERE state = 'recorded' OR
 
 
 class Op(NamedTuple):
-    """One operation; `a` and `b` choose what it is done to."""
+    """One operation; `a` and `b` choose what it is done to. Where `CHOICES` has names for it, `a` is one of them."""
 
     name: str
-    a: int = 0
+    a: Any = 0
     b: int = 0
+
+
+READERS: Final = tuple(f"{name}.{each.reader}" for name, service in SERVICES.items() for each in service.readers)
+POINTS: Final = tuple(sorted(point for point in faults.POINTS if not point.startswith(NEVER_REACHED)))
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("follow", "relay", "jobs"), tuple(SERVICES)),
+    **dict.fromkeys(("crash", "back_up", "restore"), NAMES),
+    **dict.fromkeys(("consume", "replay", "rebalance"), READERS),
+    "carry": CARRIERS,
+    "kill": POINTS,
+    "repeat": tuple(topic.name for topic in TOPICS),
+}
 
 
 @dataclass
@@ -58,36 +71,35 @@ class Simulation(People):
     read: dict[str, list[int]] = field(default_factory=dict)
     replies: list[tuple[str, UUID, str]] = field(default_factory=list)
     stalled: list[tuple[str, Process, Callable[[], Awaitable[Any]]]] = field(default_factory=list)
-    restored: set[str] = field(default_factory=set)
+    restores: Counter[str] = field(default_factory=Counter)
 
     # -- what happens by itself ----------------------------------------------------------------------------------------
 
     async def tick(self, a: int, b: int) -> None:
         await self.run.tick(TICKS[a % len(TICKS)])
 
-    async def follow(self, a: int, b: int) -> None:
-        await self._service(a).alive(Process.follow)
+    async def follow(self, a: str, b: int) -> None:
+        await self.run.systems[a].alive(Process.follow)
 
-    async def relay(self, a: int, b: int) -> None:
-        await self._service(a).alive(Process.publish)
+    async def relay(self, a: str, b: int) -> None:
+        await self.run.systems[a].alive(Process.publish)
 
-    async def consume(self, a: int, b: int) -> None:
+    async def consume(self, a: str, b: int) -> None:
         """One reader takes a batch of 1 to 4 records, or all there are."""
         await self._read(a, limit=b % 5 or 500, shuffle=b)
 
-    async def jobs(self, a: int, b: int) -> None:
-        await self._service(a).alive(Process.work)
+    async def jobs(self, a: str, b: int) -> None:
+        await self.run.systems[a].alive(Process.work)
 
-    async def carry(self, a: int, b: int) -> None:
+    async def carry(self, a: str, b: int) -> None:
         """A carrier reads what has come; from an odd `b` on every record a second time."""
-        name = CARRIERS[a % len(CARRIERS)]
-        topic, desk = shipments_topic(name), self.desks[name]
-        for log, start in zip(self.run.broker.logs[topic], list(self.read[name]), strict=True):
+        topic, desk = shipments_topic(a), self.desks[a]
+        for log, start in zip(self.run.broker.logs[topic], list(self.read[a]), strict=True):
             for record in log[0 if b % 2 else start :]:
                 self.replies += [
-                    (name, shipment, kind) for shipment, kind in desk.receive(record.value or b"", record.key or b"")
+                    (a, shipment, kind) for shipment, kind in desk.receive(record.value or b"", record.key or b"")
                 ]
-        self.read[name] = [len(log) for log in self.run.broker.logs[topic]]
+        self.read[a] = [len(log) for log in self.run.broker.logs[topic]]
 
     async def reply(self, a: int, b: int) -> None:
         """Carriers answer, `b` of what they have to say, or all."""
@@ -103,6 +115,15 @@ class Simulation(People):
         for _ in range(1 + a % 4):
             await self.round()
 
+    async def forget(self, a: int, b: int) -> None:
+        """Somebody's erasure from its opening to its approval, and until nobody may think again."""
+        await self.erase(a, b)
+        await self.round()
+        await self.round()
+        await self.approve(-1, 0)
+        await self.run.tick(10)
+        await self.round()
+
     async def round(self) -> int:
         """Every part of every system once. Returns how many records were read and published."""
         moved = 0
@@ -113,21 +134,20 @@ class Simulation(People):
                 moved += await self._read_of(name, number, 500, 0)
             await system.alive(Process.work)
             moved += await system.alive(Process.publish) or 0
-        for number in range(len(CARRIERS)):
-            await self.carry(number, 0)
+        for carrier in CARRIERS:
+            await self.carry(carrier, 0)
         moved += len(self.replies)
         await self.reply(0, 0)
         return moved
 
     # -- what breaks ---------------------------------------------------------------------------------------------------
 
-    async def kill(self, a: int, b: int) -> None:
+    async def kill(self, a: str, b: int) -> None:
         """Whoever comes to this fault point next, or the time after, dies there."""
-        points = self.points()
-        self.run.arm(points[a % len(points)], 1 + b % 2)
+        self.run.arm(a, 1 + b % 2)
 
-    async def crash(self, a: int, b: int) -> None:
-        await self.run.systems[NAMES[a % len(NAMES)]].die(zombies=False)
+    async def crash(self, a: str, b: int) -> None:
+        await self.run.systems[a].die(zombies=False)
 
     async def lose_call(self, a: int, b: int) -> None:
         """The next calls of the vault: a request or a reply is lost, after `a` that are not."""
@@ -141,19 +161,19 @@ class Simulation(People):
         """The same for the broker; a reply may be lost with half of the records written."""
         self.run.broker.losses.extend([*[""] * (a % 4), ("request", "reply", "half")[b % 3]])
 
-    async def repeat(self, a: int, b: int) -> None:
+    async def repeat(self, a: str, b: int) -> None:
         """A record comes again, behind those that came since."""
-        self.run.broker.repeat(TOPICS[a % len(TOPICS)].name, b)
+        self.run.broker.repeat(a, b)
 
-    async def replay(self, a: int, b: int) -> None:
+    async def replay(self, a: str, b: int) -> None:
         """A reader begins every topic anew, as a new group would."""
-        name, reader = self._reader(a)
+        name, _, reader = a.partition(".")
         await (await self._up(name)).db.fetch("DELETE FROM kit.positions WHERE reader = $1", reader)
         (await self._up(name)).readers[reader].applier = None
 
-    async def rebalance(self, a: int, b: int) -> None:
+    async def rebalance(self, a: str, b: int) -> None:
         """A process stops in the middle of a batch, before or after its transaction; another one takes over."""
-        name, reader = self._reader(a)
+        name, _, reader = a.partition(".")
         system = self.run.systems[name]
 
         async def stall(process: Process) -> None:
@@ -181,6 +201,17 @@ class Simulation(People):
             pass
         finally:
             await process.close()
+
+    async def back_up(self, a: str, b: int) -> None:
+        """A copy of one database; its process starts again."""
+        await self.run.systems[a].back_up()
+
+    async def restore(self, a: str, b: int) -> None:
+        """The copy comes back. The vault's only if it lacks no key: with one it would stay closed until an operator decides."""
+        system = self.run.systems[a]
+        if system.has_backup and (system.name != "vault" or await system.count("keys") == system.rows_then["keys"]):
+            await system.restore()
+            self.restores[system.name] += 1
 
     # -- healing -------------------------------------------------------------------------------------------------------
 
@@ -235,21 +266,11 @@ class Simulation(People):
             with self.run.undisturbed():
                 await check(self)
 
-    def points(self) -> list[str]:
-        return sorted(point for point in faults.POINTS if not point.startswith(NEVER_REACHED))
-
-    def _service(self, number: int) -> Any:
-        return self.run.systems[list(SERVICES)[number % len(SERVICES)]]
-
     async def _up(self, name: str) -> Any:
         return await self.run.systems[name].up()
 
-    def _reader(self, number: int) -> tuple[str, str]:
-        readers = [(name, each.reader) for name, service in SERVICES.items() for each in service.readers]
-        return readers[number % len(readers)]
-
-    async def _read(self, number: int, limit: int, shuffle: int) -> None:
-        name, reader = self._reader(number)
+    async def _read(self, which: str, limit: int, shuffle: int) -> None:
+        name, _, reader = which.partition(".")
         await self.run.systems[name].alive(lambda process: process.readers[reader].step(limit, shuffle))
 
     async def _read_of(self, name: str, number: int, limit: int, shuffle: int) -> int:

@@ -62,6 +62,7 @@ class Safety:
         self._entries: list[Entry] = []
         self._leaves: list[bytes] = []
         self._status: dict[UUID, str] = {}
+        self._order_restores = 0
         self.checks = 0
 
     async def __call__(self, world: Simulation) -> None:
@@ -90,8 +91,9 @@ class Safety:
 
     async def _check_orders(self, world: Simulation) -> None:
         """An order never goes back, unless its database did (L4)."""
-        if "order" in world.restored:
+        if world.restores["order"] != self._order_restores:
             self._status.clear()
+            self._order_restores = world.restores["order"]
         for row in await world.run.systems["order"].fetch("SELECT order_id, status FROM orders"):
             before = self._status.get(row["order_id"], "placed")
             now = row["status"]
@@ -108,7 +110,7 @@ class Safety:
         # A restored database takes up from the journal what it lacks.
         shared = min(len(leaves), len(self._leaves))
         assert leaves[:shared] == self._leaves[:shared], "L6: evidence was rewritten"
-        assert len(leaves) >= len(self._leaves) or "privacy" in world.restored, "L6: evidence was cut"
+        assert len(leaves) >= len(self._leaves) or "privacy" in world.restores, "L6: evidence was cut"
         newest = await privacy.fetch("SELECT size, note FROM evidence_checkpoints ORDER BY size DESC LIMIT 1")
         if newest:
             root = b64decode(newest[0]["note"].split("\n")[2])
@@ -195,7 +197,7 @@ async def check_effects(world: Simulation) -> None:
     for name in ("order", "logistics-gateway"):
         system = world.run.systems[name]
         rows = await system.fetch("SELECT number, event_id, topic, key, headers FROM kit.outbox ORDER BY number")
-        if name not in world.restored and "order" not in world.restored:
+        if name not in world.restores and "order" not in world.restores:
             kinds = Counter((row["key"], json.loads(row["headers"])["ce_type"].partition(".")[0]) for row in rows)
             doubled = [kind for (_, kind), count in kinds.items() if count > 1 and kind in ONCE]
             assert not doubled, f"L4: {name} says twice of one order: {', '.join(doubled)}"
@@ -236,7 +238,7 @@ async def check_readable(world: Simulation, listed: Listed, sale: Sale) -> None:
         async with process.kit.work():
             found = await read_order(process.kit, sale.buyer.subject_id, sale.order_id)
     except NotFound:
-        assert "order" in world.restored, "L4: an order that was accepted is not there"
+        assert "order" in world.restores, "L4: an order that was accepted is not there"
         return
     for part, shown in (("order_record", found.record), ("delivery", found.delivery)):
         if keys[part] == {None}:
@@ -253,7 +255,7 @@ async def ended(world: Simulation) -> None:
     """After healing: every order is with its consignee or cancelled, every erasure is certified, every destruction recorded."""
     assert not await world.under_way()
     await _orders_ended(world)
-    if "privacy" not in world.restored:
+    if "privacy" not in world.restores:
         await _erasures_ended(world)
 
 
@@ -269,7 +271,7 @@ async def _orders_ended(world: Simulation) -> None:
         if opened.kind == "shipment" and opened.number == 1
     )
     for sale in world.sales:
-        if not sale.accepted or world.restored & {"order", "logistics-gateway"}:
+        if not sale.accepted or {"order", "logistics-gateway"} & world.restores.keys():
             continue
         state = states.get(sale.order_id)
         if state != "withheld":

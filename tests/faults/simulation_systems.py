@@ -54,6 +54,7 @@ class System:
         self.zombies: list[Process | VaultProcess] = []
         self.kills = 0
         self.has_backup = False
+        self.rows_then: dict[str, int] = {}
 
     async def create(self) -> None:
         await self._copy(self._template, self.database)
@@ -74,6 +75,8 @@ class System:
         await self.run.admin.execute(f'DROP DATABASE IF EXISTS "{self.database}_before"')
         await self._copy(self.database, f"{self.database}_before")
         self.has_backup = True
+        if self.name == "vault":
+            self.rows_then["keys"] = await self.count("keys")
 
     async def restore(self) -> None:
         """The copy takes the database's place, and stays a copy."""
@@ -115,6 +118,9 @@ class System:
             self.kills += 1
             await self.die(zombies=False)
             return None
+
+    async def count(self, table: str) -> int:
+        return len(await self.fetch(f"SELECT FROM {table}"))
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """What stands in the database, whoever runs."""

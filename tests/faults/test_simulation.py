@@ -3,17 +3,17 @@
 `FAULTS_SEED` plays the same lists again; `FAULTS_LONG=1` makes many more and longer ones.
 """
 
-import asyncio
 import os
 import secrets
 from collections.abc import Sequence
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
 from tests.faults.reproductions import REPRODUCTIONS, Reproduction
-from tests.faults.simulation import Op, simulation
+from tests.faults.simulation import CHOICES, Op, simulation
 from tests.faults.simulation_checks import Safety, ended
 from tests.faults.simulation_ground import Ground, ground
 from tests.support.infra import postgres_server
@@ -24,12 +24,15 @@ IS_LONG = os.environ.get("FAULTS_LONG") == "1"
 EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "400" if IS_LONG else "20"))
 LONGEST = 60 if IS_LONG else 30
 SEED = int(os.environ.setdefault("FAULTS_SEED", str(secrets.randbits(32))))
-PEOPLE_DO = ("place", "again", "edit", "cancel", "erase", "approve", "hold", "lift")
+PEOPLE_DO = ("place", "again", "edit", "cancel", "erase", "approve", "forget", "hold", "lift")
 HAPPENS = ("tick", "follow", "relay", "consume", "jobs", "carry", "reply", "flow", "flow", "flow")
 BREAKS = ("kill", "kill", "crash", "lose_call", "lose_request", "lose_produce", "repeat", "replay", "rebalance", "wake")
+RESTORES = ("back_up", "restore")
 
 NUMBERS = st.integers(0, 59)
-OPS = st.builds(Op, st.sampled_from(PEOPLE_DO + HAPPENS + BREAKS), NUMBERS, NUMBERS)
+OPS = st.sampled_from(PEOPLE_DO + HAPPENS + BREAKS + RESTORES).flatmap(
+    lambda name: st.builds(Op, st.just(name), st.sampled_from(CHOICES[name]) if name in CHOICES else NUMBERS, NUMBERS)
+)
 LISTS = st.lists(OPS, min_size=5, max_size=LONGEST)
 
 
@@ -44,13 +47,14 @@ def play(ground: Ground, ops: Sequence[Op]) -> None:
             await safety(world)
             await ended(world)
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.seeded
 @pytest.mark.fault(1, "processes die at fault points, in lists of operations that are made up")
 @pytest.mark.fault(6, "records come again and out of turn, in lists of operations that are made up")
+@pytest.mark.fault(12, "databases are restored, in lists of operations that are made up")
 @pytest.mark.fault(7, "a stopped process wakes up after another took over, in lists of operations that are made up")
 def test_whatever_happens_nothing_erased_opens_and_all_comes_to_its_end(ground: Ground) -> None:
     print(f"FAULTS_SEED={SEED}")
