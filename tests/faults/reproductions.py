@@ -57,6 +57,43 @@ REPRODUCTIONS: Final = (
         ),
     ),
     Reproduction(
+        "new_groups_after_the_erasure_of_a_class",
+        "The same when only deliveries are erased: the person is not fenced, only keys are.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("erase", 0, 3),
+            *FORGET[1:],
+            *(("replay", reader) for reader in READERS),
+            ("flow", 0),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "gateway_dies_between_the_ledger_and_the_send",
+        "What is recorded and was not sent is sent by the next process, under the same id (PROTOCOLS §6).",
+        (
+            ("place", 0, 0),
+            ("relay", "order"),
+            ("kill", "consume.committed", 0),
+            ("consume", "logistics-gateway.orders", 0),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "zombie_reader_commits_late",
+        "A reader stops before its transaction; another one goes further; the first one wakes up and moves nothing.",
+        (
+            ("place", 0, 0),
+            ("relay", "order"),
+            ("rebalance", "account.main", 0),
+            ("place", 1, 0),
+            ("flow", 3),
+            ("wake", 0),
+            FLOW,
+        ),
+    ),
+    Reproduction(
         "the_same_after_forty_days",
         "By then the inbox and the outbox have forgotten what they saw.",
         (("place", 0, 0), FLOW, *FORGET, ("tick", 5), *(("replay", reader) for reader in READERS), FLOW, FLOW),

@@ -72,6 +72,7 @@ class Simulation(People):
     replies: list[tuple[str, UUID, str]] = field(default_factory=list)
     stalled: list[tuple[str, Process, Callable[[], Awaitable[Any]]]] = field(default_factory=list)
     restores: Counter[str] = field(default_factory=Counter)
+    replays: set[tuple[str, str]] = field(default_factory=set)
 
     # -- what happens by itself ----------------------------------------------------------------------------------------
 
@@ -168,6 +169,7 @@ class Simulation(People):
     async def replay(self, a: str, b: int) -> None:
         """A reader begins every topic anew, as a new group would."""
         name, _, reader = a.partition(".")
+        self.replays.add((name, reader))
         await (await self._up(name)).db.fetch("DELETE FROM kit.positions WHERE reader = $1", reader)
         (await self._up(name)).readers[reader].applier = None
 

@@ -63,6 +63,7 @@ class Safety:
         self._leaves: list[bytes] = []
         self._status: dict[UUID, str] = {}
         self._order_restores = 0
+        self._positions: dict[tuple[str, str, str, int], int] = {}
         self.checks = 0
 
     async def __call__(self, world: Simulation) -> None:
@@ -74,6 +75,7 @@ class Safety:
         await check_caches(world)
         await check_rows(world, listed)
         await self._check_orders(world)
+        await self._check_positions(world)
         await check_effects(world)
         await self._check_evidence(world)
         for sale in world.sales:
@@ -99,6 +101,17 @@ class Safety:
             now = row["status"]
             assert now == before or RANK[now] > RANK[before], f"L4: an order went from {before} to {now}"
             self._status[row["order_id"]] = now
+
+    async def _check_positions(self, world: Simulation) -> None:
+        """No reader goes back, unless it was told to or its database did: a zombie moves nothing."""
+        for name in SERVICES:
+            rows = await world.run.systems[name].fetch("SELECT reader, topic, partition, next FROM kit.positions")
+            for row in rows:
+                place = name, row["reader"], row["topic"], row["partition"]
+                may_go_back = name in world.restores or (name, row["reader"]) in world.replays
+                before = self._positions.get(place, 0)
+                assert row["next"] >= before or may_go_back, f"L4: {name}.{row['reader']} went back"
+                self._positions[place] = row["next"]
 
     async def _check_evidence(self, world: Simulation) -> None:
         """The log's tree is that of its leaves, and begins with all leaves that there were (L6)."""
@@ -194,9 +207,17 @@ def _none_fenced(rows: list[Any], listed: Listed, number: int, where: str) -> No
 
 async def check_effects(world: Simulation) -> None:
     """Every event once, for each order in the order of its making; every parcel once (L4)."""
-    for name in ("order", "logistics-gateway"):
+    on_the_wire = {
+        dict(record.headers).get("ce_id", b"")
+        for logs in world.run.broker.logs.values()
+        for log in logs
+        for record in log
+    }
+    for name in SERVICES:
         system = world.run.systems[name]
-        rows = await system.fetch("SELECT number, event_id, topic, key, headers FROM kit.outbox ORDER BY number")
+        rows = await system.fetch("SELECT number, event_id, key, headers, published_at FROM kit.outbox ORDER BY number")
+        lost = [row for row in rows if row["published_at"] and str(row["event_id"]).encode() not in on_the_wire]
+        assert not lost, f"L4: {name} has {len(lost)} events marked as published that are not"
         if name not in world.restores and "order" not in world.restores:
             kinds = Counter((row["key"], json.loads(row["headers"])["ce_type"].partition(".")[0]) for row in rows)
             doubled = [kind for (_, kind), count in kinds.items() if count > 1 and kind in ONCE]
@@ -262,8 +283,10 @@ async def ended(world: Simulation) -> None:
 async def _orders_ended(world: Simulation) -> None:
     rows = await world.run.systems["order"].fetch("SELECT order_id, status FROM orders")
     status = {row["order_id"]: row["status"] for row in rows}
-    ledger = await world.run.systems["logistics-gateway"].fetch("SELECT order_id, state FROM disclosures")
-    states = {row["order_id"]: row["state"] for row in ledger}
+    ledger = await world.run.systems["logistics-gateway"].fetch(
+        "SELECT order_id, state, recall, refused_at IS NOT NULL AS refused FROM disclosures"
+    )
+    lines = {row["order_id"]: row for row in ledger}
     arrived = Counter(
         opened.shipment_id
         for desk in world.desks.values()
@@ -273,11 +296,15 @@ async def _orders_ended(world: Simulation) -> None:
     for sale in world.sales:
         if not sale.accepted or {"order", "logistics-gateway"} & world.restores.keys():
             continue
-        state = states.get(sale.order_id)
+        line = lines.get(sale.order_id)
+        state = line["state"] if line else None
         if state != "withheld":
             assert status[sale.order_id] in ("delivered", "cancelled"), (
                 f"an order stays {status[sale.order_id]}, its disclosure {state}"
             )
+        if status[sale.order_id] == "cancelled":
+            stopped = line is not None and (state == "withheld" or line["recall"] == "sent" or line["refused"])
+            assert stopped, f"an order is cancelled, its disclosure {state}"
         if status[sale.order_id] == "delivered":
             assert arrived[shipment_id_of(sale.order_id)] == 1 or len(sale.names) > 1, (
                 "L4: a parcel did not arrive once"
