@@ -60,7 +60,9 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber: Any = None
 
     def subscribe(self, broker: KafkaBroker) -> None:
-        self._subscriber = _subscribe(broker, self._kit.name, self._consumes, self._take, self)
+        self._subscriber = _subscribe(
+            broker, self._kit.name, self._consumes, self._take, self, self._kit.settings.kafka_member
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Applies batches until `stopping`, then those that are under way. Raises when it lost its partitions."""
@@ -257,11 +259,17 @@ async def _as_it_came(message: KafkaMessage) -> Any:
 
 
 def _subscribe(
-    broker: KafkaBroker, service: str, consumes: Consumes, take: Any, listener: ConsumerRebalanceListener | None
+    broker: KafkaBroker,
+    service: str,
+    consumes: Consumes,
+    take: Any,
+    listener: ConsumerRebalanceListener | None,
+    member: str = "",
 ) -> Any:
     subscriber = broker.subscriber(
         *consumes.topics,
         group_id=f"{service}.{consumes.reader}",
+        group_instance_id=member or None,
         batch=True,
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = ""
     kafka_user: str = ""
     kafka_password_file: Path | None = None
+    # A name that no other process of the service has, and that this one keeps: started again after a crash it has its
+    # partitions back at once. Without one they wait for the dead process's session to end.
+    kafka_member: str = ""
     vault_url: str = ""
     identity_key_file: Path | None = None
     http_host: str = "127.0.0.1"
