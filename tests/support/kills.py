@@ -124,14 +124,14 @@ class Killer:
         return lines
 
 
-async def die_at_each(process: ServiceProcess, points: Sequence[str], **settings: str) -> None:
-    """One run after the other, each with one point armed for its first hit; afterwards it is down. Raises `AssertionError`."""
+async def die_at_each(process: ServiceProcess, points: Sequence[str], hit: int = 1, **settings: str) -> None:
+    """One run after the other, each with one point armed for this hit of it; afterwards it is down. Raises `AssertionError`."""
 
     async def died() -> bool:
         return process.pid is None
 
     for point in points:
-        await asyncio.to_thread(process.launch, {"FAULTPOINTS": f"{point}=kill@1", **settings})
+        await asyncio.to_thread(process.launch, {"FAULTPOINTS": f"{point}=kill@{hit}", **settings})
         await until(died, f"{process.name} reaches {point}", FAULT_TIMEOUT, pause=0.05)
         ended = f"{process.name} ended with {process.exit_code} before {point}: {process.log_tail()}"
         assert process.exit_code == -signal.SIGKILL, ended
