@@ -3,6 +3,7 @@
 `@pytest.mark.fault(row, "what goes wrong")` says which fault a test stands for; it may be given several times. What struck while
 the test ran is read from the record that fault points keep (`FAULTS_RECORD`, see `servicekit.faults`), also those of other
 processes. When all marked tests were selected, a row without a test or a reason, and a point that never fired, fail the run.
+Where the tests are split among workers (pytest-xdist), each follows its own and hands them to the one that writes the report.
 """
 
 import os
@@ -11,7 +12,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +96,12 @@ class Faults:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            cases = (case for mine in self._cases.values() for case in mine)
+            output["faults"] = [{**asdict(case), "fired": dict(case.fired)} for case in cases]
+            output["faults_whole"] = self._whole
+            return
         if session.config.option.collectonly or not self._cases:
             return
         whole = self._whole and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -101,6 +110,19 @@ class Faults:
         write(self._entries, self._file, f"Seed {self.seed}{'' if whole else '; a part of the tests'}.", ROWS)
         if session.exitstatus == pytest.ExitCode.OK and any(entry.verdict == "broken" for entry in self._entries):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended. Each knows all tests and ran some; one that died says nothing, and fails the run by that."""
+        output = getattr(node, "workeroutput", {})
+        self._whole = self._whole and output.get("faults_whole", False)
+        for case in (Case(**{**each, "fired": Counter(each["fired"])}) for each in output.get("faults", ())):
+            mine = self._cases.setdefault(case.test, [])
+            known = next((number for number, each in enumerate(mine) if each.fault == case.fault), None)
+            if known is None:
+                mine.append(case)
+            elif case.outcome != "unselected":
+                mine[known] = case
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._entries:

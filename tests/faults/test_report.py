@@ -124,15 +124,25 @@ def test_unmarked():
 """
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[tuple[int, str], dict[str, object]], str]:
+@pytest.fixture(scope="module", params=[(), ("-n", "2")], ids=["one-process", "two-workers"])
+def finished(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, dict[tuple[int, str], dict[str, object]], str]:
     """The exit code, the report and the output of a run over a project of four tests, all of which are selected."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "test_it.py").write_text(PROJECT)
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULTS_SEED": "77"}
     environment.pop("FAULTS_RECORD", None)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.faults.plugin", "--faults-report=out/faults.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.faults.plugin",
+        "--faults-report=out/faults.json",
+        *request.param,
+    ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     told = json.loads((folder / "out" / "faults.json").read_text())
     assert "<h1>Faults</h1>" in (folder / "out" / "faults.html").read_text()

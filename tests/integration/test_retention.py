@@ -71,6 +71,7 @@ async def test_a_dry_run_counts_and_touches_nothing(shop: Shop, retention: Reten
         assert await retention.counts(client, again) == {"delivery": (3, 0, 0, 3), "payment": (1, 0, 0, 1)}
 
 
+@pytest.mark.fault(16, "retention during a hold and an open order")
 async def test_held_data_and_what_is_under_way_are_skipped(shop: Shop, retention: Retention) -> None:
     """L8: a hold has its owner; when it is lifted the next run takes what it kept."""
     subject, now = uuid4(), shop.clock.now()
@@ -135,6 +136,7 @@ async def test_one_person_with_very_much_gets_several_requests(
     assert shop.vault.states == dict.fromkeys(keys, "destroyed")
 
 
+@pytest.mark.fault(19, "a participant is silent")
 async def test_a_silent_system_is_named_and_asked_again(shop: Shop, retention: Retention) -> None:
     """L5: it holds up what it alone may have, and nothing else."""
     old = shop.clock.now() - timedelta(days=200)
@@ -165,6 +167,7 @@ async def test_a_silent_system_is_named_and_asked_again(shop: Shop, retention: R
     assert shop.vault.states == {key: "destroyed", theirs: "destroyed"}
 
 
+@pytest.mark.fault(19, "a participant is silent for days")
 async def test_a_run_that_somebody_never_answers_ends_with_their_name_when_the_next_begins(
     shop: Shop, retention: Retention
 ) -> None:
@@ -238,6 +241,7 @@ async def test_what_nobody_uses_goes_as_well(shop: Shop, retention: Retention) -
     assert used not in shop.vault.states
 
 
+@pytest.mark.fault(17, "a retention run is cut at any point")
 @pytest.mark.parametrize(
     "point", ["retention.keys_read", "retention.gave_up", "rights.answered", "tx.commit", "tx.committed"]
 )
@@ -266,6 +270,7 @@ async def test_a_run_may_be_cut_at_any_point(shop: Shop, retention: Retention, p
     assert await retention.requests() == 3
 
 
+@pytest.mark.fault(25, "four retention workers at once")
 async def test_many_workers_at_once_have_one_effect(shop: Shop, retention: Retention) -> None:
     old = shop.clock.now() - timedelta(days=800)
     keys = {retention.expire("order", "delivery", uuid4(), old)[1] for _ in range(5)}
@@ -295,6 +300,7 @@ async def test_only_the_privacy_officer_starts_a_run(shop: Shop, retention: Rete
     assert (decisions, await shop.kit.db.fetchval("SELECT count(*) FROM retention_runs")) == (1, 1)
 
 
+@pytest.mark.fault(6, "answers that come twice, late or unasked")
 async def test_answers_that_were_not_asked_for_change_nothing(shop: Shop, retention: Retention) -> None:
     """A page that comes twice or late, of another class, or not past the time that was asked for."""
     _, key = retention.expire("order", "delivery", uuid4(), shop.clock.now() - timedelta(days=200))

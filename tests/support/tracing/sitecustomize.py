@@ -1,0 +1,77 @@
+"""In every process of a traced stack, before its own code: what it does to the world, and the fault points it passes.
+
+Each is a line `moment task kind name` in the file `TRACE_FOLDER/<pid>`: `commit` (also a write outside of a transaction),
+`produce`, `post` (any HTTP request that changes something), and `point`. `moment` is CLOCK_MONOTONIC in nanoseconds.
+Effects are noted when they begin, so a point before and a point after each is seen on its own side.
+"""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+from asyncpg.pool import PoolConnectionProxy
+
+from servicekit import faults, kafka
+
+_WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b")
+_FILE = (Path(os.environ["TRACE_FOLDER"]) / str(os.getpid())).open("ab", buffering=0)
+_FILE.write(f"0 0 process {' '.join(sys.orig_argv[-2:])}\n".encode())
+
+
+def _note(kind: str, name: str) -> None:
+    try:
+        task = id(asyncio.current_task())
+    except RuntimeError:
+        task = 0
+    _FILE.write(f"{time.monotonic_ns()} {task} {kind} {name}\n".encode())
+
+
+class _Points(dict[str, Any]):
+    """Stands for the armed points: whichever is asked for was reached. None is armed."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        _note("point", name)
+        return default
+
+
+def _traced(connection: type, method: str) -> None:
+    real = getattr(connection, method)
+
+    async def call(self: Any, query: str, *args: Any, **more: Any) -> Any:
+        if query == "COMMIT" or (_WRITES.search(query) and not self.is_in_transaction()):
+            first = query.partition("\n")[0].removeprefix("-- ").replace(" ", "_")
+            _note("commit", first)
+        return await real(self, query, *args, **more)
+
+    setattr(connection, method, call)
+
+
+def _trace_clients() -> None:
+    produce, send = kafka.Producer.send, httpx.AsyncClient.send
+
+    async def traced_produce(self: Any, records: Any) -> None:
+        if records:
+            _note("produce", records[0].topic)
+        await produce(self, records)
+
+    async def traced_send(self: Any, request: httpx.Request, **more: Any) -> httpx.Response:
+        if request.method != "GET":
+            _note("post", request.url.path)
+        return await send(self, request, **more)
+
+    kafka.Producer.send = traced_produce  # type: ignore[method-assign]
+    httpx.AsyncClient.send = traced_send  # type: ignore[method-assign]
+
+
+faults._ARMED = _Points()
+for each in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
+    # What a pool lends has these methods of its own, made when the class was.
+    _traced(asyncpg.Connection, each)
+    _traced(PoolConnectionProxy, each)
+_trace_clients()
