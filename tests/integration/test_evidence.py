@@ -312,18 +312,16 @@ def facts(request_id: UUID, erased: int) -> CertificateFacts:
 async def test_a_certificate_is_readable_once_the_witness_has_seen_it_and_verifies_offline(world: World) -> None:
     kit, first = world.kit, facts(uuid4(), 3)
     assert await handlers.is_ready(kit.db, first.request_id) is None
-    issued = await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, first))
-    assert (
-        await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, replace(first, issued_at=datetime.now(UTC))))
-        == issued
-    )
+    (issued,) = await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, [first]))
+    later = replace(first, issued_at=datetime.now(UTC))
+    assert await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, [later])) == [issued]
     assert await handlers.is_ready(kit.db, first.request_id) is False
     with pytest.raises(NotFound):
         await handlers.read_certificate(kit, first.request_id)
     await world.take()
     document = await handlers.read_certificate(kit, first.request_id)
     assert list(verifier.check_certificate(document, *world.pinned())) == []
-    amended = await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, replace(first, kind="retention")))
+    (amended,) = await kit.run_tx("test", lambda tx: handlers.issue(kit, tx, [replace(first, kind="retention")]))
     assert amended != issued
     await append(kit, decision())
     await world.take()

@@ -25,6 +25,7 @@ from logistics_gateway.sending import make_gateway
 from logistics_gateway.settings import GatewaySettings
 from servicekit.batches import Applier, Batch, Consumes
 from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.holdings import Erasure
 from servicekit.kafka import OutRecord
 from servicekit.kit import Kit
 from servicekit.policy import Policy
@@ -106,7 +107,8 @@ class Order:
         vault.erased.add(self.key_id)
 
         async def work(tx: Tx) -> int:
-            return await erase(tx, self.subject_id, request_id, [self.key_id], True)
+            erasure = Erasure(request_id, self.subject_id, [self.key_id], is_final=True)
+            return (await erase(tx, [erasure])).get(self.subject_id, 0)
 
         return await self.kit.run_tx("erase", work)
 

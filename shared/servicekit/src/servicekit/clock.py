@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 
@@ -47,7 +48,16 @@ class FakeClock(Clock):
 
 async def pause_until(stopping: asyncio.Event, seconds: float) -> None:
     """Sleeps so long, or until `stopping` is set."""
-    try:
-        await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
+    await pause_until_any((stopping,), seconds)
+
+
+async def pause_until_any(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Sleeps so long, or until one of the events is set."""
+    if any(event.is_set() for event in events):
         return
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

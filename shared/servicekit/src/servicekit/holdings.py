@@ -15,9 +15,6 @@ from servicekit.postgres import Database, Record, Tx
 # The class of ids, which need no key.
 PSEUDONYM: Final = "pseudonym"
 
-# For tables with rules of their own: (tx, subject, request_id, key_ids, is_final) → rows erased.
-EraseWith: TypeAlias = Callable[[Tx, UUID, UUID, Sequence[UUID], bool], Awaitable[int]]
-
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
@@ -27,6 +24,10 @@ class Erasure:
     subject: UUID
     key_ids: Sequence[UUID]
     is_final: bool
+
+
+# For tables with rules of their own, in the place of `Holding.erase`.
+EraseWith: TypeAlias = Callable[[Tx, Sequence[Erasure]], Awaitable[dict[UUID, int]]]
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,12 @@ class Holding:
         that has no key goes when its subject is erased for good, unless it `outlives` that.
         """
         if self.erase_with is not None:
-            return {e.subject: await self._erase_by_rules(tx, e) for e in erasures}
+            return await self.erase_with(tx, erasures)
         gone: dict[UUID, int] = {}
         for sql, args in self._erasing(erasures):
             for row in await tx.fetch(sql, *args):
                 gone[row["subject"]] = gone.get(row["subject"], 0) + int(row["rows"])
         return gone
-
-    async def _erase_by_rules(self, tx: Tx, erasure: Erasure) -> int:
-        assert self.erase_with is not None
-        return await self.erase_with(tx, erasure.subject, erasure.request_id, erasure.key_ids, erasure.is_final)
 
     def _erasing(self, erasures: Sequence[Erasure]) -> list[tuple[str, list[Any]]]:
         """The statements that erase, with their arguments: at most two, however many people."""
@@ -132,27 +129,28 @@ class Holding:
                 found[row["subject"]] = found.get(row["subject"], 0) + int(row["rows"])
         return found
 
-    async def describe(self, tx: Tx | Database, subject: UUID) -> list[HeldItem]:
-        """What there is of the person, by class and anchor. Rows that outlive the person are no part of it."""
+    async def describe(self, tx: Tx | Database, subjects: Sequence[UUID]) -> dict[UUID, list[HeldItem]]:
+        """What there is of these people, by class and anchor. Rows that outlive the person are no part of it."""
         if self.outlives:
-            return []
+            return {}
         wanted = [(str(model.data_class), f"t.{column} IS NOT NULL") for column, model in self.sealed.items()]
         selects = [
-            f"""SELECT '{data_class}' AS data_class, t.{self.anchor} AS anchor, count(*) AS rows,
+            f"""SELECT {self._mine}, '{data_class}' AS data_class, t.{self.anchor} AS anchor, count(*) AS rows,
                        {self._is_open} AS is_open, max({self._closed_at}) AS closed_at
-                FROM {self.table} t WHERE t.{self.subject} = $1 AND {held} GROUP BY 2"""
+                FROM {self.table} t WHERE t.{self.subject} = ANY($1::uuid[]) AND {held} GROUP BY 1, 3"""
             for data_class, held in wanted or [(PSEUDONYM, "true")]
         ]
-        return [
-            HeldItem(
+        found: dict[UUID, list[HeldItem]] = {}
+        for row in await tx.fetch("-- Holding.describe\n" + " UNION ALL ".join(selects), list(subjects)):
+            item = HeldItem(
                 data_class=row["data_class"],
                 anchor=row["anchor"],
                 row_count=row["rows"],
                 is_open=row["is_open"],
                 closed_at=None if row["is_open"] else row["closed_at"],
             )
-            for row in await tx.fetch("-- Holding.describe\n" + " UNION ALL ".join(selects), subject)
-        ]
+            found.setdefault(row["subject"], []).append(item)
+        return found
 
     async def expired(self, tx: Tx | Database, asked: FindExpired, limit: int) -> list[ExpiredItem]:
         """Up to `limit` anchors of the class that closed, or were last used, before that time; the oldest first."""
@@ -241,8 +239,10 @@ _KEYS: Final = """WITH u AS (
 
 
 def _by_key(erasures: Sequence[Erasure]) -> list[Any]:
-    pairs = [(erasure.subject, key_id) for erasure in erasures for key_id in erasure.key_ids]
-    return [[subject for subject, _ in pairs], [key_id for _, key_id in pairs]]
+    return [
+        [erasure.subject for erasure in erasures for _ in erasure.key_ids],
+        [key_id for erasure in erasures for key_id in erasure.key_ids],
+    ]
 
 
 def _grouped(rows: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ class Opening(Generic[T]):
 class Kit:
     """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made.
 
-    `works` is what is under way; while the `gate` is shut nothing is served and no record is applied.
+    `works` is what is under way; while the `gate` is shut nothing is served and no record is applied; `wakes` holds what a
+    job sleeps on, by its name: `tx.wake(kit.wakes[name])` has it run at once if it is in this process.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Kit:
     own: Any = None
     works: Work = field(default_factory=Work)
     gate: Gate = field(default_factory=Gate)
+    wakes: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
     async def seal(self, value: T, *, subject: UUID, anchor: UUID) -> Sealed[T]:
         """Seals one value under the key of its class for this subject and anchor; the key is made if there is none."""

@@ -9,7 +9,7 @@ from datetime import date
 from uuid import UUID, uuid4
 
 from event_contracts import Event
-from servicekit.clock import Clock, pause_until
+from servicekit.clock import Clock, pause_until, pause_until_any
 from servicekit.cloudevents import to_headers
 from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
@@ -74,6 +74,7 @@ class Outbox:
             [_pack(h) for h in headers],
             bodies,
         )
+        tx.wake(self.wake)
 
 
 def _slot(key: UUID) -> int:
@@ -111,11 +112,13 @@ class Relay:
         try:
             while await self._gate.passed(stopping):
                 try:
+                    self._wake.clear()  # before it looks: what is committed meanwhile wakes it again
                     published = await self.publish_batch()
                     pause = 0.1
                     progress.beat(lag=0 if published < BATCH else published, advanced=published > 0)
                     if published == 0:
-                        await self._idle(stopping)
+                        # Another process may write, so the wake-up of this one is only a hint.
+                        await pause_until_any((self._wake, stopping), IDLE_SECONDS)
                 except _AWAY as error:
                     log.error("relay_failed", error=error, pause=pause)
                     progress.beat(lag=1)
@@ -144,14 +147,6 @@ class Relay:
         published = await self._db.run_tx("relay", work)
         faultpoint("relay.marked")
         return published
-
-    async def _idle(self, stopping: asyncio.Event) -> None:
-        # Another process may write, so the wake-up of this one is only a hint.
-        self._wake.clear()
-        waits = [asyncio.ensure_future(e.wait()) for e in (self._wake, stopping)]
-        await asyncio.wait(waits, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
 
 
 async def depth(db: Database) -> int:

@@ -5,6 +5,7 @@ Each answer is made in the transaction that read the rows. An export is only not
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -36,6 +37,9 @@ from servicekit.revocations import read_position, sweep, wait_out
 ANSWERS: Final = (HoldingsCounted, HoldingsDescribed, HoldingsErased, HoldingsExported, ExpiredFound)
 COMMANDS: Final = (CountHoldings, DescribeHoldings, EraseHoldings, ExportHoldings, FindExpired)
 ITEMS_A_PART: Final = 1000
+# A command often overtakes the entries that it is about: so often, and with such pauses, it looks for them.
+LOOKS = 100
+LOOK_SECONDS: Final = 0.01
 
 declare("participant.waited", "participant.swept")
 
@@ -46,34 +50,49 @@ def participant(holdings: Sequence[Holding]) -> Consumes:
     async def answer(kit: Kit, tx: Tx, batch: Batch) -> None:
         commands = [received.event for received in batch.events]
         erase = [command for command in commands if isinstance(command, EraseHoldings)]
+        describe = [command for command in commands if isinstance(command, DescribeHoldings)]
         if erase:
             await tx.emit(*await _erased(tx, kit.name, holdings, erase))
+        if describe:
+            await tx.emit(*await _described(tx, kit.name, holdings, describe))
         for command in commands:
             if isinstance(command, ExportHoldings):
                 await _note_export(tx, command, kit)
-            elif not isinstance(command, EraseHoldings):
-                await tx.emit(*await _answers(tx, kit.name, holdings, command))
+            elif not isinstance(command, EraseHoldings | DescribeHoldings):
+                await tx.emit(await _answer(tx, kit.name, holdings, command))
 
     return Consumes(
         (PRIVACY_COMMANDS,), contracts=COMMANDS, prepare=_wait_out, apply=answer, reader="participant", inbox=True
     )
 
 
-async def _answers(tx: Tx, system: str, holdings: Sequence[Holding], command: Event) -> list[Event]:
-    """Of the commands that only read."""
+async def _answer(tx: Tx, system: str, holdings: Sequence[Holding], command: Event) -> Event:
+    """To a command that only reads."""
     match command:
         case CountHoldings(request_id=request_id, subject_id=subject_id):
             counts = [await holding.count(tx, subject_id) for holding in holdings]
-            counted = HoldingsCounted(
-                request_id=request_id, subject_id=subject_id, system=system, row_count=sum(counts)
-            )
-            return [counted]
-        case DescribeHoldings(request_id=request_id, subject_id=subject_id):
-            found = [item for holding in holdings for item in await holding.describe(tx, subject_id)]
-            return [*described(request_id, subject_id, system, merge_items(found))]
+            return HoldingsCounted(request_id=request_id, subject_id=subject_id, system=system, row_count=sum(counts))
         case FindExpired():
-            return [await _expired(tx, system, holdings, command)]
-    return []
+            return await _expired(tx, system, holdings, command)
+    raise AssertionError("unreachable")
+
+
+async def _described(
+    tx: Tx, system: str, holdings: Sequence[Holding], commands: Sequence[DescribeHoldings]
+) -> list[HoldingsDescribed]:
+    """What there is of each person, with a statement per table for all of them."""
+    subjects = list({command.subject_id for command in commands})
+    tables = [await holding.describe(tx, subjects) for holding in holdings]
+    return [
+        part
+        for command in commands
+        for part in described(
+            command.request_id,
+            command.subject_id,
+            system,
+            merge_items(item for table in tables for item in table.get(command.subject_id, ())),
+        )
+    ]
 
 
 def merge_items(items: Iterable[HeldItem]) -> list[HeldItem]:
@@ -145,7 +164,11 @@ async def _wait_out(kit: Kit, batch: Batch) -> None:
     numbers = [received.event.number for received in batch.events if isinstance(received.event, EraseHoldings)]
     if not numbers:
         return
-    if (await read_position(kit.db)).number < max(numbers):
+    for _ in range(LOOKS):
+        if (await read_position(kit.db)).number >= max(numbers):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    else:
         raise Unavailable("The list of revocations is not applied as far as a command asks. It is tried again.")
     await wait_out(kit.db)
     faultpoint("participant.waited")

@@ -61,7 +61,7 @@ class Tx:
         self._outbox = outbox
         self._named: set[UUID] = set()
         self._passed: set[UUID] = set()
-        self.emitted = 0
+        self._wakes: list[asyncio.Event] = []
 
     async def execute(self, sql: str, *args: Any) -> str:
         status: str = await self._connection.execute(sql, *self._stored(args))
@@ -84,7 +84,14 @@ class Tx:
             raise TypeError("this transaction belongs to a service that emits nothing: give Service(emits=[…])")
         self._named.update(part.key_id for event in events for part in sealed_parts(event))
         await self._outbox.write(self, events)
-        self.emitted += len(events)
+
+    def wake(self, sleeper: asyncio.Event) -> None:
+        """Sets it once this has committed. A hint within the process: whoever sleeps looks by itself as well."""
+        self._wakes.append(sleeper)
+
+    def committed(self) -> None:
+        for sleeper in self._wakes:
+            sleeper.set()
 
     async def revoked(self, key_ids: Collection[UUID]) -> set[UUID]:
         """Those of the keys that are fenced or destroyed: what they sealed is left out of what a handler stores.
@@ -180,6 +187,7 @@ class Database:
                     "statement_timeout": "30s",
                     # bounds the wait for old writers of PROTOCOLS.md §3, and frees the locks of a stopped process
                     "idle_in_transaction_session_timeout": "15s",
+                    "plan_cache_mode": "force_generic_plan",
                 },
                 # no session state is ever set, so the reset between two users of a connection is a lost round trip
                 reset=_keep,
@@ -259,8 +267,7 @@ class Database:
                     await asyncio.shield(_roll_back(connection))
                 raise
             faultpoint("tx.committed")
-            if outbox is not None and tx.emitted:
-                outbox.wake.set()
+            tx.committed()
             return result
 
 

@@ -30,6 +30,7 @@ PAGE: Final = 500
 WAIT_SECONDS: Final = 3.0
 # While work is under way that was begun with keys that are gone, its end is looked for this often and told this often.
 LOOK_SECONDS: Final = 0.02
+WAIT_OUT_LOOK_SECONDS: Final = 0.005
 TELL_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -70,10 +71,10 @@ async def wait_out(db: Database) -> None:
     Raises `Unavailable` when one takes longer than time-outs allow.
     """
     until = await db.fetchval("-- wait_out\nSELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    for _ in range(int(WAIT_OUT_SECONDS / LOOK_SECONDS)):
+    for _ in range(int(WAIT_OUT_SECONDS / WAIT_OUT_LOOK_SECONDS)):
         if await db.fetchval("-- wait_out\nSELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") >= until:
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(WAIT_OUT_LOOK_SECONDS)
     raise Unavailable("A transaction from before the erasure does not end. It is tried again.")
 
 

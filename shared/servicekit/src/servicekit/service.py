@@ -19,7 +19,7 @@ from fastapi import APIRouter
 from event_contracts import Event
 from event_contracts.privacy import PRIVACY_COMMANDS
 from servicekit import outbox as outboxes
-from servicekit.clock import Clock, pause_until
+from servicekit.clock import Clock, pause_until_any
 from servicekit.consuming import Consumes, run_reader
 from servicekit.errors import KitError
 from servicekit.exports import EXPORT_EVERY, export_next
@@ -235,8 +235,10 @@ def _export_of(service: Service) -> Job:
 
 
 async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progress) -> None:
-    """Runs the job every so often. One that keeps failing gives no sign of life."""
+    """Runs the job every so often, and when it is woken. One that keeps failing gives no sign of life."""
+    wake = kit.wakes[job.name]
     while await kit.gate.passed(stopping):
+        wake.clear()
         try:
             if job.is_work:
                 async with kit.work():
@@ -250,7 +252,7 @@ async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progre
         else:
             JOB_RUNS.labels(job.name, "done").inc()
             progress.beat()
-        await pause_until(stopping, job.every.total_seconds())
+        await pause_until_any((stopping, wake), job.every.total_seconds())
 
 
 async def _ask_database(kit: Kit) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from logistics_gateway.store import PAGE
+from servicekit.holdings import Erasure
 from servicekit.postgres import Database, Record, Tx
 
 
@@ -20,23 +21,28 @@ async def erasures_due(db: Database, skip: Iterable[UUID]) -> list[Record]:
     )
 
 
-async def erase(tx: Tx, subject_id: UUID, request_id: UUID, key_ids: Sequence[UUID], is_final: bool) -> int:
-    """What has not left never leaves; of what left, or may have, the carrier is to be told. Returns the lines changed."""
-    status = await tx.execute(
+async def erase(tx: Tx, erasures: Sequence[Erasure]) -> dict[UUID, int]:
+    """What has not left never leaves; of what left, or may have, the carrier is to be told. Returns the lines changed, by
+    person."""
+    rows = await tx.fetch(
         """-- erase
-        UPDATE disclosures SET
-            erasure = CASE WHEN carrier IS NOT NULL THEN coalesce(erasure, 'due') END,
-            erasure_request = CASE WHEN carrier IS NOT NULL THEN coalesce(erasure_request, $2) END,
-            reason = CASE WHEN state IN ('recorded', 'blocked') THEN 'erased' ELSE reason END,
-            state = CASE WHEN state = 'sent' THEN state ELSE 'withheld' END,
-            delivery = NULL, next_try_at = NULL
-        WHERE subject_id = $1 AND key_id = ANY($3::uuid[])
-            AND (state IN ('recorded', 'blocked') OR (carrier IS NOT NULL AND erasure IS NULL))""",
-        subject_id,
-        request_id,
-        list(key_ids),
+        WITH changed AS (
+            UPDATE disclosures d SET
+                erasure = CASE WHEN carrier IS NOT NULL THEN coalesce(erasure, 'due') END,
+                erasure_request = CASE WHEN carrier IS NOT NULL THEN coalesce(erasure_request, u.request_id) END,
+                reason = CASE WHEN state IN ('recorded', 'blocked') THEN 'erased' ELSE reason END,
+                state = CASE WHEN state = 'sent' THEN state ELSE 'withheld' END,
+                delivery = NULL, next_try_at = NULL
+            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(subject_id, request_id, key_id)
+            WHERE d.subject_id = u.subject_id AND d.key_id = u.key_id
+                AND (state IN ('recorded', 'blocked') OR (carrier IS NOT NULL AND erasure IS NULL))
+            RETURNING d.subject_id
+        ) SELECT subject_id, count(*) AS rows FROM changed GROUP BY 1""",
+        [erasure.subject for erasure in erasures for _ in erasure.key_ids],
+        [erasure.request_id for erasure in erasures for _ in erasure.key_ids],
+        [key_id for erasure in erasures for key_id in erasure.key_ids],
     )
-    return int(status.split()[-1])
+    return {row["subject_id"]: row["rows"] for row in rows}
 
 
 async def mark_erasures(tx: Tx, shipment_ids: Sequence[UUID], now: datetime) -> set[UUID]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID, uuid4
 
 from privacy_service.evidence import certificate, store
@@ -9,10 +10,15 @@ from privacy_service.evidence.certificate import CertificateFacts
 from privacy_service.evidence.checkpoint import LOG, Signer
 from privacy_service.evidence.leaves import Leaf, canonical, encode
 from privacy_service.evidence.merkle import Span, consistency_spans, inclusion_spans, nodes_of, proof
+from privacy_service.evidence.store import Issued
 from privacy_service.settings import settings_of
 from servicekit.errors import Invalid, KitError, Misconfigured, NotFound
 from servicekit.kit import Kit
 from servicekit.postgres import Database, Tx
+
+# The names of the log's jobs, for whoever has work for them.
+SEQUENCE: Final = "sequence_leaves"
+WITNESS: Final = "witness_checkpoint"
 
 
 class EvidenceChanged(KitError):
@@ -27,24 +33,33 @@ async def append(tx: Tx, leaves: Sequence[Leaf]) -> None:
         await store.insert_leaves(tx, [(leaf.leaf_id, leaf.kind, encode(leaf)) for leaf in leaves])
 
 
-async def issue(kit: Kit, tx: Tx, facts: CertificateFacts) -> UUID:
-    """Writes the certificate, or the next amendment of the request's, with its leaf. Returns its id.
+async def issue(kit: Kit, tx: Tx, wanted: Sequence[CertificateFacts]) -> list[UUID]:
+    """Writes the certificates, or the next amendments of the requests', with their leaves. Returns their ids, in this order.
 
-    The same facts as the latest amendment has (whatever the time) give that one's id again. Lock the request's row before.
+    The same facts as the latest amendment has (whatever the time) give that one's id again. Lock the requests' rows before.
     """
-    latest = await store.read_certificate(tx, facts.request_id, None)
-    amendment, previous = (latest["amendment"] + 1, latest["body"]) if latest else (0, None)
-    certificate_id = uuid4()
-    built = certificate.build(facts, certificate_id, amendment, previous)
-    if latest is not None and certificate.says_the_same(built, latest["body"]):
-        same: UUID = latest["certificate_id"]
-        return same
-    leaf = certificate.leaf_of(built, facts)
-    await append(tx, [leaf])
-    await store.insert_certificate(
-        tx, certificate_id, facts.request_id, amendment, facts.issued_at, leaf.leaf_id, canonical(built)
-    )
-    return certificate_id
+    latest = await store.read_latest(tx, [facts.request_id for facts in wanted])
+    ids: list[UUID] = []
+    issued: list[Issued] = []
+    leaves: list[Leaf] = []
+    for facts in wanted:
+        last = latest.get(facts.request_id)
+        amendment, previous = (last["amendment"] + 1, last["body"]) if last else (0, None)
+        certificate_id = uuid4()
+        built = certificate.build(facts, certificate_id, amendment, previous)
+        if last is not None and certificate.says_the_same(built, last["body"]):
+            ids.append(last["certificate_id"])
+            continue
+        leaf = certificate.leaf_of(built, facts)
+        leaves.append(leaf)
+        issued.append(
+            Issued(certificate_id, facts.request_id, amendment, facts.issued_at, leaf.leaf_id, canonical(built))
+        )
+        ids.append(certificate_id)
+    await append(tx, leaves)
+    await store.insert_certificates(tx, issued)
+    tx.wake(kit.wakes[SEQUENCE])
+    return ids
 
 
 async def read_certificate(kit: Kit, request_id: UUID, amendment: int | None = None) -> bytes:

@@ -1,9 +1,11 @@
 """The jobs of the log: give leaves their indices, sign a checkpoint, have the witness sign it."""
 
 import asyncio
+import ssl
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -12,7 +14,7 @@ import msgspec
 
 from privacy_service.evidence import store
 from privacy_service.evidence.checkpoint import BadNote, Checkpoint, Verifier, parse_line, parse_note, signed
-from privacy_service.evidence.handlers import EvidenceChanged, log_signer, prove_consistency
+from privacy_service.evidence.handlers import SEQUENCE, WITNESS, EvidenceChanged, log_signer, prove_consistency
 from privacy_service.evidence.journal import Journal, JournalRefused
 from privacy_service.evidence.merkle import combine, grow, leaf_hash, nodes_of
 from privacy_service.evidence.store import Cursor
@@ -109,6 +111,7 @@ async def _index(
     signer = log_signer(kit)
     head = Checkpoint(signer.name, size + len(hashes), combine(grown))
     await store.insert_checkpoint(tx, head.size, signed(head, signer.line(head)))
+    tx.wake(kit.wakes[WITNESS])
 
 
 async def witness_checkpoint(kit: Kit) -> None:
@@ -125,7 +128,9 @@ async def witness_checkpoint(kit: Kit) -> None:
         witness = Verifier.parse(settings.read("witness_public_key_file").decode())
     except ValueError:
         raise Misconfigured("WITNESS_PUBLIC_KEY_FILE holds no public key in the form <name>+<id>+<key>.") from None
-    async with httpx.AsyncClient(base_url=settings.witness_url, timeout=_WITNESS_SECONDS, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=settings.witness_url, timeout=_WITNESS_SECONDS, trust_env=False, verify=_tls()
+    ) as http:
         answer = await _ask(kit, http, newest["cosigned"], newest["size"], newest["note"])
         if answer.status_code == httpx.codes.CONFLICT:
             # It has signed a later checkpoint than we know of, because its answer was lost.
@@ -136,6 +141,12 @@ async def witness_checkpoint(kit: Kit) -> None:
     line, at = _signature(newest["note"], witness, answer)
     faultpoint("evidence.witnessed")
     await kit.run_tx("insert_cosignature", lambda tx: store.insert_cosignature(tx, newest["size"], line, at))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the machine's certificates takes longer than asking the witness."""
+    return ssl.create_default_context()
 
 
 async def _ask(kit: Kit, http: httpx.AsyncClient, old: int, new: int, note: str) -> httpx.Response:
@@ -164,6 +175,6 @@ def _signature(note: str, witness: Verifier, answer: httpx.Response) -> tuple[st
 
 
 JOBS: Final = (
-    Job("sequence_leaves", timedelta(milliseconds=200), sequence_leaves),
-    Job("witness_checkpoint", timedelta(milliseconds=200), witness_checkpoint),
+    Job(SEQUENCE, timedelta(milliseconds=200), sequence_leaves),
+    Job(WITNESS, timedelta(milliseconds=200), witness_checkpoint),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from privacy_service.evidence.merkle import Node
@@ -20,6 +21,17 @@ class Cursor:
 
 
 START = Cursor(0, 0)
+
+
+class Issued(NamedTuple):
+    """A certificate as it is stored."""
+
+    certificate_id: UUID
+    request_id: UUID
+    amendment: int
+    issued_at: datetime
+    leaf_id: UUID
+    body: bytes
 
 
 async def insert_leaves(tx: Tx, leaves: Sequence[tuple[UUID, str, bytes]]) -> None:
@@ -191,18 +203,24 @@ async def read_entries(tx: Tx, leaf_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row["leaf_id"]: row["entry_id"] for row in rows}
 
 
-async def insert_certificate(
-    tx: Tx, certificate_id: UUID, request_id: UUID, amendment: int, issued_at: datetime, leaf_id: UUID, body: bytes
-) -> None:
+async def insert_certificates(tx: Tx, issued: Sequence[Issued]) -> None:
     await tx.execute(
-        "-- insert_certificate\nINSERT INTO certificates VALUES ($1, $2, $3, $4, $5, $6)",
-        certificate_id,
-        request_id,
-        amendment,
-        issued_at,
-        leaf_id,
-        body,
+        """-- insert_certificates
+        INSERT INTO certificates (certificate_id, request_id, amendment, issued_at, leaf_id, body)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::uuid[], $6::bytea[])""",
+        *map(list, zip(*issued, strict=True)) if issued else ([],) * 6,
     )
+
+
+async def read_latest(tx: Tx, request_ids: Sequence[UUID]) -> dict[UUID, Record]:
+    """The latest amendment of each request that has a certificate."""
+    rows = await tx.fetch(
+        """-- read_latest
+        SELECT DISTINCT ON (request_id) request_id, certificate_id, amendment, body FROM certificates
+        WHERE request_id = ANY($1::uuid[]) ORDER BY request_id, amendment DESC""",
+        list(request_ids),
+    )
+    return {row["request_id"]: row for row in rows}
 
 
 async def read_certificate(db: Database | Tx, request_id: UUID, amendment: int | None) -> Record | None:

@@ -33,13 +33,15 @@ from privacy_service.rights.saga import (
     begin,
 )
 from privacy_service.rights.sagas import store as saga_store
-from privacy_service.rights.steps import Step
+from privacy_service.rights.steps import HOW, How, Step
 from privacy_service.rights.store import Line
 from privacy_service.settings import settings_of
 from servicekit.kit import Kit
 from servicekit.policy import Policy
 from servicekit.postgres import Record, Tx
 
+# The name of the job that does the sagas' own work.
+JOB: Final = "rights"
 COMPLETED: Final = "completed"
 REFUSED: Final = "refused"
 
@@ -119,6 +121,8 @@ class Carrier:
             await store.write_history(tx, lines, self._now)
         await self._send(tx)
         await self._refuse(tx)
+        if any(HOW[step] is How.WORK for _, step in entered):
+            tx.wake(self._kit.wakes[JOB])
         if running := {state.request_id for state, step in entered if step is Step.FENCE}:
             await store.start_running(tx, running)
         if through := {state.request_id for state, step in entered if step in (Step.HELD, Step.DONE)}:

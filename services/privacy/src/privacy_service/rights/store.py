@@ -73,6 +73,13 @@ async def read_request(db: Database | Tx, request_id: UUID) -> Request | None:
     return None if row is None else _request(row)
 
 
+async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Request]:
+    rows = await tx.fetch(
+        "-- read_requests\nSELECT * FROM rights_requests WHERE request_id = ANY($1::uuid[])", list(request_ids)
+    )
+    return [_request(row) for row in rows]
+
+
 async def lock_request(tx: Tx, request_id: UUID) -> Request | None:
     row = await tx.fetchrow(f"-- lock_request\n{_REQUEST} FOR UPDATE", request_id)
     return None if row is None else _request(row)

@@ -14,7 +14,7 @@ from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import KeyFact, Leaf, key_destructions
 from privacy_service.rights import store, vault_revocations
 from privacy_service.rights.answers import store as answers_store
-from privacy_service.rights.carrying import Carrier, record, rules_of
+from privacy_service.rights.carrying import JOB, Carrier, record, rules_of
 from privacy_service.rights.certifying import facts_of
 from privacy_service.rights.domain import Name, Status, names_of
 from privacy_service.rights.export import make_ready, read_end
@@ -222,9 +222,8 @@ async def _amend(kit: Kit) -> bool:
 
 
 async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
-    requests = [request for each in request_ids if (request := await store.read_request(tx, each)) is not None]
-    for facts in await facts_of(kit, tx, requests):
-        await evidence.issue(kit, tx, facts)
+    requests = await store.read_requests(tx, request_ids)
+    await evidence.issue(kit, tx, await facts_of(kit, tx, requests))
     amended = [Line(request.request_id, "amended") for request in requests if request.status is Status.COMPLETED]
     await record(kit, tx, amended)
 
@@ -270,4 +269,4 @@ async def _watch_exports(kit: Kit) -> bool:
     return await kit.run_tx("watch_exports", work)
 
 
-JOBS: Final = (Job("rights", EVERY, carry_on),)
+JOBS: Final = (Job(JOB, EVERY, carry_on),)

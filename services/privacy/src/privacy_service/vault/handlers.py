@@ -1,5 +1,6 @@
 """What the vault does for a service that it knows: ensure, lease, index keys, find. Nothing without a grant (L7)."""
 
+import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ log = get_log("vault")
 
 @dataclass(frozen=True)
 class Vault:
-    """What the handlers work with; one per process."""
+    """What the handlers work with; one per process. `listed` is set when this process has added to the list of revocations."""
 
     db: Database
     policy: Policy
@@ -38,6 +39,7 @@ class Vault:
     tally: Tally = field(default_factory=Tally)
     file: RevocationFile | None = None
     notes: Notes = field(default_factory=Notes)
+    listed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def ensure_keys(

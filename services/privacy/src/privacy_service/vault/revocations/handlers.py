@@ -171,6 +171,7 @@ async def _list(vault: Vault, name: str, decide: Decide) -> tuple[ListHead, dict
                     entry.number, entry.action, entry.is_final, entry.key_ids
                 )
             await asyncio.to_thread(file.append, entries)
+            tx.wake(vault.listed)
         faultpoint("vault.list_flushed")
         return ListHead(head.incarnation, tip), named
 

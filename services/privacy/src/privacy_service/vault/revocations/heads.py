@@ -1,21 +1,21 @@
-"""Waiting for the list of revocations to grow: one look at the database every so often, for all who wait."""
+"""Waiting for the list of revocations to grow: one look at the database when it did, or every so often, for all who wait."""
 
 import asyncio
 from typing import Final
 
 from privacy_service.vault import store
 from privacy_service.vault.store import Head
-from servicekit.clock import Clock
+from servicekit.clock import Clock, pause_until
 from servicekit.postgres import Database
 
 _PAUSE: Final = 0.1
 
 
 class Heads:
-    """One per process."""
+    """One per process. `listed` is set when this process has added to the list; others may, too."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
-        self._db, self._clock = db, clock
+    def __init__(self, db: Database, clock: Clock, listed: asyncio.Event) -> None:
+        self._db, self._clock, self._listed = db, clock, listed
         self._next: asyncio.Task[Head] | None = None
 
     async def after(self, number: int, wait: float) -> Head:
@@ -29,5 +29,6 @@ class Heads:
         return head
 
     async def _look(self) -> Head:
-        await asyncio.sleep(_PAUSE)
+        await pause_until(self._listed, _PAUSE)
+        self._listed.clear()
         return await store.read_head(self._db)

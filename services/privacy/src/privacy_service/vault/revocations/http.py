@@ -53,7 +53,7 @@ class DestroyBody(Struct, frozen=True, forbid_unknown_fields=True):
 def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
     """The routes; `app.state.callers` must hold the `Callers`."""
     router = APIRouter(prefix="/v1")
-    heads = Heads(vault.db, vault.clock)
+    heads = Heads(vault.db, vault.clock, vault.listed)
 
     @router.post("/revocations", openapi_extra=max_body(_MAX_BODY))
     async def revoke(request: Request, service: _Caller) -> Response:
