@@ -14,7 +14,7 @@ from event_contracts.privacy import (
     ToldRecipient,
 )
 from tests.support.infra import postgres_server
-from tests.support.rights import Shop, approve, certificates, open_erasure, shop, show
+from tests.support.rights import SYSTEMS, Shop, approve, certificates, open_erasure, shop, show
 
 __all__ = ["postgres_server", "shop"]
 
@@ -159,9 +159,14 @@ async def test_a_customer_opens_sees_and_cancels_only_their_own(shop: Shop) -> N
         assert [each.status_code for each in (opened, again, stolen)] == [201, 200, 409]
         assert opened.json()["status"] == "awaiting_approval"
         url = f"/v1/me/requests/{opened.json()['request_id']}"
-        assert (await client.get(url, headers=shop.customer(other))).status_code == 404
+        for path in ("", "/preview", "/certificate"):
+            assert (await client.get(url + path, headers=shop.customer(other))).status_code == 404
         assert (await client.post(f"{url}/cancel", headers=shop.customer(other))).status_code == 404
         assert (await client.get(url, headers=shop.customer(me))).json()["subject_ids"] == [str(me)]
+        preview = (await client.get(f"{url}/preview", headers=shop.customer(me))).json()
+        assert {each["system"] for each in preview["waiting_for"]} == set(SYSTEMS)
+        lists = [(await client.get("/v1/me/requests", headers=shop.customer(who))).json() for who in (me, other)]
+        assert [len(each["items"]) for each in lists] == [1, 0]
         assert (await client.post(f"{url}/cancel", headers=shop.customer(me))).json()["status"] == "cancelled"
 
 

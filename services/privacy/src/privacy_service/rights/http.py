@@ -6,13 +6,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from privacy_service.evidence.handlers import is_ready
+from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.looks import write_looks
 from privacy_service.rights import handlers, store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import rules_of
 from privacy_service.rights.domain import CUSTOMER, Basis, Check, Kind, ManualHold, Person, Request, Status
 from privacy_service.rights.handlers import Corrections, Wanted
+from privacy_service.rights.saga import State
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.shapes import (
     DenialBody,
@@ -86,10 +87,7 @@ def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
             await write_looks(tx, who.staff_id, who.role, kit.clock.now(), "preview", subjects)
 
         await kit.run_tx("preview", look)
-        questions = [state.question_id for state in states if state.question_id is not None]
-        items = await answers_store.read_items(kit.db, questions)
-        by_hand = await answers_store.read_manual_holds(kit.db, subjects)
-        return preview_of(states, items, by_hand, rules_of(kit), kit.clock.now())
+        return await _preview(kit, states)
 
 
 def _add_decisions(router: APIRouter, kit: Kit) -> None:
@@ -129,14 +127,30 @@ def _add_own_routes(router: APIRouter, kit: Kit) -> None:
             response.status_code = 200
         return await _state(kit, request)
 
+    @router.get("/v1/me/requests")
+    async def list_own(who: _Customer, wanted: Annotated[Paging, Depends(paging)]) -> Page[RequestSummary]:
+        """Your own requests, in the order of opening."""
+        requests = await store.list_requests(kit.db, None, wanted, of=who.subject_id)
+        cursors = [Cursor(request.opened_at, request.request_id) for request in requests]
+        return wanted.page([summary(request) for request in requests], cursors)
+
     @router.get("/v1/me/requests/{request_id}")
     async def show_own(request_id: UUID, who: _Customer) -> RequestState:
         """Where your own request stands."""
-        request = await _found(kit, request_id)
-        states = await saga_store.read_states(kit.db, request_id)
-        if request.kind is Kind.RETENTION or [state.subject_id for state in states] != [who.subject_id]:
-            raise NotFound
+        request, _ = await _own(kit, request_id, who)
         return await _state(kit, request)
+
+    @router.get("/v1/me/requests/{request_id}/preview")
+    async def preview_own(request_id: UUID, who: _Customer) -> Preview:
+        """What of yours would go, what stays, why and until when."""
+        _, states = await _own(kit, request_id, who)
+        return await _preview(kit, states)
+
+    @router.get("/v1/me/requests/{request_id}/certificate", response_class=Response)
+    async def own_certificate(request_id: UUID, who: _Customer) -> Response:
+        """The latest certificate of your own request. Keep the bytes as they are: they are what is signed."""
+        await _own(kit, request_id, who)
+        return Response(await read_certificate(kit, request_id), media_type="application/json")
 
     @router.post("/v1/me/requests/{request_id}/cancel")
     async def cancel_own(request_id: UUID, who: _Customer) -> RequestState:
@@ -180,6 +194,22 @@ async def _found(kit: Kit, request_id: UUID) -> Request:
     if request is None:
         raise NotFound
     return request
+
+
+async def _own(kit: Kit, request_id: UUID, who: Customer) -> tuple[Request, list[State]]:
+    """A request about this customer and nobody else. Raises `NotFound` for any other."""
+    request = await _found(kit, request_id)
+    states = await saga_store.read_states(kit.db, request_id)
+    if request.kind is Kind.RETENTION or [state.subject_id for state in states] != [who.subject_id]:
+        raise NotFound
+    return request, states
+
+
+async def _preview(kit: Kit, states: Sequence[State]) -> Preview:
+    questions = [state.question_id for state in states if state.question_id is not None]
+    items = await answers_store.read_items(kit.db, questions)
+    by_hand = await answers_store.read_manual_holds(kit.db, [state.subject_id for state in states])
+    return preview_of(states, items, by_hand, rules_of(kit), kit.clock.now())
 
 
 async def _state(kit: Kit, request: Request) -> RequestState:

@@ -104,18 +104,22 @@ def _request(row: Record) -> Request:
     )
 
 
-async def list_requests(db: Database, status: str | None, paging: Paging) -> list[Request]:
-    """In the order of opening."""
+async def list_requests(db: Database, status: str | None, paging: Paging, of: UUID | None = None) -> list[Request]:
+    """In the order of opening; `of`: only what was asked for about this person and nobody else."""
     rows = await db.fetch(
         """-- list_requests
-        SELECT * FROM rights_requests
+        SELECT * FROM rights_requests r
         WHERE ($1::text IS NULL OR status = $1::text::request_status)
+          AND ($5::uuid IS NULL OR (kind <> 'retention' AND request_id IN (
+              SELECT request_id FROM rights_subjects WHERE subject_id = $5) AND NOT EXISTS (
+              SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.subject_id <> $5)))
           AND ($2::timestamptz IS NULL OR (opened_at, request_id) > ($2, $3::uuid))
         ORDER BY opened_at, request_id LIMIT $4""",
         status,
         paging.after.at if paging.after else None,
         paging.after.id if paging.after else None,
         paging.fetch,
+        of,
     )
     return [_request(row) for row in rows]
 
