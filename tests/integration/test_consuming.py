@@ -19,6 +19,7 @@ from servicekit.kit import Kit
 from servicekit.outbox import Relay
 from servicekit.postgres import Tx
 from servicekit.replay import replay
+from servicekit.republish import republish, since_of
 from servicekit.settings import Settings
 from tests.support.infra import kafka_server, postgres_server
 from tests.support.kits import OpenPolicy, open_test_kit
@@ -262,6 +263,42 @@ async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
         await emit_numbers(kit, [counter], range(5, 6))
         await until(kit, 6)
     assert await numbers_of(kit) == {counter: list(range(6))}
+
+
+@pytest.mark.fault(12, "Kafka is set back behind a reader's position, and goes on")
+async def test_a_reader_goes_back_with_a_topic_that_was_set_back(kit: Kit) -> None:
+    """Else what is published next, up to its old position, would be taken for what it has read already."""
+    counter = uuid4()
+    await kit.run_tx("ahead", _statement("UPDATE kit.positions SET next = next + 1000"))
+    async with running(kit, consumes()):
+        await until(kit, 3, "SELECT count(*) FROM kit.positions WHERE next < 1000 AND reader = 'main'")
+        await emit_numbers(kit, [counter], range(10))
+        await until(kit, 10)
+    assert await numbers_of(kit) == {counter: list(range(10))}
+
+
+async def test_what_was_published_since_a_time_is_published_again_in_its_order(kit: Kit) -> None:
+    """The readers of this service have forgotten all: what they see comes from Kafka alone."""
+    counter = uuid4()
+    async with running(kit, consumes()):
+        await emit_numbers(kit, [counter], range(5))
+        await until(kit, 5)
+    since = kit.clock.now()
+    async with running(kit, consumes()):
+        await emit_numbers(kit, [counter], range(5, 10))
+        await until(kit, 10)
+    await kit.run_tx("ahead", _statement("UPDATE kit.positions SET next = next + 1000"))
+    await kit.run_tx("forget", _statement("DELETE FROM effects"))
+    assert await republish(kit, since) == (3, 5)
+    async with running(kit, consumes()):
+        await until(kit, 5)
+    assert await numbers_of(kit) == {counter: list(range(5, 10))}
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-28", "2026-11-28T10:00:00"])
+def test_a_time_without_a_zone_is_no_time_to_publish_since(text: str) -> None:
+    assert since_of(["republish", "--since", text]) is None
+    assert since_of(["republish", "--since", "2026-11-28T10:00:00Z"]) is not None
 
 
 @pytest.mark.fault(7, "a second reader joins")

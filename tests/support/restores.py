@@ -1,12 +1,15 @@
-"""Brings one service's database back from a base backup of the whole server, as an operator does."""
+"""Brings one service's database back from a base backup of the whole server, and Kafka from a copy, as an operator does."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.local.databases import Dsn
@@ -38,6 +41,34 @@ def restore_database(stack: Stack, backup_dsn: str, system: str) -> None:
         _run(backup_dsn, "pg_dump", "--format=custom", f"--dbname={database}", f"--file={dump}")
         recreate = ("--clean", "--create", "--exit-on-error", "--dbname=postgres")
         _run(stack.postgres.admin_dsn, "pg_restore", *recreate, str(dump))
+
+
+def copy_kafka(stack: Stack, to: Path) -> datetime:
+    """A copy of all that Kafka stores, taken while it is down; it runs again when this returns. Says when it was taken."""
+    assert stack.kafka.data_dir is not None, "the files of this Kafka are out of reach"
+    stack.kafka.stop()
+    taken = datetime.now(UTC)
+    shutil.copytree(stack.kafka.data_dir, to)
+    stack.kafka.start()
+    return taken
+
+
+def restore_kafka(stack: Stack, copy: Path, since: datetime) -> dict[str, str]:
+    """`deploy/runbooks/restore.md`, part by part: no process of a service may run. Returns what `republish` said, by system."""
+    assert stack.kafka.data_dir is not None, "the files of this Kafka are out of reach"
+    stack.kafka.stop()
+    shutil.rmtree(stack.kafka.data_dir)
+    shutil.copytree(copy, stack.kafka.data_dir)
+    stack.kafka.start()
+    return {system: _republish(stack, system, since) for system in stack.specs}
+
+
+def _republish(stack: Stack, system: str, since: datetime) -> str:
+    command = [sys.executable, "-m", stack.specs[system].module, "republish", "--since", since.isoformat()]
+    environment = stack.env_of(system)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def _run(dsn: str, program: str, *arguments: str) -> None:

@@ -13,6 +13,7 @@ from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_ord
 from logistics_gateway.holdings import HOLDINGS
 from logistics_gateway.http import make_router
 from logistics_gateway.replies import apply_replies, prepare_replies, retry_early
+from logistics_gateway.republishing import say_again
 from logistics_gateway.sending import catch_up, idle, open_gateway, send_erasures, send_stale
 from logistics_gateway.settings import GatewaySettings
 from servicekit.consuming import Consumes
@@ -55,5 +56,6 @@ SERVICE = Service(
     migrations=Path(__file__).parent / "migrations",
     settings=GatewaySettings,
     own=open_gateway,
+    say_again=say_again,
     package="logistics-gateway",
 )

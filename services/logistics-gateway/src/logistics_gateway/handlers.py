@@ -156,7 +156,7 @@ async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
         else:
             wanted.append(prepared)
     work.leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
-    later = [p.row for p in wanted if p.row.number > 1 and p.row.order_id not in work.leaving and p.row.delivery]
+    later = [p.row for p in wanted if p.row.order_id not in work.leaving and p.row.delivery]
     work.leaving |= await store.correct(tx, later)
     work.recalls = await store.cancel(tx, [*cancelled], CANCELLED)
     work.leaving -= {row.order_id for row in never}

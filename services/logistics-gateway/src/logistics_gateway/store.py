@@ -62,8 +62,10 @@ _INSERT = f"""-- record
     INSERT INTO disclosures ({", ".join(_ROW_NAMES)}) SELECT {_ROW_VALUES}
     FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)})
     ON CONFLICT DO NOTHING RETURNING order_id"""  # noqa: S608 - names and types of our own
-# A later version of a delivery is taken up while the parcel can still be changed.
-_CORRECTABLE = """d.number < u.number AND d.state <> 'withheld' AND d.recall IS NULL AND d.erasure IS NULL
+KAFKA_SET_BACK = "kafka_set_back"
+# A later version of a delivery is taken up while the parcel can still be changed, and the same one after Kafka lost it.
+_CORRECTABLE = f"""(d.number < u.number OR (d.number = u.number AND d.reason = '{KAFKA_SET_BACK}'))
+    AND d.state <> 'withheld' AND d.recall IS NULL AND d.erasure IS NULL
     AND d.refused_at IS NULL AND d.handed_over_at IS NULL AND d.delivered_at IS NULL"""
 _TAKEN_UP = ", ".join(
     f"{name} = " + ("string_to_array(u.fields, ',')" if name == "fields" else f"u.{name}")
@@ -259,6 +261,36 @@ async def recalls_due(db: Database, skip: Iterable[UUID]) -> list[Record]:
         WHERE recall = 'due' AND shipment_id <> ALL($1::uuid[]) ORDER BY shipment_id LIMIT {PAGE}""",  # noqa: S608
         list(skip),
     )
+
+
+async def lost_parcels(tx: Tx, since: datetime) -> list[Record]:
+    """sent → blocked, of what was sent since then and no carrier has answered. Returns where their orders' events were.
+
+    Each waits until its order's event comes again and brings the sealed delivery back.
+    """
+    return await tx.fetch(
+        """-- lost_parcels
+        UPDATE disclosures SET state = 'blocked', reason = $2, sent_at = NULL
+        WHERE state = 'sent' AND sent_at >= $1 AND recall IS NULL AND erasure IS NULL
+            AND num_nonnulls(acknowledged_at, refused_at, handed_over_at, delivered_at) = 0
+        RETURNING topic, partition, position""",
+        since,
+        KAFKA_SET_BACK,
+    )
+
+
+async def lost_notices(tx: Tx, since: datetime) -> int:
+    """Recalls and notices of erasure that were sent since then, and not answered, are due again. Returns how many lines."""
+    status = await tx.execute(
+        """-- lost_notices
+        UPDATE disclosures SET
+            recall = CASE WHEN recall = 'sent' AND recalled_at >= $1 THEN 'due' ELSE recall END,
+            erasure = CASE WHEN erasure = 'sent' AND erasure_sent_at >= $1 AND erased_at IS NULL THEN 'due' ELSE erasure END
+        WHERE (recall = 'sent' AND recalled_at >= $1)
+            OR (erasure = 'sent' AND erasure_sent_at >= $1 AND erased_at IS NULL)""",
+        since,
+    )
+    return int(status.split()[-1])
 
 
 async def find(db: Database, shipment_id: UUID) -> Record | None:

@@ -7,7 +7,7 @@ replays, restored databases and zombies all end in the same place (`PROTOCOLS.md
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -22,7 +22,7 @@ from servicekit.clock import pause_until
 from servicekit.cloudevents import Received
 from servicekit.errors import PositionLost, Unavailable
 from servicekit.health import Progress
-from servicekit.inbox import Place, load_positions
+from servicekit.inbox import Place, load_positions, set_back
 from servicekit.kafka import MAX_RECORD_BYTES, make_broker, to_raw
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -40,6 +40,17 @@ DRAIN_SECONDS = 8.0
 COMMIT_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
 STEADY_SECONDS = 30.0
+
+
+class SetBack(Unavailable):
+    """A topic ends before this reader's position: Kafka was set back. The reader goes back, too; what Kafka lost is
+    published again by the command `republish` of whoever published it."""
+
+    code = "kafka_set_back"
+
+    def __init__(self, ends: Mapping[Place, int]) -> None:
+        super().__init__()
+        self.ends = ends
 
 
 class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -149,7 +160,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         return not self._polled or self._polled != before
 
     def _lag(self) -> int:
-        """Records to come. Raises `Unavailable` where a topic ends before the position: what is new would be skipped."""
+        """Records to come. Raises `SetBack` where a topic ends before the position: what is new would be skipped."""
         consumer = self._subscriber.consumer
         if consumer is None:
             return 0
@@ -157,9 +168,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         for (topic, partition), following in self._applier.next.items():
             end = consumer.highwater(TopicPartition(topic, partition))
             if end is not None and 0 <= end < following:
-                raise Unavailable(
-                    "A topic ends before this reader's position: Kafka was set back. Feed it again first."
-                )
+                raise SetBack({(topic, partition): end})
             by_topic[topic] += max(0, (end or 0) - following)
         for topic, lag in by_topic.items():
             CONSUMER_LAG.labels(topic).set(lag)
@@ -326,10 +335,20 @@ async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, prog
             pause = 0.2 if kit.clock.boottime() - began > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
             log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause)
             progress.beat(lag=1)
+            if isinstance(error, SetBack):
+                await _go_back(kit, consumes, error)
             await pause_until(stopping, pause)
         finally:
             await _leave(broker)
             reader.close()
+
+
+async def _go_back(kit: Kit, consumes: Consumes, error: SetBack) -> None:
+    try:
+        moved = await kit.run_tx("set_back", lambda tx: set_back(tx, error.ends, consumes.reader))
+        log.error("positions_set_back", reader=code(consumes.reader), count=moved)
+    except AWAY as away:
+        log.warning("not_set_back", reader=code(consumes.reader), error=away)
 
 
 async def _leave(broker: KafkaBroker) -> None:

@@ -38,6 +38,30 @@ async def load_positions(db: Database, reader: str, places: Sequence[Place]) -> 
     return await db.run_tx("load_positions", work)
 
 
+async def known_places(db: Database) -> list[Place]:
+    """Every place in which a reader of this service has a position."""
+    rows = await db.fetch("-- known_places\nSELECT DISTINCT topic, partition FROM kit.positions ORDER BY 1, 2")
+    return [(row["topic"], row["partition"]) for row in rows]
+
+
+async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None) -> int:
+    """Positions behind these offsets go back to them: of one reader, or of all. Returns how many moved.
+
+    What was applied before comes again then, and has no second effect.
+    """
+    status = await tx.execute(
+        """-- set_back
+        UPDATE kit.positions p SET next = u.onto
+        FROM unnest($1::text[], $2::int[], $3::bigint[]) AS u(topic, partition, onto)
+        WHERE p.topic = u.topic AND p.partition = u.partition AND p.next > u.onto AND p.reader = coalesce($4, p.reader)""",
+        [topic for topic, _ in onto],
+        [partition for _, partition in onto],
+        list(onto.values()),
+        reader,
+    )
+    return int(status.split()[-1])
+
+
 async def move_positions(tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]]) -> None:
     """Moves each place from one offset to another.
 

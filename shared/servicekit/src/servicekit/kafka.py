@@ -194,6 +194,20 @@ async def read_again(settings: Settings, topic: str, partition: int, offset: int
         await consumer.stop()
 
 
+async def ends_of(settings: Settings, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Where these partitions end: the offset of the next record. Raises one of `Producer.ERRORS`."""
+    if not places:
+        return {}
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **_login(settings))
+    await consumer.start()
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            found = await consumer.end_offsets([TopicPartition(*place) for place in places])
+        return {(place.topic, place.partition): end for place, end in found.items()}
+    finally:
+        await consumer.stop()
+
+
 def to_raw(record: ConsumerRecord[Any, Any]) -> RawRecord:
     """The record without its client's type."""
     return RawRecord(record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers))

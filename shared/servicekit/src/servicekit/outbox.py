@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID, uuid4
 
 from event_contracts import Event
@@ -25,6 +25,7 @@ SLOTS = 16
 # Half of the slots at once, so that two relays of a service share the work.
 SLOTS_AT_ONCE = 8
 BATCH = 500
+UNMARKED_AT_ONCE = 10_000
 MAX_EVENT_BYTES = MAX_RECORD_BYTES // 2
 IDLE_SECONDS = 0.05
 _AWAY: tuple[type[Exception], ...] = (Unavailable, *Producer.ERRORS)
@@ -158,6 +159,19 @@ async def depth(db: Database) -> int:
     return rows
 
 
+async def unmark(db: Database, since: datetime) -> int:
+    """All that was published since then waits for the relay again, in its order. Returns the rows."""
+    days = await db.fetch("-- unmark: days\nSELECT DISTINCT day FROM kit.outbox ORDER BY day")
+    total = 0
+    for day in (row["day"] for row in days):
+        last: int | None = -1
+        while last is not None:
+            rows = await db.fetch(_UNMARK, day, last, since, UNMARKED_AT_ONCE)
+            last = max((row["number"] for row in rows), default=None)
+            total += len(rows)
+    return total
+
+
 async def roll_partitions(tx: Tx, today: date, keep_days: int) -> None:
     """Makes the daily partitions of outbox and inbox for a week, and drops those older than `keep_days`."""
     await tx.fetchval("-- roll_partitions\nSELECT kit.roll_partitions($1, $2)", today, keep_days)
@@ -177,3 +191,7 @@ _UNPUBLISHED = """-- publish_batch: read
 _MARK = """-- publish_batch: mark
     UPDATE kit.outbox o SET published_at = $1
     FROM unnest($2::bigint[], $3::date[]) AS u(number, day) WHERE o.day = u.day AND o.number = u.number"""
+_UNMARK = """-- unmark
+    UPDATE kit.outbox o SET published_at = NULL FROM (
+        SELECT day, number FROM kit.outbox WHERE day = $1 AND number > $2 AND published_at >= $3 ORDER BY number LIMIT $4
+    ) u WHERE o.day = u.day AND o.number = u.number RETURNING o.number"""

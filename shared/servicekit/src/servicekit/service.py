@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ from servicekit.participant import ANSWERS, participant
 from servicekit.policy import Policy
 from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
 from servicekit.replay import list_waiting, replay
+from servicekit.republish import REPUBLISH, SayAgain, republish, since_of
 from servicekit.revocations import Follower
 from servicekit.settings import Settings
 from servicekit.vault_client import ServiceIdentity, VaultClient
@@ -67,7 +68,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Service:
-    """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit."""
+    """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit.
+
+    `say_again(tx, since)` has what went to Kafka past the outbox sent again, and returns how much: see `republish.py`.
+    """
 
     name: str
     migrations: Path
@@ -78,6 +82,7 @@ class Service:
     router: Callable[[Kit], APIRouter] | None = None
     settings: type[Settings] = Settings
     own: Callable[[Kit], Any] | None = None
+    say_again: SayAgain | None = None
     package: str = "servicekit"
 
     @property
@@ -102,20 +107,22 @@ class Service:
 def main(service: Service, arguments: Sequence[str] | None = None) -> None:
     """Runs `api`, `consume`, `relay`, `jobs` or `all` until SIGTERM, or a command. Exits 2 on a wrong call."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) != 1 or given[0] not in (*ROLES, "all", *COMMANDS):
-        print(f"usage: {service.name} {'|'.join((*ROLES, 'all', *COMMANDS))}", file=sys.stderr)
+    since = since_of(given)
+    if since is None and (len(given) != 1 or given[0] not in (*ROLES, "all", *COMMANDS)):
+        known = "|".join((*ROLES, "all", *COMMANDS, REPUBLISH))
+        print(f"usage: {service.name} {known}", file=sys.stderr)
         raise SystemExit(2)
     settings = service.settings()
     configure_logs(service.name, given[0], settings.log_level)
     try:
-        uvloop.run(_run(service, settings, given[0]))
+        uvloop.run(_run(service, settings, given[0], since))
     except KitError as error:
         log.error("stopped", error=error)
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
 
 
-async def _run(service: Service, settings: Settings, role: str) -> None:
+async def _run(service: Service, settings: Settings, role: str, since: datetime | None) -> None:
     check_armed()
     if role == "migrate":
         settings.require("migrations_dsn")
@@ -127,7 +134,10 @@ async def _run(service: Service, settings: Settings, role: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_kit(service, settings) as kit:
-        if role == "quarantine":
+        if since is not None:
+            moved, again = await republish(kit, since, service.say_again)
+            print(f"{moved} positions went back; {again} records are published again when {service.name} runs")
+        elif role == "quarantine":
             await list_waiting(kit, service.readers)
         elif role == "replay":
             await replay(kit, service.readers)

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +28,7 @@ from privacy_service.vault.revocations import handlers as revocations
 from privacy_service.vault.revocations import http as revocations_http
 from privacy_service.vault.revocations.file import ListRefused, RevocationFile
 from privacy_service.vault.revocations.publishing import Publisher
+from privacy_service.vault.revocations.store import unmark_published
 from privacy_service.vault.settings import VaultSettings
 from privacy_service.vault.store import delete_lease_counts
 from servicekit.clock import Clock
@@ -39,6 +40,7 @@ from servicekit.http import make_app, serving
 from servicekit.logs import configure_logs, get_log
 from servicekit.policy import Policy
 from servicekit.postgres import Database, Tx, check_schema, migrate
+from servicekit.republish import REPUBLISH, since_of
 
 ROLES: Final = ("api", "jobs", "all")
 MIGRATIONS: Final = (Path(__file__).parent / "migrations",)
@@ -145,6 +147,16 @@ async def _prune(db: Database, clock: Clock) -> None:
     await db.run_tx("prune", work)
 
 
+async def _republish(settings: VaultSettings, since: datetime) -> None:
+    settings.require("database_dsn")
+    db = await Database.connect(settings.database_dsn, "vault-republish")
+    try:
+        again = await unmark_published(db, since)
+    finally:
+        await db.close()
+    print(f"{again} entries are published again when the vault runs")
+
+
 def _version() -> str:
     try:
         return version("privacy-service")
@@ -153,11 +165,12 @@ def _version() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """`api`, `jobs`, `all` (both), `migrate` as the owner of the schema, or a command about KEKs → the exit code."""
-    role = argv[0] if len(argv) == 1 else ""
+    """`api`, `jobs`, `all` (both), `migrate` as the owner of the schema, or a command → the exit code."""
+    since = since_of(argv)
+    role = "republish" if since is not None else argv[0] if len(argv) == 1 else ""
     known = (*ROLES, "migrate", *epoch_commands.COMMANDS)
-    if role not in known:
-        print(f"usage: python -m privacy_service.vault {'|'.join(known)}", file=sys.stderr)
+    if since is None and role not in known:
+        print(f"usage: python -m privacy_service.vault {'|'.join((*known, REPUBLISH))}", file=sys.stderr)
         return 2
     settings = VaultSettings()
     configure_logs("vault", role, settings.log_level)
@@ -166,6 +179,8 @@ def main(argv: list[str]) -> int:
             settings.require("migrations_dsn")
             applied = uvloop.run(migrate(settings.migrations_dsn, MIGRATIONS))
             log.info("migrated", applied=len(applied))
+        elif since is not None:
+            uvloop.run(_republish(settings, since))
         elif role in epoch_commands.COMMANDS:
             harden()
             return uvloop.run(epoch_commands.run(role, settings, Clock()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from privacy_service.vault.domain import StoredKey
@@ -287,6 +288,16 @@ async def mark_published(db: Database, numbers: Sequence[int]) -> None:
         UPDATE revocations SET published_at = clock_timestamp() WHERE number = ANY($1)""",
         list(numbers),
     )
+
+
+async def unmark_published(db: Database, since: datetime) -> int:
+    """Entries that were published since then are to be published again. Returns how many."""
+    rows = await db.fetch(
+        """-- unmark_published
+        UPDATE revocations SET published_at = NULL WHERE published_at >= $1 RETURNING number""",
+        since,
+    )
+    return len(rows)
 
 
 def _scopes(wanted: Sequence[Wanted]) -> tuple[list[UUID], list[UUID], list[str | None], list[UUID | None]]:
