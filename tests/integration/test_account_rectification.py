@@ -1,13 +1,13 @@
 """Support's corrections of identity and contact, on the privacy service's command: the account service on Postgres."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from account_service.app import RECTIFICATION
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.privacy import PRIVACY_COMMANDS, RectifyHoldings
 from servicekit.batches import Applier, Batch
 from servicekit.cloudevents import RawRecord, to_headers
@@ -52,7 +52,7 @@ async def answers(shop: Shop, request_id: UUID) -> list[int]:
 async def test_a_correction_is_a_version_that_is_shown_announced_and_answered(shop: Shop) -> None:
     """R1: and a command that is sent twice makes one version."""
     subject_id, me = await shop.member()
-    request_id = await rectify(shop, subject_id, times=2, identity=Identity(name="Jane C. Corrected"))
+    request_id = await rectify(shop, subject_id, times=2, identity=IdentityCorrection(name="Jane C. Corrected"))
     shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()
     assert (shown["identity"]["name"], shown["identity"]["number"]) == ("Jane C. Corrected", 2)
     assert await answers(shop, request_id) == [2, 2]
@@ -63,7 +63,7 @@ async def test_a_correction_is_a_version_that_is_shown_announced_and_answered(sh
 async def test_a_corrected_address_is_the_one_to_sign_in_and_to_be_found_by(shop: Shop) -> None:
     subject_id, email = await shop.register()
     new = f"right.{uuid4().hex[:12]}@example.org"
-    request_id = await rectify(shop, subject_id, contact=Contact(email=new))
+    request_id = await rectify(shop, subject_id, contact=ContactCorrection(email=new))
     assert await answers(shop, request_id) == [2]
     assert (await shop.sign_in(email)).status_code == 401
     token = (await shop.sign_in(new)).json()["access_token"]
@@ -73,12 +73,28 @@ async def test_a_corrected_address_is_the_one_to_sign_in_and_to_be_found_by(shop
     assert (KeyName(subject_id, "contact", subject_id), "email", digest) in shop.vault.index
 
 
+async def test_what_a_correction_leaves_out_stays_as_it_is(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    await rectify(shop, subject_id, identity=IdentityCorrection(birth_date=date(1990, 2, 28)))
+    await rectify(shop, subject_id, contact=ContactCorrection(phone="+4930123456"))
+    before = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    await rectify(shop, subject_id, identity=IdentityCorrection(name="Jane C. Corrected"))
+    new = f"right.{uuid4().hex[:12]}@example.org"
+    await rectify(shop, subject_id, contact=ContactCorrection(email=new))
+    shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()
+    assert (shown["identity"]["name"], shown["identity"]["birth_date"]) == ("Jane C. Corrected", "1990-02-28")
+    assert (shown["contact"]["email"], shown["contact"]["phone"]) == (new, "+4930123456")
+    assert before["identity"]["name"] != "Jane C. Corrected"
+
+
 async def test_somebody_elses_address_is_refused_with_a_reason_and_changes_nothing(shop: Shop) -> None:
     """L5: the request ends, and says why; also what else it asked for is not done."""
     subject_id, email = await shop.register()
     _, taken = await shop.register()
     before = await shop.events(subject_id)
-    request_id = await rectify(shop, subject_id, identity=Identity(name="Jane"), contact=Contact(email=taken))
+    request_id = await rectify(
+        shop, subject_id, identity=IdentityCorrection(name="Jane"), contact=ContactCorrection(email=taken)
+    )
     assert [(body["number"], body["refused"]) for _, body in await shop.events(request_id)] == [(0, "email_taken")]
     assert await shop.events(subject_id) == before
     assert (await shop.sign_in(email)).status_code == 200
@@ -88,18 +104,18 @@ async def test_somebody_elses_address_is_refused_with_a_reason_and_changes_nothi
 async def test_of_two_corrections_to_one_free_address_the_second_is_refused(shop: Shop) -> None:
     (one, _), (other, _) = await shop.register(), await shop.register()
     free = f"free.{uuid4().hex[:12]}@example.org"
-    first = await rectify(shop, one, contact=Contact(email=free))
-    second = await rectify(shop, other, contact=Contact(email=free))
+    first = await rectify(shop, one, contact=ContactCorrection(email=free))
+    second = await rectify(shop, other, contact=ContactCorrection(email=free))
     refusals = [(await shop.events(each))[0][1]["refused"] for each in (first, second)]
     assert refusals == [None, "email_taken"]
 
 
 @pytest.mark.fault(15, "a late correction of somebody erased")
 async def test_nothing_is_brought_back_for_somebody_unknown_or_erased(shop: Shop) -> None:
-    unknown = await rectify(shop, uuid4(), identity=Identity(name="Nobody"))
+    unknown = await rectify(shop, uuid4(), identity=IdentityCorrection(name="Nobody"))
     assert await answers(shop, unknown) == [0]
     subject_id, _ = await shop.register()
     shop.vault.erased |= {key.key_id for name, key in shop.vault.keys.items() if name.subject == subject_id}
     before = await shop.events(subject_id)
-    await rectify(shop, subject_id, identity=Identity(name="Back again"))
+    await rectify(shop, subject_id, identity=IdentityCorrection(name="Back again"))
     assert await shop.events(subject_id) == before

@@ -26,6 +26,8 @@ async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Sh
     gone = shop.holds(subject, "account", "contact", other)
     body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
     async with shop.client() as client:
+        over = {**body, "until": "2020-01-01T00:00:00Z"}
+        assert (await client.put(f"/v1/holds/{hold_id}", json=over, headers=shop.staff())).status_code == 422
         assert (await client.put(f"/v1/holds/{hold_id}", json=body, headers=shop.staff())).status_code == 204
         request_id = await open_erasure(shop, client, subject)
         await shop.settle()
@@ -176,6 +178,8 @@ async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(s
     body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
     async with shop.client() as client:
         wrong = await client.post("/v1/requests", json=body, headers=shop.staff())
+        empty = {**body, "rectification": {"identity": {"name": None}, "contact": {}}}
+        assert (await client.post("/v1/requests", json=empty, headers=shop.staff())).status_code == 422
         opened = await client.post("/v1/requests", json={**body, "rectification": right}, headers=shop.staff())
         assert (wrong.status_code, opened.status_code) == (422, 201)
         stored = await shop.kit.db.fetchrow("SELECT * FROM rectifications")

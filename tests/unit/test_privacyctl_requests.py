@@ -175,6 +175,7 @@ def test_decisions_are_posted_and_their_refusals_have_exit_codes(service: Servic
         (problem(404), 1, "no such request"),
         (problem(409, "The request is waiting."), 6, "is waiting"),
         (problem(422, errors=[{"at": "body", "code": "missing"}]), 2, "missing"),
+        (problem(422, "Name a class of the policy."), 2, "a class of the policy"),
         (problem(503), 4, "503"),
         (httpx.Response(200, text="<html>"), 4, "does not know"),
     ):

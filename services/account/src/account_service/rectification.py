@@ -2,6 +2,7 @@
 
 The values come sealed under the person's own key. They are opened to move what follows from them (the sign-in address, the
 directory's digests), and sealed again; a value that is in force already makes no version.
+What a correction leaves out stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from uuid import UUID
 from account_service import store
 from account_service.handlers import index_entries
 from event_contracts import Erased, Sealed
-from event_contracts.account import Contact, ContactChanged, Identity, IdentityChanged
+from event_contracts.account import (
+    Contact,
+    ContactChanged,
+    ContactCorrection,
+    Identity,
+    IdentityChanged,
+    IdentityCorrection,
+)
+from event_contracts.personal import PersonalData
 from event_contracts.privacy import HoldingsRectified, RectifyHoldings, Refusal
 from servicekit.batches import Batch
 from servicekit.errors import Conflict, Fenced
@@ -52,8 +61,7 @@ async def _prepare(kit: Kit, command: RectifyHoldings) -> Change:
     if row is None:
         return nothing
     wanted, held = await _opened(kit, command, row)
-    # What is erased, here or in the command, is not brought back.
-    identity, contact = (new if old is not None and new != old else None for new, old in zip(wanted, held, strict=True))
+    identity, contact = (_corrected(new, old) for new, old in zip(wanted, held, strict=True))
     if identity is None and contact is None:
         return nothing
     try:
@@ -66,12 +74,20 @@ async def _opened(kit: Kit, command: RectifyHoldings, row: Record) -> tuple[list
     """The values of the command and those in force: (identity, contact) each, None where there is none or it is erased."""
     me = command.subject_id
     tokens = (command.identity, command.contact, *(row[n] and Sealed(row[n]) for n in ("identity", "contact")))
-    models = (Identity, Contact, Identity, Contact)
+    models = (IdentityCorrection, ContactCorrection, Identity, Contact)
     openings: list[Opening[Any]] = [Opening(t, m, me, me) for t, m in zip(tokens, models, strict=True) if t is not None]
     opened = iter(await kit.open_many(openings, purpose=PURPOSE))
     values = [None if token is None else next(opened) for token in tokens]
     values = [None if isinstance(value, Erased) else value for value in values]
     return values[:2], values[2:]
+
+
+def _corrected(correction: PersonalData | None, held: Any) -> Any:
+    """The value with what is corrected in it; None if that is nothing, or one of them is erased: that is not brought back."""
+    if correction is None or held is None:
+        return None
+    following = held.model_copy(update=correction.model_dump(exclude_none=True))
+    return following if following != held else None
 
 
 async def _sealed(

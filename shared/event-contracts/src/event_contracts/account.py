@@ -30,6 +30,20 @@ class Contact(PersonalData, data_class="contact"):
     phone: Phone | None = category("user.contact.phone_number", default=None)
 
 
+class IdentityCorrection(PersonalData, data_class="identity"):
+    """What of an `Identity` is to be another; the rest stays as it is."""
+
+    name: Line | None = category("user.name", default=None)
+    birth_date: date | None = category("user.demographic.date_of_birth", default=None)
+
+
+class ContactCorrection(PersonalData, data_class="contact"):
+    """What of a `Contact` is to be another; the rest stays as it is."""
+
+    email: Email | None = category("user.contact.email", default=None)
+    phone: Phone | None = category("user.contact.phone_number", default=None)
+
+
 class Credentials(PersonalData, data_class="credentials"):
     password_hash: str = category("user.authorization.password", max_length=256)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass, SystemName
 from event_contracts.event import Event
 from event_contracts.personal import PersonalData, Sealed, about, category
@@ -145,13 +145,13 @@ class HoldingsExported(Event, topic=REPLIES, key="request_id"):
     content: Sealed[ExportPart] | None = about(subject="subject_id", anchor="request_id")
 
 
-class RectifyHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+class RectifyHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id", version=2):
     """Support corrects a person's basic data; the system that owns it makes it a new version."""
 
     request_id: UUID
     subject_id: UUID
-    identity: Sealed[Identity] | None = about(subject="subject_id", anchor="subject_id")
-    contact: Sealed[Contact] | None = about(subject="subject_id", anchor="subject_id")
+    identity: Sealed[IdentityCorrection] | None = about(subject="subject_id", anchor="subject_id")
+    contact: Sealed[ContactCorrection] | None = about(subject="subject_id", anchor="subject_id")
 
 
 class Refusal(StrEnum):

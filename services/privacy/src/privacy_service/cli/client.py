@@ -143,9 +143,10 @@ def _refused(response: httpx.Response, missing: str) -> Failed:
             wait = f" in {seconds} s" if seconds.isdecimal() else " later"
             return Failed(Exit.REFUSED, f"Too many searches in a short time. Try again{wait}.")
         case 400 | 413 | 422:
-            fields = _problem(response).get("errors") or ()
-            wrong = "".join(f" {each.get('at')}: {each.get('code')}." for each in fields)
-            return Failed(Exit.WRONG_CALL, f"The service cannot work with this input.{wrong} Check it and call again.")
+            problem = _problem(response)
+            wrong = "".join(f" {each.get('at')}: {each.get('code')}." for each in problem.get("errors") or ())
+            said = f"The service cannot work with this input.{wrong} Check it and call again."
+            return Failed(Exit.WRONG_CALL, said if wrong else str(problem.get("detail") or said))
     return Failed(
         Exit.AWAY,
         f"The privacy service failed (HTTP {response.status_code}). Check PRIVACY_URL, or try again later.",

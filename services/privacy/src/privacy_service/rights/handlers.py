@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
@@ -50,8 +50,8 @@ declare("rights.sealed")
 class Corrections:
     """What support typed in for a person, part by part. Its repr shows nothing."""
 
-    identity: Identity | None = None
-    contact: Contact | None = None
+    identity: IdentityCorrection | None = None
+    contact: ContactCorrection | None = None
 
     def __repr__(self) -> str:
         return "<Corrections>"
@@ -130,7 +130,9 @@ def _check(kit: Kit, wanted: Wanted) -> None:
         raise Invalid("A rectification is about one person. Open one for each.")
 
 
-async def _sealed(kit: Kit, wanted: Wanted) -> tuple[Sealed[Identity] | None, Sealed[Contact] | None]:
+async def _sealed(
+    kit: Kit, wanted: Wanted
+) -> tuple[Sealed[IdentityCorrection] | None, Sealed[ContactCorrection] | None]:
     """What support typed in is never stored in clear."""
     corrections = wanted.corrections
     if corrections is None:
@@ -139,7 +141,7 @@ async def _sealed(kit: Kit, wanted: Wanted) -> tuple[Sealed[Identity] | None, Se
     parts: list[PersonalData] = [part for part in (corrections.identity, corrections.contact) if part is not None]
     sealed = await kit.seal_many([(part, subject, subject) for part in parts])
     found = dict(zip(map(type, parts), sealed, strict=True))
-    return found.get(Identity), found.get(Contact)
+    return found.get(IdentityCorrection), found.get(ContactCorrection)
 
 
 def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
@@ -284,9 +286,11 @@ def _is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
 
 
 async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> None:
-    """Raises `Invalid` for a class that the policy does not know, `Conflict` when the id is another hold's."""
+    """Raises `Invalid` for a class that the policy does not know or an end in the past, `Conflict` for another hold's id."""
     if hold.data_class not in kit.policy.classes:
         raise Invalid("The data class is not one of the policy. Name one that is.")
+    if hold.until is not None and hold.until <= kit.clock.now():
+        raise Invalid("The hold would be over already. Name a later end, or none.")
 
     async def work(tx: Tx) -> None:
         now = kit.clock.now()

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from servicekit.holdings import Holding
 
 # It proves what was done, so it outlives what it is about (law L6).
@@ -28,7 +28,7 @@ RECTIFICATIONS: Final = Holding(
     "rectifications",
     subject="subject_id",
     anchor="subject_id",
-    sealed={"identity": Identity, "contact": Contact},
+    sealed={"identity": IdentityCorrection, "contact": ContactCorrection},
     plain=("request_id",),
 )
 HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS)

@@ -1,11 +1,12 @@
 """Rights requests over HTTP: staff open and decide them, customers their own. Whoever may not see one gets 404."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from event_contracts.personal import PersonalData
 from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.looks import write_looks
 from privacy_service.rights import handlers, store
@@ -37,6 +38,7 @@ from servicekit.kit import Kit
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.postgres import Tx
 
+P = TypeVar("P", bound=PersonalData)
 _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
 _Customer = Annotated[Customer, Depends(customer())]
 _NewId = Annotated[UUID, Depends(idempotency_key)]
@@ -186,7 +188,14 @@ def _wanted(body: OwnRequestBody, subject_ids: Sequence[UUID], check: Check | No
 
 
 def _corrections(body: RectificationBody | None) -> Corrections | None:
-    return None if body is None else Corrections(body.identity, body.contact)
+    if body is None:
+        return None
+    return Corrections(_said(body.identity), _said(body.contact))
+
+
+def _said(part: P | None) -> P | None:
+    """A correction of nothing is none."""
+    return part if part is not None and part.model_dump(exclude_none=True) else None
 
 
 async def _found(kit: Kit, request_id: UUID) -> Request:

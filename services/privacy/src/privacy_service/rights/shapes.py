@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass
 from privacy_service.rights.domain import (
     Basis,
@@ -37,8 +37,8 @@ class _Body(BaseModel):
 class RectificationBody(_Body):
     """What is right. Its repr shows nothing."""
 
-    identity: Identity | None = None
-    contact: Contact | None = None
+    identity: IdentityCorrection | None = None
+    contact: ContactCorrection | None = None
 
 
 class OwnRequestBody(_Body):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from event_contracts.account import Contact, Identity
+from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.personal import Sealed
 from privacy_service.rights.domain import Check, Extension, Kind, Person, Reason, Regime, Request, Status
 from servicekit.paging import Paging
@@ -186,7 +186,11 @@ async def read_history(db: Database, request_id: UUID) -> list[Record]:
 
 
 async def write_rectification(
-    tx: Tx, request_id: UUID, subject_id: UUID, identity: Sealed[Identity] | None, contact: Sealed[Contact] | None
+    tx: Tx,
+    request_id: UUID,
+    subject_id: UUID,
+    identity: Sealed[IdentityCorrection] | None,
+    contact: Sealed[ContactCorrection] | None,
 ) -> None:
     await tx.execute(
         "-- write_rectification\nINSERT INTO rectifications VALUES ($1, $2, $3, $4)",
