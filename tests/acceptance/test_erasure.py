@@ -9,8 +9,9 @@ import os
 import secrets
 import statistics
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,6 +20,7 @@ import pytest
 
 from deploy.local.keys import customer_token, identity_file
 from deploy.local.people import Crowd, Person
+from deploy.local.services import ServiceProcess
 from deploy.local.shop import Registered, Shop, all_of
 from deploy.local.showing import privacyctl
 from deploy.local.stack import Stack
@@ -174,6 +176,58 @@ async def test_a_holder_that_stands_still_is_waited_for_and_opens_nothing_afterw
     finally:
         await asyncio.to_thread(holder.close)
         world.stack.processes.remove(holder)
+
+
+@pytest.mark.fault(1, "two vaults, two relays, two gateways and two workers at once, during erasures")
+async def test_two_of_each_process_at_once_have_one_effect(world: World) -> None:
+    """The second ones talk to the second vault. Meanwhile others shop, and their parcels leave once."""
+    async with doubled(world.stack) as seconds:
+        people = [await world.customer() for _ in range(2)] + await all_of(lambda _: world.customer(), range(6))
+        gone, living = people[:4], people[4:]
+        erasing = asyncio.create_task(world.staff.erase([who.subject_id for who in gone]))
+        living += await all_of(lambda _: world.customer(), range(4))
+        states = await erasing
+        idle = [process.name for process in seconds if not await has_worked(process)]
+    for state in states:
+        told = (await world.staff.certificate(UUID(state["request_id"])))["certificate"]
+        assert {probe["left"] for probe in told["probes"]} == {0}
+    ids = [who.subject_id for who in gone]
+    query = "SELECT action::text FROM revocations WHERE is_final AND subject_id = ANY($1)"
+    done = Counter(row["action"] for row in await rows(world.stack, "vault", query, ids))
+    assert done == dict.fromkeys(("fence", "hold", "destroy"), len(gone))
+    numbers = [row["number"] for row in await rows(world.stack, "vault", "SELECT number FROM revocations ORDER BY 1")]
+    assert numbers == list(range(1, len(numbers) + 1))
+    held = Counter(shipment for carrier in world.carriers.values() for shipment in carrier.desk.shipments)
+    assert {held[shipment_id_of(order.order_id)] for who in living for order in who.orders} == {1}
+    loot = await raid(world.stack)
+    assert not {value for who in gone for value in own_values(who)} & loot.values
+    assert {value for who in living for value in own_values(who)} <= loot.values
+    assert idle == []
+
+
+@asynccontextmanager
+async def doubled(stack: Stack) -> AsyncIterator[list[ServiceProcess]]:
+    """A second process of each system beside the first, in all its roles; the others' second ones ask the second vault."""
+    started: list[ServiceProcess] = []
+    try:
+        for system in ("vault", "account", "order", "logistics-gateway", "privacy"):
+            if started:
+                stack.overrides[system]["VAULT_URL"] = started[0].url
+            started.append(await asyncio.to_thread(stack.start_another, system))
+            stack.overrides[system].pop("VAULT_URL", None)
+        yield started
+    finally:
+        for process in reversed(started):
+            await asyncio.to_thread(process.close)
+            stack.processes.remove(process)
+
+
+async def has_worked(process: ServiceProcess) -> bool:
+    """It handed out keys, if it is a vault; else records had an effect through it."""
+    sign = "keys_leased_total{" if process.system == "vault" else "consumed_total{"
+    async with httpx.AsyncClient(trust_env=False) as http:
+        metrics = (await http.get(f"{process.url}/metrics")).text
+    return any(line.startswith(sign) and not line.endswith(" 0.0") for line in metrics.splitlines())
 
 
 async def test_the_erased_are_gone_for_everybody_and_the_living_stay(
