@@ -42,7 +42,7 @@ PARTICIPANT = (
 )
 SAGAS: dict[tuple[str, str], tuple[str, ...]] = {
     ("vault", "api"): ("vault.fenced", "vault.waited_out", "vault.list_flushed", "vault.listed"),
-    ("vault", "jobs"): ("vault.published",),
+    ("vault", "jobs"): ("vault.claimed", "vault.published", "vault.marked"),
     ("account", "consume"): PARTICIPANT,
     ("account", "jobs"): ("export.claimed", "export.part"),
     ("account", "relay"): ("relay.produced", "relay.marked"),

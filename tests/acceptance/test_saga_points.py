@@ -1,10 +1,11 @@
-"""Proof 9: between any two things that a process does to the world in an erasure there is a fault point.
+"""Proof 9: between any two things that a process does to the world in a saga there is a fault point.
 
-So the kills at all points (`test_saga_kills.py`) leave no place untried. What an undisturbed erasure does is recorded in its
+So the kills at all points (`test_saga_kills.py`) leave no place untried. What undisturbed sagas do is recorded in their
 own processes, because points are seen nowhere else; a `send` of several records to Kafka counts as one.
 """
 
 import asyncio
+import os
 import secrets
 import time
 from collections import defaultdict
@@ -18,7 +19,9 @@ import pytest
 from deploy.local.people import Crowd
 from deploy.local.shop import Shop
 from deploy.local.stack import Stack
+from tests.acceptance.test_kills import POINTS
 from tests.acceptance.test_saga_kills import FOLLOWING, SAGAS
+from tests.acceptance.test_saga_kills import World as Saga
 from tests.support.infra import new_kafka, new_postgres
 from tests.support.stacks import FAST_PASSWORDS
 from tests.support.staff import Staff
@@ -59,10 +62,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("saga-points")
     (traces := folder / "traces").mkdir()
     stack = Stack(split=True, kafka=new_kafka(folder / "kafka"), postgres=new_postgres(), progress=lambda _: None)
-    for system in stack.specs:
-        path = stack.env_of(system)["PYTHONPATH"]
-        first = f"{TRACING}:{path}"
-        stack.overrides[system] |= {"PYTHONPATH": first, "TRACE_FOLDER": str(traces)}
+    for spec in stack.specs.values():
+        path = os.pathsep.join(map(str, (TRACING, *spec.pythonpath)))
+        stack.overrides[spec.system] |= {"PYTHONPATH": path, "TRACE_FOLDER": str(traces)}
     stack.overrides["account"] |= FAST_PASSWORDS
     async with AsyncExitStack() as running:
         running.push_async_callback(asyncio.to_thread, stack.close)
@@ -96,22 +98,27 @@ def kinds(lines: Iterable[Line]) -> Mapping[str, set[str]]:
     return found
 
 
-async def test_between_any_two_effects_of_an_erasure_there_is_a_fault_point(world: World) -> None:
+async def test_between_any_two_effects_of_a_saga_there_is_a_fault_point(world: World) -> None:
+    """A correction, a package that is fetched, and an erasure, one after the other."""
     (customer,) = Crowd(secrets.randbits(32)).customers(1)
     who = await world.shop.register(customer)
     await world.shop.save_address(who)
     await world.shop.add_favourite(who, "TEA-GREEN-100")
     since = time.monotonic_ns()
+    right = {"identity": {"name": "Jane C. Corrected"}}
+    await world.staff.completed(await world.staff.open("rectification", who.subject_id, rectification=right))
+    await Saga(world.stack, world.staff, []).hand_over(who.subject_id)
     await world.staff.erase([who.subject_id])
     trace = world.trace(since)
     effects = [line for line in trace if line.kind != POINT]
     assert {line.kind for line in effects} == {"commit", "produce", "post"}
     for process in ("privacy_service jobs", "privacy_service consume", "account_service consume"):
         assert "commit" in kinds(effects)[process], process
-    assert said(unguarded(trace)) == []
+    found = said(unguarded(trace))
+    assert found == [], "\n".join(found)
     # And it is the points that make it so.
     assert len(unguarded(effects)) > 20
     points = {line.name for line in trace if line.kind == POINT}
-    killed = {*FOLLOWING, *(point for of_one in SAGAS.values() for point in of_one)}
+    killed = {*FOLLOWING, *(point for of_one in (*SAGAS.values(), *POINTS.values()) for point in of_one)}
     assert points - killed == set()
-    print(f"\n{len(effects)} effects, {len(points)} fault points of an undisturbed erasure")
+    print(f"\n{len(effects)} effects, {len(points)} fault points of undisturbed sagas")

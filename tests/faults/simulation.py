@@ -30,7 +30,9 @@ NEVER_REACHED: Final = (
     "vault.kek_",
     "vault.epoch_",
     "vault.rewrapped",
+    "vault.claimed",
     "vault.published",
+    "vault.marked",
     "evidence.witnessed",
     "export.",
 )

@@ -36,9 +36,9 @@ class Staff:
     async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
 
-    async def open(self, kind: str, subject: UUID, data_classes: Sequence[str] | None = None) -> UUID:
-        """The id of a new request of a person whose identity was checked."""
-        body = {"kind": kind, "subject_ids": [str(subject)], "identity_check": "callback"}
+    async def open(self, kind: str, subject: UUID, data_classes: Sequence[str] | None = None, **more: Any) -> UUID:
+        """The id of a new request of a person whose identity was checked; `more` goes into its body."""
+        body: dict[str, Any] = {"kind": kind, "subject_ids": [str(subject)], "identity_check": "callback", **more}
         if data_classes is not None:
             body["data_classes"] = list(data_classes)
         headers = {**self._support, "Idempotency-Key": str(uuid4())}
@@ -71,6 +71,13 @@ class Staff:
         async with asyncio.timeout(PATIENCE):
             while (state := await self.show(request_id))["certificate"] != "ready" or state["status"] != "completed":
                 await asyncio.sleep(0.3)
+        return state
+
+    async def completed(self, request_id: UUID) -> State:
+        """The state, once the request is completed."""
+        async with asyncio.timeout(PATIENCE):
+            while (state := await self.show(request_id))["status"] != "completed":
+                await asyncio.sleep(0.1)
         return state
 
     async def certificate(self, request_id: UUID) -> Any:

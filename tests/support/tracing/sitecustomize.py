@@ -1,24 +1,30 @@
 """In every process of a traced stack, before its own code: what it does to the world, and the fault points it passes.
 
 Each is a line `moment task kind name` in the file `TRACE_FOLDER/<pid>`: `commit` (also a write outside of a transaction),
-`produce`, `post` (any HTTP request that changes something), and `point`. `moment` is CLOCK_MONOTONIC in nanoseconds.
+`produce`, `post` (any HTTP request that changes something; a lease is a question: it only notes who may hold keys), and
+`point`. `moment` is CLOCK_MONOTONIC in nanoseconds.
 Effects are noted when they begin, so a point before and a point after each is seen on its own side.
 """
 
 import asyncio
+import itertools
 import os
 import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import httpx
-from asyncpg.pool import PoolConnectionProxy
 
 from servicekit import faults, kafka
 
+LEASE = "/v1/keys/lease"
+# The address of a task is another one's soon after it has ended.
+_NUMBERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_COUNT = itertools.count(1)
 _WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b")
 _FILE = (Path(os.environ["TRACE_FOLDER"]) / str(os.getpid())).open("ab", buffering=0)
 _FILE.write(f"0 0 process {' '.join(sys.orig_argv[-2:])}\n".encode())
@@ -26,9 +32,10 @@ _FILE.write(f"0 0 process {' '.join(sys.orig_argv[-2:])}\n".encode())
 
 def _note(kind: str, name: str) -> None:
     try:
-        task = id(asyncio.current_task())
+        running = asyncio.current_task()
     except RuntimeError:
-        task = 0
+        running = None
+    task = 0 if running is None else _NUMBERS.setdefault(running, next(_COUNT))
     _FILE.write(f"{time.monotonic_ns()} {task} {kind} {name}\n".encode())
 
 
@@ -61,7 +68,7 @@ def _trace_clients() -> None:
         await produce(self, records)
 
     async def traced_send(self: Any, request: httpx.Request, **more: Any) -> httpx.Response:
-        if request.method != "GET":
+        if request.method != "GET" and request.url.path != LEASE:
             _note("post", request.url.path)
         return await send(self, request, **more)
 
@@ -71,7 +78,5 @@ def _trace_clients() -> None:
 
 faults._ARMED = _Points()
 for each in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
-    # What a pool lends has these methods of its own, made when the class was.
-    _traced(asyncpg.Connection, each)
-    _traced(PoolConnectionProxy, each)
+    _traced(asyncpg.Connection, each)  # what a pool lends calls these by their names
 _trace_clients()

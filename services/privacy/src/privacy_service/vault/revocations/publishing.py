@@ -13,7 +13,7 @@ from servicekit.kafka import OutRecord, Producer
 from servicekit.postgres import Database
 from servicekit.settings import Settings
 
-declare("vault.published")
+declare("vault.claimed", "vault.published", "vault.marked")
 BATCH: Final = 200
 # Longer than one batch can take: Kafka's and the database's time-outs end it earlier.
 _CLAIM_SECONDS: Final = 60.0
@@ -31,6 +31,7 @@ class Publisher:
     async def publish(self) -> None:
         """All that is not published yet. Raises Unavailable; then the rest waits for the next time."""
         while await store.claim_publishing(self._db, self._process, _CLAIM_SECONDS):
+            faultpoint("vault.claimed")
             entries = await store.read_unpublished(self._db, BATCH)
             if not entries:
                 return
@@ -44,6 +45,7 @@ class Publisher:
                 raise Unavailable("Kafka does not take the entries of the revocation list; they wait.") from None
             faultpoint("vault.published")
             await store.mark_published(self._db, [entry.number for entry in entries])
+            faultpoint("vault.marked")
 
     async def stop(self) -> None:
         await self._producer.stop()
