@@ -1,7 +1,7 @@
-"""`make bench`: every benchmark in one run, on one machine; `.local/bench.json`, `.local/bench.svg` and a table.
+"""`make bench`: every benchmark in one run, on one machine; `.local/bench.json`, two plots and a table.
 
-`ROUNDS` and `RECORDS` set the size, the arguments name the benchmarks to run. Exit code 1 when a benchmark failed, not when a
-goal is missed.
+ROUNDS, RECORDS, PEOPLE, SUBJECTS and OLD_ROWS set the size, the arguments name the benchmarks to run. Exit code 1 when a
+benchmark failed, not when a goal is missed.
 """
 
 from __future__ import annotations
@@ -9,64 +9,124 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from rich.console import Console
 
+from deploy.local.postgres import SETTINGS
 from deploy.local.services import ROOT
 from deploy.local.stack import Stack
-from tests.bench import erasures, gateway, inventory, orders, roles
-from tests.bench.figures import Figure, print_table, write_json, write_svg
+from tests.bench import erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
+from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
 
-ROUNDS, RECORDS = int(os.environ.get("ROUNDS", "3")), int(os.environ.get("RECORDS", "6000"))
-PEOPLE = int(os.environ.get("PEOPLE", "100"))
 
-BENCHMARKS: dict[str, Callable[[Stack], AsyncIterator[Figure]]] = {
-    "orders": lambda stack: orders.run(stack, ROUNDS, min(RECORDS, 500)),
-    "erasures": lambda stack: erasures.run(stack, PEOPLE),
-    "roles": lambda stack: roles.run(stack),
-    "gateway": lambda stack: gateway.run(stack, ROUNDS, RECORDS),
-    "inventory": lambda stack: inventory.run(stack, ROUNDS, RECORDS),
+def size(name: str, default: int) -> int:
+    return int(os.environ.get(name, default))
+
+
+ROUNDS, RECORDS, PEOPLE = size("ROUNDS", 3), size("RECORDS", 6_000), size("PEOPLE", 400)
+SUBJECTS, OLD_ROWS = size("SUBJECTS", 1_000_000), size("OLD_ROWS", 1_000_000)
+CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`names`: the figures with a goal that it owes, also when it fails. `alone`: whose process it starts and stops itself."""
+
+    run: Callable[[Stack], AsyncIterator[Figure]]
+    names: tuple[str, ...]
+    alone: str | None = None
+
+
+ON_THE_STACK = {
+    "orders": Benchmark(lambda stack: orders.run(stack, ROUNDS, min(RECORDS, 500)), ("order_vs_plain",)),
+    "exports": Benchmark(lambda stack: exports.run(stack, ROUNDS), ("export_vs_copy",)),
+    "erasures": Benchmark(
+        lambda stack: erasures.run(stack, PEOPLE),
+        ("erasure_p50_ms", "erasure_p99_ms", "erasure_per_s", "erasure_vs_floor"),
+    ),
+    "roles": Benchmark(roles.run, ("start_s", "rss_mb", "idle_cpu_percent", "privacyctl_help_ms")),
+    "gateway": Benchmark(
+        lambda stack: gateway.run(stack, ROUNDS, RECORDS),
+        ("gateway_vs_raw", "gateway_vs_faststream_single"),
+        "logistics-gateway",
+    ),
+    "inventory": Benchmark(lambda stack: inventory.run(stack, ROUNDS, RECORDS), ("inventory_vs_upsert",), "privacy"),
 }
-# These start and stop consumers of their own.
-ALONE = {"gateway": "logistics-gateway", "inventory": "privacy"}
-NOT_MEASURED = {
-    "erasure_vs_floor": ("ratio", ">= 0.5"),
-    "seal_vs_aws_esdk": ("ratio", ">= 10"),
-    "export_vs_copy": ("ratio", "<= 8"),
-    "growth_erasure": ("ratio", "<= 1.3"),
-    "growth_lookup": ("ratio", "<= 1.3"),
-    "growth_lease": ("ratio", "<= 1.3"),
+# These need no stack, or have their own.
+BY_THEMSELVES: dict[str, tuple[Callable[[], AsyncIterator[Figure]], tuple[str, ...]]] = {
+    "sealing": (lambda: sealing.run(ROUNDS), ("seal_vs_aws_esdk",)),
+    "growth": (
+        lambda: growth.run(ROUNDS, SUBJECTS, OLD_ROWS, CONSOLE.print),
+        ("growth_erasure", "growth_lookup", "growth_lease", "growth_relay", "growth_inbox", "bytes_per_subject"),
+    ),
 }
 
 
-async def main(names: list[str]) -> int:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+async def main(wanted: list[str]) -> int:
+    names = wanted or [*ON_THE_STACK, *BY_THEMSELVES]
+    unknown = [name for name in names if name not in ON_THE_STACK and name not in BY_THEMSELVES]
+    if unknown:
+        CONSOLE.print(
+            f"There is no benchmark {', '.join(unknown)}; there are {', '.join([*ON_THE_STACK, *BY_THEMSELVES])}."
+        )
+        return 2
+    _print_settings()
     figures: list[Figure] = []
-    failed = False
-    with Stack(progress=console.print) as stack:
-        for name in names or BENCHMARKS:
-            console.print(f"[bold]{name}[/bold]")
-            if name in ALONE:
-                await asyncio.to_thread(stack.process(ALONE[name]).stop)
-            try:
-                async for figure in BENCHMARKS[name](stack):
-                    figures.append(figure)
-                    console.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
-            except Exception as problem:  # noqa: BLE001 - whatever fails, the others are still measured
-                failed = True
-                traceback.print_exc()
-                figures.append(Figure(name, None, "", note=f"failed: {type(problem).__name__}: {problem}"[:200]))
-    if not names:
-        figures += [Figure(name, None, unit, goal, "not measured yet") for name, (unit, goal) in NOT_MEASURED.items()]
+    failed = 0
+    on_stack = [name for name in names if name in ON_THE_STACK]
+    if on_stack:
+        with Stack(progress=CONSOLE.print) as stack:
+            for name in on_stack:
+                benchmark = ON_THE_STACK[name]
+                if benchmark.alone is not None:
+                    await asyncio.to_thread(stack.process(benchmark.alone).stop)
+                failed += await _measure(name, benchmark.run(stack), benchmark.names, figures)
+                if benchmark.alone is not None:
+                    await asyncio.to_thread(stack.process(benchmark.alone).start)
+    for name in names:
+        if name in BY_THEMSELVES:
+            run, owed = BY_THEMSELVES[name]
+            failed += await _measure(name, run(), owed, figures)
     folder = ROOT / ".local"
     folder.mkdir(exist_ok=True)
     write_json(figures, folder / "bench.json")
     write_svg(figures, folder / "bench.svg")
-    print_table(figures, console)
-    console.print(f"Written: {(folder / 'bench.json').relative_to(ROOT)}, {(folder / 'bench.svg').relative_to(ROOT)}")
-    return int(failed)
+    write_growth_svg(figures, folder / "bench-growth.svg")
+    print_table(figures, CONSOLE)
+    CONSOLE.print("Written: .local/bench.json, .local/bench.svg, .local/bench-growth.svg")
+    return int(failed > 0)
+
+
+async def _measure(name: str, run: AsyncIterator[Figure], owed: tuple[str, ...], figures: list[Figure]) -> int:
+    """1 if it failed: then the figures that it still owes have no value, and say why."""
+    CONSOLE.print(f"[bold]{name}[/bold]")
+    started, known = time.monotonic(), len(figures)
+    try:
+        async for figure in run:
+            figures.append(figure)
+            CONSOLE.print(f"  {figure.name}: {figure.value:,.2f} {figure.unit}")
+    except Exception as problem:  # noqa: BLE001 - whatever fails, the others are still measured
+        traceback.print_exc()
+        reason = f"failed: {type(problem).__name__}: {problem}"[:200]
+        # A check fails after its figures: they would say nothing.
+        figures[known:] = [Figure(each, None, "", reason) for each in owed]
+        return 1
+    finally:
+        CONSOLE.print(f"  ({time.monotonic() - started:.0f} s)")
+    return 0
+
+
+def _print_settings() -> None:
+    CONSOLE.print(
+        f"Both sides: producers {raw.PRODUCER}, consumers {raw.CONSUMER}, batches of {raw.BATCH}, "
+        f"Postgres fsync {SETTINGS['fsync']}, full commits; {os.cpu_count()} cores; {ROUNDS} rounds, medians. "
+        f"Sizes: {RECORDS:,} events, {PEOPLE:,} erasures, {growth.SMALL:,} → {SUBJECTS:,} people, {OLD_ROWS:,} old rows.",
+        markup=False,
+    )
 
 
 if __name__ == "__main__":

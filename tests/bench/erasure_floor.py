@@ -1,0 +1,108 @@
+"""The floor of an erasure: the statements that erase and prove it, without requests, sagas, commands, waiting or draining.
+
+The vault's list and the evidence get copies of their tables: what is written there past the services would not fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from account_service.holdings import HOLDINGS as ACCOUNT
+from deploy.local.stack import Stack
+from logistics_gateway.holdings import HOLDINGS as GATEWAY
+from order_service.holdings import HOLDINGS as ORDER
+from privacy_service.evidence import store as evidence
+from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
+from privacy_service.vault.revocations import store as vault
+from privacy_service.vault.revocations.domain import Case, Wanted
+from servicekit.holdings import Erasure, Holding
+from servicekit.postgres import Tx
+from servicekit.revocation_list import FIRST_HASH, RevocationAction, make_entry
+from servicekit.revocations import _note_keys, _note_subjects, sweep
+from tests.bench.population import Settled
+
+HOLDERS: dict[str, Sequence[Holding]] = {"account": ACCOUNT, "order": ORDER, "logistics-gateway": GATEWAY,
+                                         "privacy": (INVENTORY, RECIPIENTS)}  # fmt: skip
+Keys = dict[UUID, list[UUID]]  # by person
+COPIES = {"vault": ("revocations",), "privacy": ("evidence_leaves", "certificates")}
+
+
+class Floor:
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._number, self._pools = stack, 0, dict[str, Any]()
+
+    async def erase(self, people: Sequence[Settled], *, at_once: int, batch: int) -> float:
+        """People a second; `batch` of them share their transactions, and so many batches are under way at once.
+
+        The first batch of each worker warms its connections up and does not count.
+        """
+        for system in ("vault", *HOLDERS):
+            dsn, path = self._stack.owner_dsn(system), {"search_path": "floor, public"}
+            self._pools[system] = await asyncpg.create_pool(
+                dsn, min_size=at_once, max_size=at_once, server_settings=path
+            )
+            copies = (
+                f"CREATE TABLE IF NOT EXISTS floor.{t} (LIKE public.{t} INCLUDING ALL)" for t in COPIES.get(system, ())
+            )
+            await self._pools[system].execute(";".join(("CREATE SCHEMA IF NOT EXISTS floor", *copies)))
+        waiting = [people[start : start + batch] for start in range(0, len(people), batch)]
+
+        async def work(most: int) -> None:
+            while waiting and (most := most - 1) >= 0:
+                await self._erase([(uuid4(), who.subject_id) for who in waiting.pop()])
+
+        await asyncio.gather(*(work(1) for _ in range(at_once)))
+        left, started = sum(map(len, waiting)), time.monotonic()
+        await asyncio.gather(*(work(len(people)) for _ in range(at_once)))
+        took = time.monotonic() - started
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        return left / took
+
+    async def _erase(self, cases: Sequence[tuple[UUID, UUID]]) -> None:
+        wanted = [Wanted(Case(*case), None, None, frozenset()) for case in cases]
+        keys: Keys = {subject: [] for _, subject in cases}
+        await self._tx("vault", lambda tx: vault.write_fences(tx, wanted))
+        await self._tx("vault", lambda tx: self._change(tx, wanted, keys, "fence"))
+        erasures = [Erasure(request, subject, tuple(keys[subject]), is_final=True) for request, subject in cases]
+        sweeps = {name: partial(self._sweep, held, erasures) for name, held in HOLDERS.items()}
+        await asyncio.gather(*(self._tx(name, work) for name, work in sweeps.items()))
+        await self._tx("vault", lambda tx: self._change(tx, wanted, keys, "destroy"))
+        await self._tx("privacy", lambda tx: self._prove(tx, cases, keys))
+
+    async def _change(self, tx: Tx, wanted: Sequence[Wanted], keys: Keys, action: RevocationAction) -> None:
+        found = [key for _, key in await vault.read_scoped(tx, wanted)]
+        for key in found:
+            key.state, key.fingerprint = "fenced" if action == "fence" else "destroyed", bytes(32)
+            keys[key.stored.name.subject].append(key.key_id)
+        await vault.change_keys(tx, found)
+        numbers = range(self._number + 1, self._number + 1 + len(wanted))
+        self._number += len(wanted)
+        await vault.insert_entries(tx, [
+            make_entry(number, action, *w.case, is_final=True, key_ids=sorted({*keys[w.case.subject]}), previous_hash=FIRST_HASH)
+            for number, w in zip(numbers, wanted, strict=True)
+        ])  # fmt: skip
+
+    async def _sweep(self, holdings: Sequence[Holding], erasures: Sequence[Erasure], tx: Tx) -> None:
+        await _note_keys(tx, [(key_id, each.subject, 1) for each in erasures for key_id in each.key_ids])
+        await _note_subjects(tx, {each.subject: 1 for each in erasures})
+        await sweep(tx, holdings, erasures)
+
+    async def _prove(self, tx: Tx, cases: Sequence[tuple[UUID, UUID]], keys: Keys) -> None:
+        proofs = [(uuid4(), "key_destruction", bytes(300)) for _, subject in cases for _ in {*keys[subject]}]
+        await evidence.insert_leaves(tx, proofs)
+        for request, _ in cases:
+            leaf = uuid4()
+            await evidence.insert_leaves(tx, [(leaf, "certificate", bytes(500))])
+            await evidence.insert_certificate(tx, uuid4(), request, 0, datetime.now(UTC), leaf, bytes(3000))
+
+    async def _tx(self, system: str, work: Callable[[Tx], Awaitable[None]]) -> None:
+        async with self._pools[system].acquire() as connection, connection.transaction():
+            await work(Tx(connection, None))
