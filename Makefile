@@ -25,7 +25,7 @@ faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by
 faults-selftest: .venv/ready ## break each invariant in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
 	@$(PY) -m tests.faults.selftest $(ARGS)
 
-bench: .venv/ready ## measure the product against its limits in one run: .local/bench.json, .local/bench.svg; ARGS='gateway' narrows
+bench: .venv/ready ## measure the product against its limits in one run: .local/bench.json and plots; ARGS='gateway' narrows, SUBJECTS=… grows
 	@$(PY) -m tests.bench $(ARGS)
 
 test-kills: .venv/ready ## kill each role, the broker and Postgres ten times under load; takes a while
