@@ -13,7 +13,9 @@ MAX_LINES = 400
 SQL_IN_KIT = frozenset(
     ("outbox", "inbox", "quarantine", "holdings", "postgres", "revocations", "participant", "exports")
 )
-CONTRACTS_IMPORT = frozenset(("event_contracts", "pydantic", "pydantic_core", *sys.stdlib_module_names))
+CONTRACTS_IMPORT = frozenset(
+    ("event_contracts", "msgspec", "pybase64", "pydantic", "pydantic_core", *sys.stdlib_module_names)
+)
 BUILD_FILES = (
     "Makefile",
     "requirements.in",

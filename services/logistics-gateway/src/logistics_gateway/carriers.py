@@ -12,12 +12,12 @@ import hashlib
 import hmac
 import json
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pybase64
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
     SECP256R1,
@@ -68,7 +68,8 @@ class Envelopes:
     def seal(self, payload: bytes) -> bytes:
         """A compact JWE."""
         agreement = self._current()
-        content_key, nonce = os.urandom(KEY_BYTES), os.urandom(NONCE_BYTES)
+        fresh = os.urandom(KEY_BYTES + NONCE_BYTES)
+        content_key, nonce = fresh[:KEY_BYTES], fresh[KEY_BYTES:]
         sealed = AESGCM(content_key).encrypt(nonce, payload, agreement.header)
         wrapped = aes_key_wrap(agreement.wrapping_key, content_key)
         ciphertext, tag = sealed[:-TAG_BYTES], sealed[-TAG_BYTES:]
@@ -172,8 +173,8 @@ def _agree(public: X25519PublicKey | EllipticCurvePublicKey) -> tuple[dict[str, 
 
 
 def _b64(value: bytes) -> bytes:
-    return urlsafe_b64encode(value).rstrip(b"=")
+    return pybase64.urlsafe_b64encode(value).rstrip(b"=")
 
 
 def _unb64(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return pybase64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from uuid import UUID, uuid5
+from hashlib import sha1
+from uuid import UUID
 
 import orjson
+from msgspec import Struct, convert
 
 from event_contracts import Erased
 from event_contracts.carrier import MessageKind
@@ -22,12 +24,20 @@ _SHIPMENTS = UUID("0d5c2f0e-6a3b-4a57-9a6e-1f3c8b7d2e94")
 
 def shipment_id_of(order_id: UUID) -> UUID:
     """The same for ever, so that a gateway restored from a backup sends nothing under a second id."""
-    return uuid5(_SHIPMENTS, order_id.bytes.hex())
+    return _uuid5(_SHIPMENTS, order_id.bytes.hex())
 
 
 def message_id_of(shipment_id: UUID, kind: str, number: int = 1) -> UUID:
     """One per shipment, kind and version, however often it is sent: carriers deduplicate by it."""
-    return uuid5(shipment_id, kind if number == 1 else f"{kind}/{number}")
+    return _uuid5(shipment_id, kind if number == 1 else f"{kind}/{number}")
+
+
+def _uuid5(namespace: UUID, name: str) -> UUID:
+    """As `uuid.uuid5`, in half the time: every message takes two."""
+    digest = bytearray(sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    return convert(bytes(digest), UUID)
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,7 @@ class State(StrEnum):
 ERASED, CANCELLED, CARRIER_CHANGED = "erased", "cancelled", "carrier_changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What becomes of one delivery: `state` and its reason, or the lane with the fields and shipment that leave."""
 
     state: State

@@ -194,16 +194,16 @@ _SINGLE = (str, int, float)
 
 
 def _within(message: Any, shape: Any) -> bool:
-    if not isinstance(message, dict) or not isinstance(shape, dict) or not message.keys() <= shape.keys():
+    if not isinstance(message, dict) or not message.keys() <= shape.keys():
         return False
     for key, value in message.items():
         inner = shape[key]
-        if isinstance(inner, list):
-            if not isinstance(value, list) or not all(_within(item, inner[0]) for item in value):
+        if inner is None:
+            if not isinstance(value, _SINGLE):
                 return False
-        elif inner is not None:
+        elif isinstance(inner, dict):
             if not _within(value, inner):
                 return False
-        elif not isinstance(value, _SINGLE):
+        elif not isinstance(value, list) or not all(_within(item, inner[0]) for item in value):
             return False
     return True

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
+from msgspec import Struct
+
 from event_contracts import Sealed
 from event_contracts.carrier import MessageKind, shipments_topic
 from event_contracts.order import Delivery
@@ -46,8 +48,7 @@ Place = tuple[str, int]
 declare("gateway.sent", "gateway.caught_up", "gateway.stale_sent")
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """One message on its way out. `key_id` is the key whose lease allows it; None for a recall and for a notice of erasure.
 
     `number` is the version of the delivery in it."""

@@ -32,7 +32,7 @@ from servicekit.quarantine import waiting
 __all__ = ["Batch", "Consumes", "Received", "describe", "run_reader"]
 
 log = get_log("consuming")
-BATCH = 500
+BATCH = 2_000
 BATCHES_AHEAD = 2
 POLL_MS = 50
 IDLE_SECONDS = 0.2

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from event_contracts import Erased, PersonalData, Sealed
@@ -32,8 +33,7 @@ R = TypeVar("R")
 DIGEST_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Opening(Generic[T]):
+class Opening(Struct, Generic[T], frozen=True):
     """A sealed value to open, with the model, subject and anchor that the *opener* states from the row or event at hand."""
 
     sealed: Sealed[T]

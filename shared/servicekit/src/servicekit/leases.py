@@ -2,9 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
+
+from msgspec import Struct
 
 from servicekit.clock import Clock
 from servicekit.metrics import VAULT_CACHED_KEYS
@@ -19,8 +20,7 @@ class KeyName(NamedTuple):
     anchor: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True, eq=False):
     """A key with its name; `deadline` on the boot clock, in seconds."""
 
     key: SealingKey

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from uuid import UUID, uuid4
 
+import msgspec
+
 from event_contracts import Event
 from servicekit.clock import Clock, pause_until, pause_until_any
-from servicekit.cloudevents import to_headers
+from servicekit.cloudevents import to_attributes
 from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.health import Progress
@@ -28,6 +29,7 @@ BATCH = 500
 UNMARKED_AT_ONCE = 10_000
 MAX_EVENT_BYTES = MAX_RECORD_BYTES // 2
 IDLE_SECONDS = 0.05
+_HEADERS = msgspec.json.Decoder(dict[str, str])
 _AWAY: tuple[type[Exception], ...] = (Unavailable, *Producer.ERRORS)
 
 declare("relay.produced", "relay.marked")
@@ -49,7 +51,7 @@ class Outbox:
         now = self._clock.now()
         ids = [uuid4() for _ in events]
         headers = [
-            to_headers(event, event_id=event_id, source=self._source, time=now)
+            msgspec.json.encode(to_attributes(event, event_id=event_id, source=self._source, time=now))
             for event, event_id in zip(events, ids, strict=True)
         ]
         topics = [event.topic_of(self._source) for event in events]
@@ -72,7 +74,7 @@ class Outbox:
             ids,
             topics,
             keys,
-            [_pack(h) for h in headers],
+            headers,
             bodies,
         )
         tx.wake(self.wake)
@@ -82,12 +84,8 @@ def _slot(key: UUID) -> int:
     return key.int % SLOTS
 
 
-def _pack(headers: Sequence[tuple[str, bytes]]) -> bytes:
-    return json.dumps({name: value.decode("ascii") for name, value in headers}).encode()
-
-
 def _unpack(packed: bytes) -> list[tuple[str, bytes]]:
-    return [(name, value.encode("ascii")) for name, value in json.loads(packed).items()]
+    return [(name, value.encode("ascii")) for name, value in _HEADERS.decode(packed).items()]
 
 
 class Relay:

@@ -136,9 +136,10 @@ class Tx:
 
     def _stored(self, args: Sequence[Any]) -> list[Any]:
         for arg in args:
-            for item in arg if isinstance(arg, list) else (arg,):
-                if isinstance(item, Sealed):
-                    self._named.add(item.key_id)
+            if isinstance(arg, Sealed):
+                self._named.add(arg.key_id)
+            elif _has_sealed(arg):
+                self._named.update(item.key_id for item in arg if isinstance(item, Sealed))
         return _stored(args)
 
 
@@ -147,10 +148,15 @@ def _stored(args: Sequence[Any]) -> list[Any]:
         arg.token
         if isinstance(arg, Sealed)
         else [item.token if isinstance(item, Sealed) else item for item in arg]
-        if isinstance(arg, list)
+        if _has_sealed(arg)
         else arg
         for arg in args
     ]
+
+
+def _has_sealed(arg: Any) -> bool:
+    # Columns of thousands of values come by here, and most hold none.
+    return isinstance(arg, list) and Sealed in set(map(type, arg))
 
 
 class Snapshot:

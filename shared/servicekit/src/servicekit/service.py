@@ -20,6 +20,7 @@ from event_contracts import Event
 from event_contracts.privacy import PRIVACY_COMMANDS
 from servicekit import outbox as outboxes
 from servicekit.clock import Clock, pause_until_any
+from servicekit.collector import settle
 from servicekit.consuming import Consumes, run_reader
 from servicekit.errors import KitError
 from servicekit.exports import EXPORT_EVERY, export_next
@@ -186,6 +187,7 @@ async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, st
             *_parts(service, kit, roles, health, stopping),
         ]
         tasks = {asyncio.ensure_future(run): name for name, run in parts}
+        settle()
         log.info("started", parts=len(tasks))
         stop = asyncio.ensure_future(stopping.wait())
         try:

@@ -7,12 +7,14 @@ The format, for any language, is docs/token.md. Pure: no I/O, no clock.
 
 import hmac
 import secrets
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+from msgspec import Struct
 
 from event_contracts.personal import MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TOKEN_VERSION
 
@@ -21,6 +23,7 @@ NONCE_BYTES: Final = 12
 MAX_PLAINTEXT_BYTES: Final = MAX_TOKEN_BYTES - MIN_TOKEN_BYTES
 
 _LABEL: Final = b"seal/v1"
+_NO_SALT: Final = HMAC(bytes(32), SHA256())
 _KEY_ID = slice(1, 17)
 _NONCE = slice(17, 29)
 _COMMITMENT = slice(29, 61)
@@ -31,8 +34,7 @@ class TokenRefused(ValueError):
     """The token does not open here: it was changed, moved, or sealed under another key. Nothing of it was believed."""
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class SealingKey:
+class SealingKey(Struct, frozen=True, eq=False):
     """A vault key made ready: derived once, used for many tokens. It shows nothing but its id."""
 
     key_id: UUID
@@ -44,10 +46,14 @@ class SealingKey:
         """From the 32 bytes that the vault keeps. Raises ValueError for any other length."""
         if len(key) != KEY_BYTES:
             raise ValueError("a vault key has 32 bytes; check what was handed in")
-        # HKDF-SHA256 (RFC 5869) with no salt; one block of output is all that is asked for.
-        extracted = hmac.digest(bytes(32), key, "sha256")
-        commitment = hmac.digest(extracted, _LABEL + b"/commit\x01", "sha256")
-        return cls(key_id, commitment, AESGCMSIV(hmac.digest(extracted, _LABEL + b"/enc\x01", "sha256")))
+        # HKDF-SHA256 (RFC 5869) with no salt; one block of output is all that is asked for. A copy saves half of the time.
+        extract = _NO_SALT.copy()
+        extract.update(key)
+        commitment = HMAC(extract.finalize(), SHA256())
+        encryption = commitment.copy()
+        commitment.update(_LABEL + b"/commit\x01")
+        encryption.update(_LABEL + b"/enc\x01")
+        return cls(key_id, commitment.finalize(), AESGCMSIV(encryption.finalize()))
 
     def __repr__(self) -> str:
         return f"SealingKey({self.key_id})"
@@ -94,4 +100,4 @@ def open_token(
 
 def _aad(data_class: str, model_name: str, subject: UUID, anchor: UUID, key_id: UUID) -> bytes:
     parts = (_LABEL, data_class.encode(), model_name.encode(), subject.bytes, anchor.bytes, key_id.bytes)
-    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(2, "big") + part for part in parts])

@@ -7,7 +7,6 @@ counted from the moment of the *request* (PROTOCOLS §2).
 
 import asyncio
 import random
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +15,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import msgspec
+import pybase64
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
@@ -352,8 +352,8 @@ def _index(entry: IndexEntry) -> dict[str, Any]:
 
 
 def _text(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return pybase64.b64encode_as_string(raw, altchars=b"-_").rstrip("=")
 
 
 def _bytes(text: str) -> bytes:
-    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

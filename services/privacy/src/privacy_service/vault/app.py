@@ -32,6 +32,7 @@ from privacy_service.vault.revocations.store import unmark_published
 from privacy_service.vault.settings import VaultSettings
 from privacy_service.vault.store import delete_lease_counts
 from servicekit.clock import Clock
+from servicekit.collector import settle
 from servicekit.errors import KitError, Misconfigured
 from servicekit.faults import check_armed
 from servicekit.harden import harden
@@ -63,6 +64,7 @@ async def run(role: str, settings: VaultSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running(role, settings, Clock()) as port:
+        settle()
         log.info("started", port=port)
         await stop.wait()
     log.info("stopped")

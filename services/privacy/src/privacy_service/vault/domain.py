@@ -7,6 +7,8 @@ from datetime import date, datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from msgspec import Struct
+
 from servicekit.errors import TooMany
 from servicekit.leases import KeyName
 
@@ -15,8 +17,7 @@ Action = Literal["ensured", "leased"]
 _WRAP_LABEL: Final = b"wrap/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(Struct, frozen=True):
     """A key as it lies in the database."""
 
     key_id: UUID
@@ -26,8 +27,7 @@ class StoredKey:
     wrapped: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How a name stands: its usable key if it has one, else the generation that a new one would be."""
 
     name: KeyName
@@ -50,7 +50,7 @@ def bound(key_id: UUID, name: KeyName, generation: int, epoch: int) -> bytes:
     """What a wrapped key is bound to, so that rows cannot be swapped: each part after its length in 2 bytes."""
     numbers = (generation.to_bytes(4, "big"), epoch.to_bytes(4, "big"))
     parts = (_WRAP_LABEL, key_id.bytes, name.subject.bytes, name.data_class.encode(), name.anchor.bytes, *numbers)
-    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(2, "big") + part for part in parts])
 
 
 def probe_bound(epoch: int) -> bytes:

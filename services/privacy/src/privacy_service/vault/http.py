@@ -1,9 +1,9 @@
 """The vault's API for whoever seals, opens and looks up."""
 
-from base64 import b64decode, urlsafe_b64encode
 from typing import Annotated, Any, Final
 from uuid import UUID
 
+import pybase64
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from msgspec import Meta, Struct
@@ -115,8 +115,8 @@ def _lease(vault: Vault, head: Head) -> dict[str, Any]:
 
 
 def _text(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return pybase64.b64encode_as_string(raw, altchars=b"-_").rstrip("=")
 
 
 def _bytes(text: str) -> bytes:
-    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

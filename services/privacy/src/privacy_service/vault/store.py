@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
+from msgspec import Struct
+
 from privacy_service.vault.domain import Action, Standing, StoredKey, standing
 from servicekit.errors import Unavailable
 from servicekit.leases import KeyName
@@ -21,8 +23,7 @@ class Head:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(Struct, frozen=True):
     """A key that was asked for: its state, and the key itself while it is active or held."""
 
     state: str
@@ -124,8 +125,8 @@ async def read_leases(db: Database, wanted: Sequence[LeaseName]) -> tuple[Head, 
     """The keys of these ids that have these very names, in the same order; None if one of them is unknown."""
     rows = await db.fetch(
         """-- read_leases
-        SELECT head.incarnation, head.revision,
-               keys.key_id, keys.generation, keys.epoch, keys.state::text AS state, keys.wrapped
+        SELECT CASE place WHEN 1 THEN head.incarnation END AS incarnation, CASE place WHEN 1 THEN head.revision END AS revision,
+               keys.generation, keys.epoch, keys.state::text AS state, keys.wrapped
         FROM unnest($1::uuid[], $2::varchar[], $3::uuid[], $4::uuid[])
              WITH ORDINALITY AS wanted (subject_id, data_class, anchor, key_id, place)
         CROSS JOIN list_head AS head
@@ -138,8 +139,11 @@ async def read_leases(db: Database, wanted: Sequence[LeaseName]) -> tuple[Head, 
     if len(rows) != len(wanted):
         return None
     found = [
-        Leased(row["state"], _stored_key(row, lease.name) if row["state"] in ("active", "held") else None)
-        for lease, row in zip(wanted, rows, strict=True)
+        Leased(
+            state,
+            StoredKey(lease.key_id, lease.name, generation, epoch, wrapped) if state in ("active", "held") else None,
+        )
+        for lease, (_, _, generation, epoch, state, wrapped) in zip(wanted, rows, strict=True)
     ]
     return _head(rows[0]), found
 
