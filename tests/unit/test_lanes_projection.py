@@ -250,3 +250,36 @@ def test_messages_take_the_database_drivers_uuids() -> None:
 
 def test_a_shipment_id_does_not_show_the_order_id() -> None:
     assert shipment_id_of(UUID(int=7)) != UUID(int=7)
+
+
+@given(body=deliveries())
+def test_a_lane_reads_its_fields_as_the_contract_does(body: dict[str, Any]) -> None:
+    delivery = Delivery.model_validate(body)
+    plaintext = delivery.model_dump_json(exclude_none=True).encode()
+    assert decide(ROUTES, ROUTES.read(plaintext)) == decide(ROUTES, delivery)
+
+
+def test_what_no_lane_lists_is_not_even_decoded() -> None:
+    read = ROUTES.read(make_delivery(country="DE", email="alexandra@example.org").model_dump_json().encode())
+    assert read.consignee.name
+    assert not hasattr(read.consignee, "email")
+    assert not hasattr(read, "customs")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("name", ""),
+        ("name", "x" * 201),
+        ("name", 7),
+        ("lines", []),
+        ("lines", ["x"] * 4),
+        ("phone", "+49151\n"),
+        ("country", "de"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused(place: str, value: object) -> None:
+    body = make_delivery(country="DE", service="express").model_dump(mode="json")
+    body["consignee"][place] = value
+    with pytest.raises(ValueError, match="breaks its contract"):
+        ROUTES.read(json.dumps(body).encode())

@@ -17,8 +17,10 @@ from event_contracts.carrier import MessageKind
 from event_contracts.order import Delivery, Service
 from logistics_gateway.lanes import Lane, in_force
 from logistics_gateway.projection import CannotShip, Message, Route, compile_lane, disclosed_fields, project
+from logistics_gateway.reading import CHOICE, reader_of
 
 DATA_CLASS = PURPOSE = "delivery"
+_read_choice = reader_of(CHOICE)
 _SHIPMENTS = UUID("0d5c2f0e-6a3b-4a57-9a6e-1f3c8b7d2e94")
 
 
@@ -46,6 +48,16 @@ class Routes:
 
     versions: Mapping[tuple[str, int], Route]
     serving: Mapping[tuple[str, Service], Route] = field(repr=False)
+
+    def read(self, plaintext: bytes) -> Delivery:
+        """What the lane in force lists of a delivery, or but what a lane is chosen by where there is none.
+
+        It has the fields of a `Delivery`, and not all of them. Raises `ValueError` for what is none.
+        """
+        chosen = _read_choice(plaintext)
+        route = self.serving.get((chosen.consignee.country, chosen.service))
+        delivery: Delivery = chosen if route is None else route.read(plaintext)
+        return delivery
 
     def version(self, lane_id: str, number: int) -> Route:
         """The lane version that a disclosure was recorded with. Raises `CannotShip` when its file is gone."""

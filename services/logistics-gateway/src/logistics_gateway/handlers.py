@@ -33,6 +33,7 @@ from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 
 declare("gateway.recorded")
+_WITH_DELIVERY = (OrderPlaced, DeliveryCorrected)
 
 
 # Structs: a frozen dataclass of this size takes ten times as long to make, and there is one for every record.
@@ -73,7 +74,8 @@ async def prepare_orders(kit: Kit, batch: Batch) -> None:
     if gateway.behind:
         await catch_up(kit)
     sources = list(latest(batch.events).values())
-    openings = [Opening(s.delivery, Delivery, s.subject_id, s.order_id) for s in sources]
+    read = gateway.routes.read
+    openings = [Opening(s.delivery, Delivery, s.subject_id, s.order_id, read) for s in sources]
     opened = await kit.open_many(openings, purpose=PURPOSE) if openings else []
     now = kit.clock.now()
     work = OrderWork({}, {})
@@ -91,8 +93,8 @@ def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
     sources: dict[UUID, Source] = {}
     for received in events:
         order = received.event
-        if isinstance(order, OrderPlaced | DeliveryCorrected):
-            number = order.number if isinstance(order, DeliveryCorrected) else 1
+        if type(order) in _WITH_DELIVERY:
+            number = order.number if type(order) is DeliveryCorrected else 1
             before = sources.get(order.order_id)
             if before is None or before.number < number:
                 place = (received.topic, received.partition, received.offset)
@@ -140,12 +142,10 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
 
 
 async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
-    """Marks what the batch before sent, records the disclosures with one insert, corrects, cancels, and emits."""
+    """Records the disclosures with one insert, marks what the batch before sent, corrects, cancels, and emits."""
     work: OrderWork = batch.state
     gateway: Gateway = kit.own
-    work.marks = gateway.marks.copy()
-    await mark(kit, tx, work.marks)
-    cancelled = {r.event.order_id for r in batch.events if isinstance(r.event, OrderCancelled)}
+    cancelled = {r.event.order_id for r in batch.events if type(r.event) is OrderCancelled}
     # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
     revoked = await tx.revoked([prepared.row.key_id for prepared in work.prepared.values()])
     wanted: list[Prepared] = []
@@ -158,9 +158,12 @@ async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
         else:
             wanted.append(prepared)
     work.leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
+    # Not at the beginning: while Postgres marks, the next batch is opened, for which the vault is asked now.
+    work.marks = gateway.marks.copy()
+    await mark(kit, tx, work.marks)
     later = [p.row for p in wanted if p.row.order_id not in work.leaving and p.row.delivery]
     work.leaving |= await store.correct(tx, later)
-    work.recalls = await store.cancel(tx, [*cancelled], CANCELLED)
+    work.recalls = await store.cancel(tx, [shipment_id_of(order_id) for order_id in cancelled], CANCELLED)
     work.leaving -= {row.order_id for row in never}
     await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.leaving])
     faultpoint("gateway.recorded")

@@ -12,6 +12,7 @@ from typing import Any
 
 from event_contracts.order import Delivery
 from logistics_gateway.lanes import EACH, Lane, LaneField
+from logistics_gateway.reading import CHOICE, reader_of
 from logistics_gateway.transforms import TRANSFORMS
 
 Message = dict[str, Any]
@@ -29,9 +30,10 @@ class CannotShip(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A lane ready for use."""
+    """A lane ready for use. `read` takes the lane's fields, and what a lane is chosen by, out of a delivery's JSON."""
 
     lane: Lane
+    read: Callable[[bytes], Any]
     build: Callable[[Any], Message]
     shape: Mapping[str, Any]
     always: tuple[str, ...]
@@ -75,11 +77,20 @@ def compile_lane(lane: Lane) -> Route:
             optional.setdefault(code, _getter(entry.source))
     return Route(
         lane=lane,
+        read=reader_of((*CHOICE, *_read_paths(lane))),
         build=_compile(_Part.of(lane)),
         shape=_shape(lane.paths),
         always=tuple(always),
         optional=tuple(optional.items()),
     )
+
+
+def _read_paths(lane: Lane) -> Iterator[str]:
+    for entry in lane.fields:
+        yield entry.source
+        if entry.transform is not None:
+            owner = entry.source.rpartition(".")[0]
+            yield from (f"{owner}.{name}" if owner else name for name in TRANSFORMS[entry.transform].beside)
 
 
 def _code(source: str) -> str:

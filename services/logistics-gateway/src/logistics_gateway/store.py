@@ -139,9 +139,9 @@ async def mark_recalled(tx: Tx, shipment_ids: Sequence[UUID], now: datetime) -> 
         )
 
 
-async def cancel(tx: Tx, order_ids: Sequence[UUID], reason: str) -> list[Record]:
+async def cancel(tx: Tx, shipment_ids: Sequence[UUID], reason: str) -> list[Record]:
     """What has not left stays here; what left, or may have, is to be recalled. Returns the shipments to recall."""
-    if not order_ids:
+    if not shipment_ids:
         return []
     return await tx.fetch(
         """-- cancel
@@ -149,9 +149,9 @@ async def cancel(tx: Tx, order_ids: Sequence[UUID], reason: str) -> list[Record]
             recall = CASE WHEN carrier IS NOT NULL THEN 'due' END,
             state = CASE WHEN state = 'sent' THEN state ELSE 'withheld' END,
             reason = coalesce(reason, $2), delivery = NULL, next_try_at = NULL
-        WHERE order_id = ANY($1::uuid[]) AND state <> 'withheld' AND recall IS NULL
+        WHERE shipment_id = ANY($1::uuid[]) AND state <> 'withheld' AND recall IS NULL
         RETURNING shipment_id, subject_id, carrier, not_after, recall""",
-        list(order_ids),
+        list(shipment_ids),
         reason,
     )
 

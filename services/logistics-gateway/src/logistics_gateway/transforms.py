@@ -16,10 +16,14 @@ _THREE_DECIMALS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """`apply(value, owner)`: `owner` is the part that the value was read from. `of` is the type of value it takes."""
+    """`apply(value, owner)`: `owner` is the part that the value was read from, of which it reads the fields `beside` as well.
+
+    `of` is the type of value it takes.
+    """
 
     of: type
     apply: Callable[[Any, Any], Any]
+    beside: tuple[str, ...] = ()
 
 
 def _cut(length: int) -> Transform:
@@ -41,5 +45,5 @@ TRANSFORMS: Mapping[str, Transform] = {
     "truncate_35": _cut(35),
     "truncate_50": _cut(50),
     "upper": Transform(str, lambda value, _: value.upper()),
-    "major_units": Transform(int, _major_units),
+    "major_units": Transform(int, _major_units, beside=("currency",)),
 }

@@ -1,10 +1,12 @@
 """What events say about who holds what. Pure. Replays, duplicates and disorder change nothing: merging is order-free."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.privacy import PRIVACY_COMMANDS
@@ -17,8 +19,7 @@ PSEUDONYM: Final = "pseudonym"
 NO_KEY: Final = UUID(int=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """A system holds data of one class about a person; `key_id` is the key of the last event that said so."""
 
     subject_id: UUID
@@ -40,8 +41,7 @@ class Fact:
         return latest if latest.first_seen == first else replace(latest, first_seen=first)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """A carrier received these fields of one class about a person."""
 
     subject_id: UUID
