@@ -1,7 +1,7 @@
 """Outbox, relay, positions, batches and quarantine, on real Kafka and Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from deploy.local.interfaces import KafkaServer, PostgresServer
-from event_contracts import Event
 from event_contracts.topics import Topic
-from servicekit.consuming import Batch, Consumes, Received, run_reader
+from servicekit.consuming import BATCH, BATCHES_AHEAD, Batch, Consumes, Received, run_reader
 from servicekit.health import Progress
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
@@ -21,23 +20,20 @@ from servicekit.postgres import Tx
 from servicekit.replay import replay
 from servicekit.republish import republish, since_of
 from servicekit.settings import Settings
+from tests.support.counters import (
+    SERVICE,
+    Counted,
+    Reset,
+    counted,
+    one_in_each_partition,
+    produce_raw,
+    skip_to_end,
+    statement,
+)
 from tests.support.infra import kafka_server, postgres_server
 from tests.support.kits import OpenPolicy, open_test_kit
 
 __all__ = ["kafka_server", "postgres_server"]
-
-
-class Counted(Event, topic="counted.events", key="counter_id"):
-    counter_id: UUID
-    number: int
-
-
-class Reset(Event, topic="counted.events", key="counter_id"):
-    counter_id: UUID
-    number: int
-
-
-SERVICE = "counter"
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +59,8 @@ async def kit(
     settings = Settings(kafka_bootstrap=kafka_server.bootstrap, kafka_user=SERVICE, kafka_password_file=password_file)
     dsns = postgres_server.create_system_database(f"{SERVICE}{uuid4().hex[:8]}")
     async with open_test_kit(SERVICE, dsns, settings, [Counted, Reset], [tmp_path]) as kit:
-        await _skip_to_end(kit, kafka_server)
+        await skip_to_end(kit, kafka_server)
         yield kit
-
-
-async def _skip_to_end(kit: Kit, kafka: KafkaServer) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import OffsetSpec
-
-    ends = kafka.admin.list_offsets({TopicPartition("counted.events", p): OffsetSpec.latest() for p in range(3)})
-    for place, end in ends.items():
-        await kit.run_tx(
-            "skip",
-            _statement(
-                "INSERT INTO kit.positions VALUES ('main', $1, $2, $3)",
-                place.topic,
-                place.partition,
-                end.result().offset,
-            ),
-        )
-
-
-def _statement(sql: str, *args: Any) -> Callable[[Tx], Awaitable[str]]:
-    return lambda tx: tx.execute(sql, *args)
 
 
 async def note(tx: Tx, received: Sequence[Received[Any]]) -> None:
@@ -128,12 +103,6 @@ async def emit_numbers(kit: Kit, counters: Sequence[UUID], numbers: range) -> No
             await tx.emit(*[contract(counter_id=counter, number=number) for counter in counters])
 
     await kit.run_tx("emit_numbers", work)
-
-
-async def produce_raw(kit: Kit, records: Sequence[OutRecord]) -> None:
-    producer = Producer(kit.settings)
-    await producer.send(records)
-    await producer.stop()
 
 
 async def numbers_of(kit: Kit) -> dict[UUID, list[int]]:
@@ -259,7 +228,7 @@ async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
         await emit_numbers(kit, [counter], range(5))
         await until(kit, 5)
         # The relay's mark is lost: everything is sent a second time.
-        await kit.run_tx("unmark", _statement("UPDATE kit.outbox SET published_at = NULL"))
+        await kit.run_tx("unmark", statement("UPDATE kit.outbox SET published_at = NULL"))
         await emit_numbers(kit, [counter], range(5, 6))
         await until(kit, 6)
     assert await numbers_of(kit) == {counter: list(range(6))}
@@ -361,3 +330,71 @@ async def test_a_record_as_large_as_kafka_lets_in_is_quarantined_too(kit: Kit) -
         await emit_numbers(kit, [counter], range(2))
         await until(kit, 2)
         await until(kit, 1, "SELECT count(*) FROM kit.quarantine")
+
+
+MANY = 12_000
+
+
+@pytest.mark.fault(8, "a hot subject: thousands of events of one aggregate")
+@pytest.mark.fault(8, "a slow consumer with a backlog")
+async def test_a_hot_subject_and_a_reader_that_hangs_hold_nobody_up(kit: Kit, kafka_server: KafkaServer) -> None:
+    """One reader is held at its first batch until another one has read all. It takes no more than its queue lets in."""
+    await skip_to_end(kit, kafka_server, "slow")
+    hot, *others = one_in_each_partition()
+    await produce_raw(kit, [counted(hot, number) for number in range(MANY)])
+    await produce_raw(kit, [counted(other, number) for other in others for number in range(10)])
+    go_on, under_way, most = asyncio.Event(), 0, 0
+
+    async def take(kit: Kit, batch: Batch) -> None:
+        nonlocal under_way, most
+        under_way += len(batch.records)
+        most = max(most, under_way)
+
+    async def hang(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        nonlocal under_way
+        await go_on.wait()
+        under_way -= len(received)
+
+    async with running(kit, consumes(), consumes(hang, prepare=take, reader="slow")):
+        await until(kit, MANY + 20)
+        read_by_slow = "SELECT sum(next)::bigint FROM kit.positions WHERE reader = 'slow'"
+        start = await kit.db.fetchval(read_by_slow)
+        go_on.set()
+        await until(kit, start + MANY + 20, read_by_slow)
+    assert 0 < most <= (BATCHES_AHEAD + 2) * BATCH
+    assert under_way == 0
+    assert await numbers_of(kit) == {hot: list(range(MANY)), **{other: list(range(10)) for other in others}}
+    last = await kit.db.fetch("SELECT counter_id = $1 AS is_hot, max(place) AS place FROM effects GROUP BY 1", hot)
+    places = {row["is_hot"]: row["place"] for row in last}
+    assert places[False] < places[True], "nobody waits for the end of somebody else's backlog"
+
+
+@pytest.mark.fault(8, "a slow handler")
+async def test_who_has_another_partition_does_not_wait_for_a_handler_that_is_slow(kit: Kit) -> None:
+    hot, *others = one_in_each_partition()
+    go_on, hangs = asyncio.Event(), asyncio.Event()
+    assigned: list[set[int]] = [set(), set()]
+
+    async def slow_at_hot(tx: Tx, received: Sequence[Received[Any]]) -> None:
+        if any(r.event.counter_id == hot for r in received):
+            hangs.set()
+            await go_on.wait()
+        await note(tx, received)
+
+    def one_of_two(number: int) -> Consumes:
+        async def mine(kit: Kit, places: Sequence[tuple[str, int]]) -> None:
+            assigned[number] = {partition for _, partition in places}
+
+        return consumes(slow_at_hot, assigned=mine)
+
+    async with running(kit, one_of_two(0), one_of_two(1)):
+        while not (all(assigned) and assigned[0].isdisjoint(assigned[1])):
+            await asyncio.sleep(0.02)
+        await produce_raw(kit, [counted(hot, 0)])
+        await hangs.wait()
+        await produce_raw(kit, [counted(each, number) for each in (hot, *others) for number in range(1, 10)])
+        await until(kit, 9)
+        assert hot not in await numbers_of(kit)
+        go_on.set()
+        await until(kit, 28)
+    assert await numbers_of(kit) == {hot: list(range(10)), **{other: list(range(1, 10)) for other in others}}
