@@ -80,6 +80,22 @@ async def test_whatever_is_killed_every_accepted_order_reaches_its_carrier_once_
     assert duplicates.total() >= 1
 
 
+@pytest.mark.fault(26, "SIGTERM of every role under load")
+async def test_a_process_that_is_told_to_stop_ends_what_it_has_begun_and_leaves_in_time(floor: Floor) -> None:
+    """In time is what the product says itself: past `STOP_SECONDS` it is killed by its own alarm, and its exit code tells."""
+    killer, stop = Killer(floor), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        selling = tasks.create_task(floor.storefront.sell(stop))
+        codes = await killer.stop_each_at_work()
+        stop.set()
+        await selling
+    print("\n".join(["", *killer.report()]))
+    await floor.settle()
+    await all_is_well(floor)
+    assert codes == dict.fromkeys(codes, 0)
+    assert all(kill.work and kill.orders for kill in killer.kills)
+
+
 async def all_is_well(floor: Floor) -> None:
     """Everything that the accepted orders must have left behind, and nothing else."""
     stack, accepted = floor.stack, floor.storefront.accepted

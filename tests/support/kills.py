@@ -43,6 +43,27 @@ class Killer:
 
     async def kill_at_work(self, process: ServiceProcess) -> None:
         """SIGSTOP, look, and SIGKILL only if there is work: what was counted is what the process had when it died."""
+        await self._end_at_work(process, process.kill)
+        await self._bring_back(process)
+
+    async def stop_each_at_work(self) -> dict[str, int | None]:
+        """The same with SIGTERM for one process of a system after the other, the systems at once. Exit codes by name."""
+        codes: dict[str, int | None] = {}
+        processes = list(self.floor.stack.processes)
+
+        async def stop_those_of(system: str) -> None:
+            for process in processes:
+                if process.system == system:
+                    await self._end_at_work(process, process.stop)
+                    codes[process.name] = process.exit_code
+                    await self._bring_back(process)
+
+        async with asyncio.TaskGroup() as tasks:
+            for system in dict.fromkeys(process.system for process in processes):
+                tasks.create_task(stop_those_of(system))
+        return codes
+
+    async def _end_at_work(self, process: ServiceProcess, end: Callable[[], None]) -> None:
         kind, look = self._work_of(process)
         deadline = time.monotonic() + WORK_TIMEOUT
         while True:
@@ -52,9 +73,9 @@ class Killer:
                 work = await look() if orders else 0
                 if work:
                     self._watched.discard(process.name)
-                    await asyncio.to_thread(process.kill)
+                    await asyncio.to_thread(end)
                     self.kills.append(Kill(process.name, kind, work, orders))
-                    break
+                    return
             finally:
                 if process.pid is not None:
                     process.resume()
@@ -62,6 +83,8 @@ class Killer:
                 f"{process.name} had no work for {WORK_TIMEOUT:.0f} s: the load is too low"
             )
             await asyncio.sleep(random.uniform(0.01, 0.05))
+
+    async def _bring_back(self, process: ServiceProcess) -> None:
         await asyncio.to_thread(process.launch)
         self._watched.add(process.name)
         await asyncio.to_thread(process.wait_healthy)
@@ -119,7 +142,7 @@ class Killer:
             at_work = sum(kill.work > 0 for kill in mine)
             work, orders = "+".join(str(kill.work) for kill in mine), "+".join(str(kill.orders) for kill in mine)
             lines.append(
-                f"{target:<26} {len(mine):>3} kills, {at_work:>3} at work: {work} {mine[0].kind}; {orders} orders"
+                f"{target:<26} {len(mine):>3} times, {at_work:>3} at work: {work} {mine[0].kind}; {orders} orders"
             )
         return lines
 
