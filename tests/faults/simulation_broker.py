@@ -21,6 +21,7 @@ from servicekit.quarantine import waiting
 
 # Two are enough for records to overtake each other; more only make the lists of operations longer.
 MOST_PARTITIONS = 2
+Logs = dict[str, list[list[RawRecord]]]
 PARTITIONS = {topic.name: min(topic.partitions, MOST_PARTITIONS) for topic in TOPICS}
 
 
@@ -32,14 +33,25 @@ class Broker:
     """The logs. `losses` says of the next produces what is lost: `request`, `reply`, or `half` of the records and the reply."""
 
     def __init__(self) -> None:
-        self.logs: dict[str, list[list[RawRecord]]] = {
-            name: [[] for _ in range(count)] for name, count in PARTITIONS.items()
-        }
+        self._logs: Logs = {name: [[] for _ in range(count)] for name, count in PARTITIONS.items()}
         self.losses: deque[str] = deque()
+
+    @property
+    def logs(self) -> Logs:
+        """All records, by topic and partition."""
+        return self._logs
+
+    async def write(self, records: Sequence[OutRecord]) -> None:
+        """What a service produces."""
+        for record in records:
+            self.append(record.topic, record.key, record.value, record.headers)
+
+    async def close(self) -> None:
+        return
 
     def append(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> None:
         partition = zlib.crc32(key) % PARTITIONS[topic]
-        log = self.logs[topic][partition]
+        log = self._logs[topic][partition]
         log.append(RawRecord(topic, partition, len(log), key, value, tuple(headers)))
 
     def repeat(self, topic: str, number: int) -> None:
@@ -77,8 +89,7 @@ class SimulatedProducer(Producer):
         lost = self._broker.losses.popleft() if self._broker.losses else ""
         if lost == "request":
             raise Lost
-        for record in records[: len(records) // 2] if lost == "half" else records:
-            self._broker.append(record.topic, record.key, record.value, record.headers)
+        await self._broker.write(records[: len(records) // 2] if lost == "half" else records)
         if lost:
             raise Lost
 

@@ -37,6 +37,7 @@ from servicekit.clock import Clock
 from servicekit.policy import Policy
 from servicekit.postgres import migrate
 from servicekit.settings import Settings
+from tests.faults.simulation_broker import Broker
 
 R = TypeVar("R")
 POLICY = Path(__file__).resolve().parents[2] / "shared" / "policy"
@@ -117,6 +118,7 @@ class Ground:
     folder: Path
     templates: dict[str, str] = field(default_factory=dict)
     runs: int = 0
+    make_broker: Callable[[], Broker] = Broker
 
     def settings_of(self, name: str, dsn: str, evidence_file: Path) -> Settings:
         folder = self.folder / "keys"

@@ -33,7 +33,7 @@ from servicekit.outbox import Relay
 from servicekit.postgres import Database, check_schema
 from servicekit.revocations import Follower
 from servicekit.service import ROLL_PARTITIONS, Job, Service, open_kit
-from tests.faults.simulation_broker import Broker, Reader, SimulatedProducer
+from tests.faults.simulation_broker import Reader, SimulatedProducer
 from tests.faults.simulation_ground import NAMES, POLICY, SERVICES, Ground, Killed, SimulatedClock
 
 R = TypeVar("R")
@@ -264,7 +264,7 @@ class Run:
         self.ground, self.number = ground, ground.runs
         self.folder = ground.folder / f"run-{self.number}"
         self.folder.mkdir()
-        self.broker, self.clock = Broker(), SimulatedClock()
+        self.broker, self.clock = ground.make_broker(), SimulatedClock()
         self.lost_calls: deque[str] = deque()
         self.lost_requests: deque[str] = deque()
         self.systems = {name: System(self, name) for name in NAMES}
@@ -280,6 +280,7 @@ class Run:
         for system in self.systems.values():
             await system.drop()
         await self.admin.close()
+        await self.broker.close()
 
     @property
     def kills(self) -> int:
