@@ -1,4 +1,4 @@
-"""L4, L5 (FAULTS.md rows 2, 20 and 26): a disk is full under Postgres, Kafka, the vault's list or the evidence's journal.
+"""L4, L5 (FAULTS.md rows 2 to 5, 20 and 26): full disks, servers that die again and again, answers that get lost.
 
 Each service is one process here. Whoever cannot write says so, claims nothing, and goes on when there is room again.
 """
@@ -7,9 +7,10 @@ import asyncio
 import io
 import secrets
 import zipfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +19,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from deploy.local.databases import Dsn
 from deploy.local.interfaces import Server
 from deploy.local.kafka import Kafka
 from deploy.local.keys import staff_token
@@ -35,6 +37,7 @@ from tests.support.kills import Killer
 from tests.support.shop_floor import Floor, open_floor, until
 from tests.support.stacks import FAST_PASSWORDS
 from tests.support.staff import PATIENCE, Staff
+from tests.support.wire import OFFSET_COMMIT, PRODUCE, KafkaWire, Name, PostgresWire
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800)]
 # More than what still fits into the last block of a file.
@@ -45,12 +48,40 @@ JOURNAL = "evidence.jsonl"
 SIZES = {"postgres": 512, "kafka": 256, "list": 1, "journal": 1}
 
 
+class EveryFew:
+    """While `on`, says yes to every few requests of a kind."""
+
+    def __init__(self, every: dict[int | str, int]) -> None:
+        self.on, self._every, self._asked = False, every, Counter[int | str]()
+
+    def __call__(self, name: Name) -> bool:
+        _, kind = name
+        if not self.on or kind not in self._every:
+            return False
+        self._asked[kind] += 1
+        return self._asked[kind] % self._every[kind] == 0
+
+
+class BehindWire(Postgres):
+    """Whose applications are led past a proxy."""
+
+    wire: PostgresWire
+
+    def create_system_database(self, system: str) -> tuple[str, str]:
+        app, owner = super().create_system_database(system)
+        parts = Dsn.parse(app)
+        self.wire.target = f"{parts.host}:{parts.port}"
+        return str(replace(parts, port=self.wire.port)), owner
+
+
 @dataclass
 class World:
     """A system with small disks. `people` have an account, and nobody sells them anything."""
 
     floor: Floor
     disks: dict[str, SmallDisk]
+    loses: EveryFew
+    wires: tuple[PostgresWire, KafkaWire]
     staff: Staff
     people: list[Registered]
 
@@ -63,11 +94,15 @@ class World:
 async def world() -> AsyncIterator[World]:
     async with AsyncExitStack() as running:
         disks = {name: running.enter_context(SmallDisk(size)) for name, size in SIZES.items()}
-        stack = Stack(
-            kafka=Kafka(disks["kafka"].folder / "kafka"),
-            postgres=Postgres(disks["postgres"].folder),
-            progress=lambda _: None,
-        )
+        loses = EveryFew({"COMMIT": 20, PRODUCE: 10, OFFSET_COMMIT: 10})
+        wires = PostgresWire(loses), KafkaWire(loses)
+        for wire in wires:
+            await running.enter_async_context(wire.serving())
+        kafka = Kafka(disks["kafka"].folder / "kafka", advertise=wires[1].address)
+        wires[1].target = kafka.bootstrap
+        postgres = BehindWire(disks["postgres"].folder)
+        postgres.wire = wires[0]
+        stack = Stack(kafka=kafka, postgres=postgres, progress=lambda _: None)
         stack.overrides["account"] |= FAST_PASSWORDS
         stack.overrides["vault"]["REVOCATIONS_FILE"] = str(disks["list"].folder / "revocations.jsonl")
         stack.overrides["privacy"]["EVIDENCE_FILE"] = str(disks["journal"].folder / JOURNAL)
@@ -77,9 +112,8 @@ async def world() -> AsyncIterator[World]:
         staff = await running.enter_async_context(Staff(stack))
         shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
         running.push_async_callback(shop.close)
-        yield World(
-            floor, disks, staff, [await shop.register(customer) for customer in crowd.customers(1 + 2 * AT_ONCE)]
-        )
+        people = [await shop.register(customer) for customer in crowd.customers(1 + 2 * AT_ONCE)]
+        yield World(floor, disks, loses, wires, staff, people)
 
 
 @asynccontextmanager
@@ -231,6 +265,42 @@ async def test_a_service_in_one_process_is_told_to_stop_under_load(world: World)
     await all_is_well(world.floor)
     assert codes == dict.fromkeys(codes, 0)
     assert all(kill.work for kill in killer.kills)
+
+
+@pytest.mark.fault(3, "kill -9 of Postgres, again as soon as it is back")
+async def test_postgres_that_dies_again_and_again_loses_nothing(world: World) -> None:
+    postgres = world.stack.postgres
+    async with selling(world.floor):
+        for _ in range(60 if long_run() else 10):
+            await asyncio.to_thread(postgres.kill)
+            fired("killed: postgres")
+            await asyncio.to_thread(postgres.start)
+            await more_accepted(world.floor, 1)
+    await world.floor.settle()
+    await all_is_well(world.floor)
+    await nobody_has_ended(world.stack)
+
+
+@pytest.mark.fault(4, "answers to commits get lost under load")
+@pytest.mark.fault(5, "answers to produces and to offset commits get lost under load")
+async def test_work_whose_answer_got_lost_has_one_effect(world: World) -> None:
+    postgres, kafka = world.wires
+    enough = 100 if long_run() else 10
+
+    async def lost() -> bool:
+        by_kind = Counter[int | str]()
+        for (_, kind), count in (postgres.lost + kafka.lost).items():
+            by_kind[kind] += count
+        return min(by_kind[kind] for kind in ("COMMIT", PRODUCE, OFFSET_COMMIT)) >= enough
+
+    async with selling(world.floor):
+        world.loses.on = True
+        await until(lost, "enough answers got lost", PATIENCE)
+        world.loses.on = False
+    fired("answer lost", (postgres.lost + kafka.lost).total())
+    await world.floor.settle()
+    await all_is_well(world.floor)
+    await nobody_has_ended(world.stack)
 
 
 async def handed_over(world: World, request_id: UUID) -> bytes:

@@ -1,4 +1,5 @@
-"""Proxies that count what passes: Kafka requests by client and kind, HTTP requests by path."""
+"""Proxies that count what passes (Kafka requests by client and kind, HTTP requests by path, commits of Postgres), and that
+can lose the answers."""
 
 from __future__ import annotations
 
@@ -8,16 +9,24 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-PRODUCE = 0  # https://kafka.apache.org/protocol#protocol_api_keys
+PRODUCE, OFFSET_COMMIT = 0, 8  # https://kafka.apache.org/protocol#protocol_api_keys
+COMMIT = b"Q\0\0\0\x0bCOMMIT\0"  # a simple query: type, length, text
 
-Spy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], "asyncio.Future[None]"]
+Name = tuple[str, int | str]
 
 
 class Wire:
-    """A TCP proxy on a free port of the loopback address. `counts` is filled by `_forward`."""
+    """A TCP proxy on a free port of the loopback address. `counts` is filled by `forward`.
 
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, int | str]] = Counter()
+    `loses` is asked about each request by its name: if so, the request gets through, and instead of its answer the
+    connection ends.
+    """
+
+    def __init__(self, loses: Callable[[Name], bool] = lambda name: False) -> None:
+        self.counts: Counter[Name] = Counter()
+        self.lost: Counter[Name] = Counter()
+        self._loses = loses
+        self._deaf: set[asyncio.StreamWriter] = set()
         self.target = ""
         self.port = 0
 
@@ -41,15 +50,31 @@ class Wire:
         with suppress(OSError, asyncio.IncompleteReadError):
             upstream_reader, upstream_writer = await asyncio.open_connection(host, int(port))
             there = asyncio.ensure_future(self.forward(reader, upstream_writer))
-            back = asyncio.ensure_future(_copy(upstream_reader, writer))
+            back = asyncio.ensure_future(self._answer(upstream_reader, writer, upstream_writer))
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
             for task in (there, back):
                 task.cancel()
+            self._deaf.discard(upstream_writer)
             upstream_writer.close()
         writer.close()
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
+
+    async def pass_on(self, name: Name, request: bytes, writer: asyncio.StreamWriter) -> None:
+        self.counts[name] += 1
+        if self._loses(name):
+            self.lost[name] += 1
+            self._deaf.add(writer)
+        writer.write(request)
+        await writer.drain()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: asyncio.StreamWriter
+    ) -> None:
+        while (chunk := await reader.read(65_536)) and upstream not in self._deaf:
+            writer.write(chunk)
+            await writer.drain()
 
 
 class KafkaWire(Wire):
@@ -61,9 +86,7 @@ class KafkaWire(Wire):
             request = await reader.readexactly(struct.unpack(">i", size)[0])
             api_key, _, _, length = struct.unpack(">hhih", request[:10])
             client = request[10 : 10 + max(length, 0)].decode()
-            self.counts[client, api_key] += 1
-            writer.write(size + request)
-            await writer.drain()
+            await self.pass_on((client, api_key), size + request, writer)
 
 
 class HttpWire(Wire):
@@ -73,15 +96,19 @@ class HttpWire(Wire):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             method, path, _ = head.split(b" ", 2)
-            self.counts[method.decode(), path.decode()] += 1
             length = next(
                 (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
             )
-            writer.write(head + await reader.readexactly(length))
-            await writer.drain()
+            await self.pass_on((method.decode(), path.decode()), head + await reader.readexactly(length), writer)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(65_536):
-        writer.write(chunk)
-        await writer.drain()
+class PostgresWire(Wire):
+    """Counts commits, as `("", "COMMIT")`."""
+
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65_536):
+            if chunk == COMMIT:
+                await self.pass_on(("", "COMMIT"), chunk, writer)
+            else:
+                writer.write(chunk)
+                await writer.drain()
