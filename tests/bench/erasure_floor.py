@@ -20,6 +20,7 @@ from deploy.local.stack import Stack
 from logistics_gateway.holdings import HOLDINGS as GATEWAY
 from order_service.holdings import HOLDINGS as ORDER
 from privacy_service.evidence import store as evidence
+from privacy_service.evidence.store import Issued
 from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
 from privacy_service.vault.revocations import store as vault
 from privacy_service.vault.revocations.domain import Case, Wanted
@@ -98,10 +99,9 @@ class Floor:
     async def _prove(self, tx: Tx, cases: Sequence[tuple[UUID, UUID]], keys: Keys) -> None:
         proofs = [(uuid4(), "key_destruction", bytes(300)) for _, subject in cases for _ in {*keys[subject]}]
         await evidence.insert_leaves(tx, proofs)
-        for request, _ in cases:
-            leaf = uuid4()
-            await evidence.insert_leaves(tx, [(leaf, "certificate", bytes(500))])
-            await evidence.insert_certificate(tx, uuid4(), request, 0, datetime.now(UTC), leaf, bytes(3000))
+        issued = [Issued(uuid4(), request, 0, datetime.now(UTC), uuid4(), bytes(3000)) for request, _ in cases]
+        await evidence.insert_leaves(tx, [(each.leaf_id, "certificate", bytes(500)) for each in issued])
+        await evidence.insert_certificates(tx, issued)
 
     async def _tx(self, system: str, work: Callable[[Tx], Awaitable[None]]) -> None:
         async with self._pools[system].acquire() as connection, connection.transaction():

@@ -238,7 +238,7 @@ async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
 async def test_a_reader_goes_back_with_a_topic_that_was_set_back(kit: Kit) -> None:
     """Else what is published next, up to its old position, would be taken for what it has read already."""
     counter = uuid4()
-    await kit.run_tx("ahead", _statement("UPDATE kit.positions SET next = next + 1000"))
+    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 1000"))
     async with running(kit, consumes()):
         await until(kit, 3, "SELECT count(*) FROM kit.positions WHERE next < 1000 AND reader = 'main'")
         await emit_numbers(kit, [counter], range(10))
@@ -256,8 +256,8 @@ async def test_what_was_published_since_a_time_is_published_again_in_its_order(k
     async with running(kit, consumes()):
         await emit_numbers(kit, [counter], range(5, 10))
         await until(kit, 10)
-    await kit.run_tx("ahead", _statement("UPDATE kit.positions SET next = next + 1000"))
-    await kit.run_tx("forget", _statement("DELETE FROM effects"))
+    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 1000"))
+    await kit.run_tx("forget", statement("DELETE FROM effects"))
     assert await republish(kit, since) == (3, 5)
     async with running(kit, consumes()):
         await until(kit, 5)
