@@ -3,6 +3,7 @@
 The fakes answer what the outbox says was asked; the answers go through the service's own handlers.
 """
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -163,7 +164,7 @@ class Shop:
             contract.model_validate_json(row["body"])
             for row in rows
             for name, contract in COMMANDS.items()
-            if f'"ce_type": "{name}"'.encode() in row["headers"]
+            if json.loads(row["headers"])["ce_type"] == name
         ]
         self.sent += found
         return found

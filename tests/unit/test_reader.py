@@ -20,7 +20,7 @@ class _NoClient:
 
 def a_kit() -> Kit:
     unused: Any = None
-    return Kit("test", unused, unused, unused, unused, unused)
+    return Kit("test", unused, FakeClock(), unused, unused, unused)
 
 
 async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> None:

@@ -38,6 +38,8 @@ POLL_MS = 50
 IDLE_SECONDS = 0.2
 DRAIN_SECONDS = 8.0
 COMMIT_SECONDS = 2.0
+# A request to Kafka per batch would cost as much as reading it.
+TELL_SECONDS = 1.0
 LEAVE_SECONDS = 3.0
 STEADY_SECONDS = 30.0
 
@@ -66,6 +68,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._units: dict[asyncio.Task[Batch], int] = {}  # the work that each batch under way is
         self._fetched: dict[Place, int] = {}
         self._assigned = False
+        self._is_told, self._told_at = True, 0.0
         self._polled: dict[TopicPartition, int | None] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._subscriber: Any = None
@@ -131,16 +134,25 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _report(self) -> None:
         self._progress.beat(lag=self._lag(), advanced=True)
+        self._is_told = False
+        if self._kit.clock.boottime() - self._told_at > TELL_SECONDS:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Tells Kafka the positions, for lag only: the database has the truth."""
+        self._is_told, self._told_at = True, self._kit.clock.boottime()
         offsets = {TopicPartition(*place): offset for place, offset in self._applier.next.items()}
         consumer = self._subscriber.consumer
-        if consumer is not None and self._queue.empty():
+        if consumer is not None:
             try:
                 mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
                 await asyncio.wait_for(consumer.commit(mine), COMMIT_SECONDS)
             except (KafkaError, TimeoutError):
-                return  # for lag only: the database has the truth
+                return
 
     async def _idle(self) -> None:
+        if not self._is_told:
+            await self._tell()
         lag = self._lag()
         if self._hears():
             self._progress.beat(lag=lag)

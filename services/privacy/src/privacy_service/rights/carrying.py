@@ -142,7 +142,7 @@ class Carrier:
         if held:
             await saga_store.save_holds(tx, held)
         forgotten = [
-            old.question_id
+            old
             for old, new in zip(before, changed, strict=True)
             if old.question_id is not None and old.question_id != new.question_id
         ]

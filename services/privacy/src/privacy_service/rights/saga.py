@@ -338,10 +338,12 @@ def _next(state: State, now: datetime, rules: Rules) -> Advance:
 def _enter(state: State, step: Step, now: datetime, rules: Rules) -> Advance:
     if step is Step.HELD and not state.holds:
         step = Step.DONE
+    # A hold without a known end is looked at for years: as long as nothing changes, that leaves no line behind.
+    looks_again = state.round > 0 and {state.step, step} == {Step.HELD, Step.DESCRIBE}
     state = replace(
         state, step=step, since=now, next_try_at=None, attempts=0, answered=frozenset(), waiting_for=frozenset()
     )
-    commands: list[Command] = [Enter(step)]
+    commands: list[Command] = [] if looks_again else [Enter(step)]
     if step in (Step.PREVIEW, Step.DESCRIBE):
         state = replace(state, question_id=rules.new_id())
     if HOW[step] is How.ASK:

@@ -68,10 +68,21 @@ async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
     )
 
 
-async def forget_questions(tx: Tx, question_ids: Sequence[UUID]) -> None:
-    """What was answered to questions that were asked again since."""
+async def forget_questions(tx: Tx, states: Sequence[State]) -> None:
+    """What was answered to the questions of these states, which were asked again since."""
     await tx.execute(
-        "-- forget_questions\nDELETE FROM rights_parts WHERE question_id = ANY($1::uuid[])", list(question_ids)
+        """-- forget_questions
+        WITH u AS (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[]) AS u(question_id, request_id, subject_id, round)
+        ), parts AS (
+            DELETE FROM rights_parts p USING u WHERE p.question_id = u.question_id
+        )
+        DELETE FROM rights_answers a USING u
+        WHERE a.request_id = u.request_id AND a.subject_id = u.subject_id AND a.round = u.round AND a.step = 'describe'""",
+        [state.question_id for state in states],
+        [state.request_id for state in states],
+        [state.subject_id for state in states],
+        [state.round for state in states],
     )
 
 
