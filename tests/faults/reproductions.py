@@ -240,4 +240,26 @@ REPRODUCTIONS: Final = (
         "A dispute keeps deliveries from an erasure, until somebody lifts the hold.",
         (("place", 0, 0), FLOW, ("hold", 0, 0), *FORGET, ("lift", 0), ("tick", 2), FLOW),
     ),
+    Reproduction(
+        "the_clock_is_set_back_while_a_person_is_erased",
+        "An hour after the approval, a day after the fence: the waiting time and the next tries count again, nothing is lost.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("erase", 0, 0),
+            FLOW,
+            ("approve", 0),
+            ("jump", 0),
+            ("tick", 1),
+            ("flow", 0),
+            ("jump", 1),
+            ("place", 1, 1),
+            FLOW,
+        ),
+    ),
+    Reproduction(
+        "the_clock_jumps_four_hundred_days_ahead",
+        "Rows of a day that nobody has prepared for are written, published and applied all the same.",
+        (("place", 0, 0), ("jump", 3), ("place", 1, 1), FLOW, *FORGET),
+    ),
 )

@@ -25,6 +25,7 @@ from tests.faults.simulation_systems import Process, Run
 from tests.support.carrier import Desk, seal_reply
 
 TICKS: Final = (1.0, 10.0, 61.0, 3_600.0, 86_400.0, 40 * 86_400.0, 4_000 * 86_400.0)
+JUMPS: Final = (-3_600.0, -86_400.0, 3_600.0, 400 * 86_400.0)
 # Points of what a simulated process does not run (rotation of KEKs, the witness, exports, Kafka for the vault's list).
 NEVER_REACHED: Final = (
     "vault.kek_",
@@ -75,6 +76,7 @@ class Simulation(People):
     stalled: list[tuple[str, Process, Callable[[], Awaitable[Any]]]] = field(default_factory=list)
     restores: Counter[str] = field(default_factory=Counter)
     replays: set[tuple[str, str]] = field(default_factory=set)
+    set_back: float = 0.0
 
     # -- what happens by itself ----------------------------------------------------------------------------------------
 
@@ -151,6 +153,12 @@ class Simulation(People):
 
     async def crash(self, a: str, b: int) -> None:
         await self.run.systems[a].die(zombies=False)
+
+    async def jump(self, a: int, b: int) -> None:
+        """The clock on the wall jumps, for everybody; the one that leases are counted by does not."""
+        by = JUMPS[a % len(JUMPS)]
+        self.run.clock.jumped += by
+        self.set_back += max(0.0, -by)
 
     async def lose_call(self, a: int, b: int) -> None:
         """The next calls of the vault: a request or a reply is lost, after `a` that are not."""
@@ -229,6 +237,8 @@ class Simulation(People):
         self.stalled.clear()
         while self.holds:
             await self.lift(0, 0)
+        # Whatever was to be done at a time that the clock had passed before is due again by then.
+        await self.run.tick(self.set_back)
         await self.ask_again()
         quiet = 0
         for _ in range(HEALING_ROUNDS):

@@ -52,14 +52,14 @@ class Killed(BaseException):
 
 
 class SimulatedClock(Clock):
-    """The machine's clock and what the simulation added to it."""
+    """The machine's clock and what the simulation added to it; `jumped` is by how much somebody set the wall clock wrong."""
 
     def __init__(self) -> None:
         super().__init__(timedelta())
-        self.added = 0.0
+        self.added = self.jumped = 0.0
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.added)
+        return datetime.now(UTC) + timedelta(seconds=self.added + self.jumped)
 
     def boottime(self) -> float:
         return super().boottime() + self.added

@@ -26,7 +26,19 @@ LONGEST = 60 if IS_LONG else 30
 SEED = int(os.environ.setdefault("FAULTS_SEED", str(secrets.randbits(32))))
 PEOPLE_DO = ("place", "again", "edit", "cancel", "erase", "approve", "forget", "hold", "lift")
 HAPPENS = ("tick", "follow", "relay", "consume", "jobs", "carry", "reply", "flow", "flow", "flow")
-BREAKS = ("kill", "kill", "crash", "lose_call", "lose_request", "lose_produce", "repeat", "replay", "rebalance", "wake")
+BREAKS = (
+    "kill",
+    "kill",
+    "crash",
+    "lose_call",
+    "lose_request",
+    "lose_produce",
+    "repeat",
+    "replay",
+    "rebalance",
+    "wake",
+    "jump",
+)
 RESTORES = ("back_up", "restore")
 
 NUMBERS = st.integers(0, 59)
@@ -55,6 +67,7 @@ def play(ground: Ground, ops: Sequence[Op]) -> None:
 @pytest.mark.fault(1, "processes die at fault points, in lists of operations that are made up")
 @pytest.mark.fault(6, "records come again and out of turn, in lists of operations that are made up")
 @pytest.mark.fault(12, "databases are restored, in lists of operations that are made up")
+@pytest.mark.fault(21, "the clock jumps, in lists of operations that are made up")
 @pytest.mark.fault(7, "a stopped process wakes up after another took over, in lists of operations that are made up")
 def test_whatever_happens_nothing_erased_opens_and_all_comes_to_its_end(ground: Ground) -> None:
     print(f"FAULTS_SEED={SEED}")
