@@ -141,7 +141,7 @@ class Faults:
             file.seek(self._read)
             lines = file.read().splitlines()
             self._read = file.tell()
-        return Counter(line.split()[0] for line in lines)
+        return Counter(f"{name}@{hit}" for name, _, hit in (line.rsplit(maxsplit=2) for line in lines))
 
 
 def _last_line(text: str) -> str:

@@ -29,7 +29,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Case:
-    """One test as it went, for one fault that it is marked with. `outcome`: passed, failed, skipped or unselected."""
+    """One test as it went, for one fault that it is marked with. `outcome`: passed, failed, skipped or unselected.
+
+    `fired`: how often what struck, as `name@hit` for a fault point.
+    """
 
     row: int
     fault: str
@@ -88,15 +91,28 @@ def _names(cases: Sequence[Case]) -> list[str]:
 
 def _of_point(point: str, cases: Sequence[Case], whole: bool) -> Entry:
     """A registered point, as a fault of row 1. A test that stands for several faults is asked once."""
-    mine = {case.test: case for case in cases if case.fired[point]}
-    fired, fault = sum(case.fired[point] for case in mine.values()), f"point {point}"
+    mine = {case.test: case for case in cases if _hits(case, point)}
+    times = sum((_hits(case, point) for case in mine.values()), Counter[str]())
+    fired, fault = times.total(), f"point {point}"
     seconds = round(sum(case.seconds for case in mine.values()), 1)
     failed = [case for case in mine.values() if case.outcome == "failed"]
     if failed:
         return Entry(1, fault, fired, "broken", f"{failed[0].test}: {failed[0].words}", seconds)
     if mine:
-        return Entry(1, fault, fired, "held", ", ".join(_names(list(mine.values()))), seconds)
+        hits = sorted(hit for hit in times if hit)
+        at = f"at hit {', '.join(hits)}: " if hits else ""
+        return Entry(1, fault, fired, "held", at + ", ".join(_names(list(mine.values()))), seconds)
     return Entry(1, fault, 0, "broken" if whole else "absent", NEVER_FIRED if whole else NOT_SELECTED, 0.0)
+
+
+def _hits(case: Case, point: str) -> Counter[str]:
+    """How often the point struck in this test, by the number of the hit; "" where the record does not say."""
+    found = Counter[str]()
+    for name, times in case.fired.items():
+        of_point, _, hit = name.partition("@")
+        if of_point == point:
+            found[hit] += times
+    return found
 
 
 def merge(runs: Sequence[Sequence[Entry]]) -> list[Entry]:

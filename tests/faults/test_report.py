@@ -63,6 +63,13 @@ def test_times_fired_are_those_of_the_record_and_each_test_counts_once_for_a_poi
     assert fired == {"one": 3, "other": 3, "by hand": 1, "point a.b": 3}
 
 
+def test_a_point_says_at_which_hits_it_struck() -> None:
+    (entry,) = judge(
+        [case("passed", "one", ("a.b@1", "a.b@2", "a.b@1", "c.d@3"), row=2)], [2], {}, ("a.b",), whole=True
+    )[:1]
+    assert (entry.fault, entry.times_fired, entry.reason) == ("point a.b", 3, "at hit 1, 2: t.py::a")
+
+
 def test_rounds_add_up_and_the_worst_verdict_stands() -> None:
     first = [Entry(1, "a", 2, "held", "t", 1.0), Entry(2, "b", 0, "absent", "none", 0.0)]
     second = [Entry(1, "a", 3, "broken", "why", 2.0), Entry(2, "b", 1, "held", "t", 1.0)]
