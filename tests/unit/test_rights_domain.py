@@ -1,5 +1,6 @@
 """What is held of an erased person and why, who may decide what, and when a request is due."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from privacy_service.rights.domain import (
     due_at,
     holds_on,
 )
+from servicekit.clock import Clock
 from servicekit.errors import Conflict, Forbidden, Invalid
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -95,6 +97,23 @@ def test_outside_the_scope_nothing_is_held() -> None:
     items = [item("delivery", is_open=True)]
     assert holds_on(items, [], Scope(("identity",)), DUTIES, NOW) == ()
     assert holds_on(items, [], Scope(None, frozenset([Name("delivery", ME)])), DUTIES, NOW) == ()
+
+
+@pytest.mark.fault(21, "the nights when daylight saving begins and ends")
+@pytest.mark.parametrize("opened", ["2026-02-28T01:30", "2026-03-28T02:30", "2026-09-25T01:30", "2026-10-24T23:59"])
+def test_a_term_knows_no_daylight_saving(opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the machine stands: the same time of day, by the one clock that all systems have."""
+    at = datetime.fromisoformat(opened).replace(tzinfo=UTC)
+    try:
+        for zone in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert Clock(timedelta()).now().utcoffset() == timedelta()
+            assert due_at(at, Regime.GDPR).timetz() == at.timetz()
+            assert due_at(at, Regime.CCPA) - at == timedelta(days=45)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.fault(21, "ends of months and leap days")
