@@ -21,6 +21,7 @@ from deploy.local.services import ROOT
 from deploy.local.stack import Stack
 from tests.bench import erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
 from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
+from tests.bench.hall import quiet
 
 
 def size(name: str, default: int) -> int:
@@ -34,7 +35,8 @@ CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`names`: the figures with a goal that it owes, also when it fails. `alone`: whose process it starts and stops itself."""
+    """`names`: the figures with a goal that it owes, also when it fails. `alone`: of which system it starts
+    and stops the processes itself; the one of the stack stays stopped, so such a benchmark comes last."""
 
     run: Callable[[Stack], AsyncIterator[Figure]]
     names: tuple[str, ...]
@@ -83,10 +85,9 @@ async def main(wanted: list[str]) -> int:
             for name in on_stack:
                 benchmark = ON_THE_STACK[name]
                 if benchmark.alone is not None:
+                    await quiet(stack, benchmark.alone)
                     await asyncio.to_thread(stack.process(benchmark.alone).stop)
                 failed += await _measure(name, benchmark.run(stack), benchmark.names, figures)
-                if benchmark.alone is not None:
-                    await asyncio.to_thread(stack.process(benchmark.alone).start)
     for name in names:
         if name in BY_THEMSELVES:
             run, owed = BY_THEMSELVES[name]

@@ -13,11 +13,18 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.local.stack import Stack
 from event_contracts.topics import Topic
+from tests.support.end_states import number
 from tests.support.traffic import RawOrder, produce_orders
 
 ORDERS = "order.events"
 PARTITIONS = 6
 PATIENCE = 300.0
+# What changes as long as a system has work: a disclosure that is recorded is sent again after a restart.
+UNDER_WAY = {
+    "logistics-gateway": "SELECT count(*) FROM disclosures WHERE state = 'recorded'",
+    "privacy": "SELECT count(*) FROM inventory",
+}
+LOOKS = 4
 
 
 def login_of(stack: Stack) -> dict[str, Any]:
@@ -77,23 +84,39 @@ async def produce(stack: Stack, orders: Sequence[RawOrder]) -> None:
 
 async def consume_speed(stack: Stack, system: str, expected: int) -> float:
     """Events a second of a fresh process of the system: from its first look at its counters until it has taken `expected`."""
-    process = await asyncio.to_thread(stack.start_another, system, "consume")
+    process = stack._add(stack.specs[system], "consume")
+    await asyncio.to_thread(process.launch)
     try:
-        started, first = time.monotonic(), _consumed(process.url)
         async with asyncio.timeout(PATIENCE):
-            while _consumed(process.url) < expected:
+            while (first := _consumed(process.url)) is None:
+                await asyncio.sleep(0.005)
+            started = time.monotonic()
+            while (_consumed(process.url) or 0) < expected:
                 await asyncio.sleep(0.01)
         took = time.monotonic() - started
         assert first < expected * 0.8, "the process was through before it could be watched: take more records"
+        await quiet(stack, system)
         return (expected - first) / took
     finally:
         await asyncio.to_thread(process.close)
         stack.processes.remove(process)
 
 
-def _consumed(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/metrics") as answer:
-        found = re.search(
-            rf'^consumed_total{{topic="{re.escape(ORDERS)}"}} (\S+)$', answer.read().decode(), re.MULTILINE
-        )
+async def quiet(stack: Stack, system: str) -> None:
+    """Until the system has nothing left to do that would count for what comes next."""
+    seen: list[int] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(seen) < LOOKS or len(set(seen[-LOOKS:])) > 1:
+            seen.append(await number(stack, system, UNDER_WAY[system]))
+            await asyncio.sleep(0.3)
+
+
+def _consumed(url: str) -> int | None:
+    """None while the process does not answer yet."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            text = answer.read().decode()
+    except OSError:
+        return None
+    found = re.search(rf'^consumed_total{{topic="{re.escape(ORDERS)}"}} (\S+)$', text, re.MULTILINE)
     return int(float(found.group(1))) if found else 0
