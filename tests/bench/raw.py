@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-BATCH = 500
+BATCH = 2_000  # as the product's own readers
 # What the kit's own producer and consumer use as well.
 PRODUCER = {"acks": "all", "enable_idempotence": True, "max_batch_size": 1_000_000}
 CONSUMER = {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
