@@ -22,13 +22,12 @@ BROKER_BYTES, SHARD_BYTES = 100e6, 2e12
 ERASED_A_YEAR = 0.02
 HEADROOM = 2  # nothing is planned to run at more than half of what it can
 
-NEEDED = ("gateway_events_per_s", "inventory_cold_events_per_s", "orders_per_s", "erasure_per_s", "leased_keys_per_s",
-          "relay_events_per_s", "upsert_cold_events_per_s", "bytes_per_subject", "rss_mb")  # fmt: skip
-
+# Without these there is no page; a stage that was not measured says so in its line.
+NEEDED = ("erasure_per_s", "bytes_per_subject", "rss_mb", "orders_per_s", "leased_keys_per_s", "gateway_events_per_s")
 
 PAGE = """# Capacity, on paper
 
-What {subjects} people and {orders} orders a second would take, computed by `python -m tests.bench.capacity` from a run of
+What {subjects} people and {orders} orders a second would take, computed by `python -m tests.bench.capacity` from figures of
 `make bench` on a machine of two cores, on which load, Kafka, Postgres and all services ran side by side. So a "process" here
 is one that had a part of two cores; on machines of its own it does more. It is arithmetic on measured figures, no promise.
 
@@ -89,22 +88,20 @@ def page(m: Mapping[str, float]) -> str:
     average = SUBJECTS * ORDERS_A_YEAR / (365 * 86_400)
     row_rate = ORDERS * (KEYS_OF_ORDER + 1)
     stages = {
-        "order API": (ORDERS, m["orders_per_s"], "orders/s"),
-        "relay": (ORDERS * EVENTS, m["relay_events_per_s"], "events/s"),
-        "gateway": (ORDERS, m["gateway_events_per_s"], "orders/s"),
-        "inventory": (ORDERS * EVENTS, m["inventory_cold_events_per_s"], "events/s"),
-        "vault": (row_rate, m["leased_keys_per_s"], "keys/s made or leased"),
+        "order API": (ORDERS, m.get("orders_per_s"), "orders/s"),
+        "relay": (ORDERS * EVENTS, m.get("relay_events_per_s"), "events/s"),
+        "gateway": (ORDERS, m.get("gateway_events_per_s"), "orders/s"),
+        "inventory": (ORDERS * EVENTS, m.get("inventory_cold_events_per_s"), "events/s"),
+        "vault": (row_rate, m.get("leased_keys_per_s"), "keys/s made or leased"),
     }
-    counts = {name: ceil(HEADROOM * wanted / can) for name, (wanted, can, _) in stages.items()}
+    counts = {name: ceil(HEADROOM * wanted / can) if can else 0 for name, (wanted, can, _) in stages.items()}
     ranked = sorted(counts, key=lambda name: -counts[name])
     flow = ORDERS * EVENTS * EVENT_BYTES / 1e6
-    by_rows = ceil(HEADROOM * row_rate / (3 * m["upsert_cold_events_per_s"]))  # an event has three parts
+    rows = 3 * m.get("upsert_cold_events_per_s", 0)  # an event has three parts
+    by_rows = ceil(HEADROOM * row_rate / rows) if rows else 0
     by_bytes = ceil(stored / SHARD_BYTES)
     erased = SUBJECTS * ERASED_A_YEAR / (365 * 86_400)
-    lines = [
-        f"| {name} | {stages[name][0]:,.0f} {stages[name][2]} | {stages[name][1]:,.0f} | {counts[name]:,} |"
-        for name in ranked
-    ]
+    lines = [_line(name, *stages[name], counts[name]) for name in ranked]
     return PAGE.format(
         subjects=f"{SUBJECTS:,}", orders=f"{ORDERS:,}", orders_a_year=ORDERS_A_YEAR, average=f"{average:,.0f}",
         events=EVENTS, event_bytes=f"{EVENT_BYTES:,}", keys_of_account=KEYS_OF_ACCOUNT, keys_of_order=KEYS_OF_ORDER,
@@ -116,12 +113,17 @@ def page(m: Mapping[str, float]) -> str:
         kafka_tb=f"{average * EVENTS * EVENT_BYTES * 86_400 * DAYS_IN_KAFKA * REPLICAS / 1e12:,.0f}",
         keys=f"{keys / 1e9:,.1f}", key_bytes=f"{m['bytes_per_subject'] / KEYS_MEASURED:,.0f}",
         subject_bytes=f"{m['bytes_per_subject']:,.0f}", keys_measured=KEYS_MEASURED, stored_tb=f"{stored / 1e12:,.1f}",
-        shards=max(by_bytes, by_rows), by_bytes=by_bytes, by_rows=by_rows, row_rate=f"{row_rate:,}",
+        shards=max(by_bytes, by_rows), by_bytes=by_bytes, by_rows=by_rows or "(not measured)", row_rate=f"{row_rate:,}",
         rewrapped=f"{keys / 30 / 86_400:,.0f}", erased=f"{erased:.2f}", erasures=f"{m['erasure_per_s']:,.0f}",
         erasures_a_day=f"{m['erasure_per_s'] * 86_400:,.0f}", erasure_times=f"{m['erasure_per_s'] / erased:,.0f}",
         first=ranked[0], first_count=f"{counts[ranked[0]]:,}", first_reason=REASONS[ranked[0]],
         second=ranked[1], second_count=f"{counts[ranked[1]]:,}", second_reason=REASONS[ranked[1]],
     )  # fmt: skip
+
+
+def _line(name: str, wanted: int, can: float | None, unit: str, count: int) -> str:
+    measured, processes = (f"{can:,.0f}", f"{count:,}") if can else ("not measured", "")
+    return f"| {name} | {wanted:,} {unit} | {measured} | {processes} |"
 
 
 REASONS = {

@@ -98,6 +98,9 @@ async def run(rounds: int, subjects: int, old_rows: int, say: Callable[[str], No
         sizes = f"{SMALL:,} → {old_rows if name in ('relay', 'inbox') else subjects:,}"
         note = f"{sizes} {'old rows' if name in ('relay', 'inbox') else 'people'}: {small:,.2f} → {large:,.2f} {UNITS[name]}"
         yield Figure(f"growth_{name}", large / small, "ratio", note)
+    lease, relay = (statistics.median(sides[1].times[name]) for name in ("lease", "relay"))
+    yield Figure("leased_keys_per_s", 1000 * BATCH / lease, "keys/s", "one caller, calls of 500, on the large system")
+    yield Figure("relay_events_per_s", 1000 * BATCH / relay, "events/s", "one relay, on the large system")
     yield Figure(
         "bytes_per_subject", sides[1].bytes_each, "bytes", "vault, directory and inventory, with their indexes"
     )
