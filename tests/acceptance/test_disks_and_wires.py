@@ -1,4 +1,4 @@
-"""L4, L5 (FAULTS.md rows 2 to 5, 20 and 26): full disks, servers that die again and again, answers that get lost.
+"""L4, L5 (FAULTS.md rows 2 to 5, 20, 22 and 26): full disks, servers that die again and again, lost answers, migrations.
 
 Each service is one process here. Whoever cannot write says so, claims nothing, and goes on when there is room again.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -28,6 +29,8 @@ from deploy.local.postgres import Postgres
 from deploy.local.processes import StackError
 from deploy.local.shop import Registered, Shop
 from deploy.local.stack import Stack
+from servicekit.errors import SchemaMismatch
+from servicekit.postgres import migrate
 from tests.acceptance.test_kills import all_is_well
 from tests.support.attacker import raid
 from tests.support.disks import SmallDisk
@@ -45,6 +48,7 @@ AT_ONCE = 8
 # Backlogs wait in the database: what a process needs at once for a batch is far below this.
 MORE_MEMORY = 64 * 1024 * 1024
 JOURNAL = "evidence.jsonl"
+BUSIEST = {"order": "orders", "account": "notices", "logistics-gateway": "disclosures", "privacy": "inventory"}
 SIZES = {"postgres": 512, "kafka": 256, "list": 1, "journal": 1}
 
 
@@ -301,6 +305,39 @@ async def test_work_whose_answer_got_lost_has_one_effect(world: World) -> None:
     await world.floor.settle()
     await all_is_well(world.floor)
     await nobody_has_ended(world.stack)
+
+
+@pytest.mark.fault(22, "the next version's migrations run under load, beside processes of this version")
+async def test_processes_go_on_when_the_next_version_has_migrated(world: World, tmp_path: Path) -> None:
+    """Columns come into the busiest tables. A process of this version that starts after that refuses: it does not know them."""
+    stack = world.stack
+    async with selling(world.floor):
+        for system, table in BUSIEST.items():
+            folder = tmp_path / system
+            folder.mkdir()
+            (folder / "9000_next.sql").write_text(
+                f"ALTER TABLE {table} ADD COLUMN of_next_version integer;"
+                "ALTER TABLE kit.outbox ADD COLUMN of_next_version integer DEFAULT 0"
+            )
+            await until(lambda system=system, folder=folder: migrated(stack, system, folder), system, PATIENCE)  # type: ignore[misc]
+            await more_accepted(world.floor)
+    fired("migrated", len(BUSIEST))
+    await world.floor.settle()
+    await all_is_well(world.floor)
+    await nobody_has_ended(stack)
+    process = stack.process("order")
+    await asyncio.to_thread(process.stop)
+    with pytest.raises(StackError, match="ended with code 1"):
+        await asyncio.to_thread(process.start)
+    assert SchemaMismatch.code in process.log_tail()
+
+
+async def migrated(stack: Stack, system: str, folder: Path) -> bool:
+    """A migration that finds no moment between the others gives up soon, and is run again."""
+    try:
+        return bool(await migrate(stack.owner_dsn(system), [folder]))
+    except asyncpg.LockNotAvailableError:
+        return False
 
 
 async def handed_over(world: World, request_id: UUID) -> bytes:
