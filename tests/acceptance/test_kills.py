@@ -1,7 +1,7 @@
 """L4 (proof 2; FAULTS.md rows 1, 2, 5): whatever is killed, every accepted order reaches its carrier, once and in order.
 
 Each role of each service, the broker and the database are killed in turn while orders flow, KILLS times each: once by
-default; `make test-kills` is the full form with KILLS=10.
+default; `make test-kills` is the full form with KILLS=10. SAGA_HITS=2: they also die at the second hit of each fault point.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from deploy.local.stack import Stack
 from logistics_gateway.domain import shipment_id_of
-from tests.acceptance.test_saga_kills import FOLLOWING, SAGAS
+from tests.acceptance.test_saga_kills import FOLLOWING, HITS, SAGAS
 from tests.support.end_states import (
     DELIVERED,
     WITH_KIT,
@@ -185,7 +185,7 @@ async def test_a_process_that_dies_at_any_fault_point_leaves_the_end_state_of_an
     assert set(found.values()) == {found[sale.order_id] for sale in undisturbed}
     fired = {JOBS_POINT, *(point for points in POINTS.values() for point in points)}
     assert declared_points() == fired | ELSEWHERE.keys()
-    deaths = sum(map(len, POINTS.values())) + 2
+    deaths = HITS * sum(map(len, POINTS.values())) + 2
     print(f"\n{deaths} deaths at {len(fired)} fault points in {len(POINTS) + 1} processes; {summary(floor)}")
 
 
@@ -207,7 +207,8 @@ async def dies_at_each_while_orders_come(floor: Floor, system: str, role: str, p
     stop = asyncio.Event()
     selling = asyncio.create_task(floor.storefront.sell(stop, at_once=1, pause=1.0))
     try:
-        await die_at_each(process, points)
+        for hit in range(1, HITS + 1):
+            await die_at_each(process, points, hit)
         await asyncio.to_thread(process.start)
     finally:
         stop.set()

@@ -54,6 +54,7 @@ def run_round(chosen: str, seed: str, report: Path, seconds: float) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--faults-report={report}"]
     environment = {**os.environ, "FAULTS_SEED": seed, "FAULTS_LONG": "1"}
     environment.setdefault("KILLS", "3")
+    environment.setdefault("SAGA_HITS", "2")
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)

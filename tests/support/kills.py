@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -180,8 +181,10 @@ def _ends(stack: Stack, places: list[TopicPartition]) -> dict[TopicPartition, in
         try:
             return {place: future.result(60).offset for place, future in asked.items()}
         except KafkaException:
-            # A broker that has just come back does not know yet who leads.
+            # A broker that has just come back does not know yet who leads, and the client only by asking anew.
             assert time.monotonic() < deadline, "Kafka does not say where its topics end"
+            with suppress(KafkaException):
+                stack.kafka.admin.list_topics(timeout=10)
             time.sleep(0.1)
 
 
