@@ -10,14 +10,14 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.interfaces import PostgresServer
-from servicekit import batches, faults
+from servicekit import batches, faults, postgres
 from servicekit.cloudevents import Received
 from servicekit.errors import PositionLost, Unavailable
 from servicekit.faults import Fault, InjectedFault
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
 from servicekit.outbox import Relay
-from servicekit.postgres import Tx
+from servicekit.postgres import Database, Tx
 from servicekit.settings import Settings
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
@@ -122,6 +122,38 @@ async def test_while_one_relay_sends_an_aggregates_events_another_leaves_them_al
     go_on.set()
     await slow
     assert (busy.keys, idle.keys) == ([counter], [])
+
+
+@pytest.mark.fault(7, "a process stands still between preparing a statement and sending it")
+async def test_a_process_that_stands_still_inside_a_statement_keeps_nobody_locked_out(
+    dsns: tuple[str, str], kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor waits for the row until the server gives the first one up; that one finds out when it wakes."""
+    if await kit.db.fetchval("SELECT current_setting('server_version_num')::integer") < 170_000:
+        pytest.skip("Postgres before 17 has no time-out that ends it: docs/decisions.md")
+    partition = Partition(kit)
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 3)
+    sleeper = await Database.connect(dsns[0], "sleeper")
+    asleep, awake = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(tx: Tx) -> None:
+        await tx.execute("UPDATE kit.positions SET next = 100 WHERE partition = $1", partition.number)
+        await tx._connection.prepare("SELECT $1::integer")
+        asleep.set()
+        await awake.wait()
+        await tx.execute("UPDATE kit.positions SET next = 200 WHERE partition = $1", partition.number)
+
+    await partition.applier()
+    standing = asyncio.create_task(sleeper.run_tx("sleeper", stand_still))
+    await asleep.wait()
+    # A statement waits five seconds for a lock.
+    go_on = "UPDATE kit.positions SET next = 1 WHERE partition = $1"
+    await kit.run_tx("successor", lambda tx: tx.execute(go_on, partition.number))
+    awake.set()
+    with pytest.raises(Unavailable):
+        await standing
+    assert await partition.position() == 1
+    await sleeper.close()
 
 
 @pytest.mark.fault(4, "a crash right before and right after the commit")

@@ -25,6 +25,8 @@ R = TypeVar("R")
 Record = asyncpg.Record
 
 ATTEMPTS = 8
+# As long as the longest statement and the longest idle moment in it together: `wait_out` waits a little longer.
+TRANSACTION_SECONDS = 45
 _RETRIED = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -43,6 +45,7 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     OSError,
     TimeoutError,
 )
@@ -195,7 +198,8 @@ class Database:
                     "idle_in_transaction_session_timeout": "15s",
                     "plan_cache_mode": "force_generic_plan",
                 },
-                # no session state is ever set, so the reset between two users of a connection is a lost round trip
+                init=_bound_transactions,
+                # no session state is set later, so the reset between two users of a connection is a lost round trip
                 reset=_keep,
             )
         except CONNECTION_ERRORS as error:
@@ -238,6 +242,8 @@ class Database:
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """Reads that all see the database as it is at this moment. It has no transaction id, so nobody waits for it."""
         async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            if _knows_transaction_timeout(connection):
+                await connection.execute("-- snapshot\nSET LOCAL transaction_timeout = 0")
             yield Snapshot(connection)
 
     async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None = None) -> R:
@@ -275,6 +281,17 @@ class Database:
             faultpoint("tx.committed")
             tx.committed()
             return result
+
+
+async def _bound_transactions(connection: Any) -> None:
+    """A client that stands still between preparing a statement and sending it is neither idle nor at work for the server:
+    the other two time-outs pass it by, and it would keep its locks. A server older than 17 cannot help it."""
+    if _knows_transaction_timeout(connection):
+        await connection.execute(f"-- connect\nSET transaction_timeout = '{TRANSACTION_SECONDS}s'")
+
+
+def _knows_transaction_timeout(connection: Any) -> bool:
+    return bool(connection.get_server_version() >= (17,))
 
 
 async def _keep(connection: Any) -> None:
