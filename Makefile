@@ -3,7 +3,7 @@
 .PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
-# Each test file runs in one of two processes, from the longest to the shortest: most of them wait more than they work.
+# Two processes share the tests as conftest.py says, what takes longest first: most tests wait more than they work.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
 

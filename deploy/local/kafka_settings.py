@@ -36,9 +36,10 @@ SINGLE_NODE: Mapping[str, str] = {
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # After kill -9 the broker's old session must run out before it may register again: 3 s in all instead of 12.
-    "broker.session.timeout.ms": "1500",
-    "broker.heartbeat.interval.ms": "300",
+    # After kill -9 the broker's old session must run out before it may register again: 6 s in all instead of 12.
+    # A shorter one runs out while a busy machine has no turn for the broker.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "500",
 }
 
 

@@ -167,7 +167,8 @@ class Stack:
             # Nobody is here who could think again within a day.
             "ERASURE_WAIT_SECONDS": "0",
             "COMMAND_RETRY_SECONDS": "1",
-            "HOLD_CHECK_SECONDS": "1",
+            # Each look at a hold asks every system: much more often and people who are held would be all that it does.
+            "HOLD_CHECK_SECONDS": "10",
             "EVIDENCE_FILE": str(self.folder / "evidence.jsonl"),
             "WITNESS_URL": self.process(WITNESS.system).url,
         }
