@@ -3,8 +3,6 @@
 .PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
-# Two processes share the tests as conftest.py says, what takes longest first: most tests wait more than they work.
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
 
 help: ## what there is
@@ -13,11 +11,11 @@ help: ## what there is
 demo: .venv/ready ## the whole system from nothing: start, run the main job, show what happened, stop
 	@$(PY) -m deploy.local.demo
 
-test: check ## all checks and all tests, two at a time; ARGS='-k sealed' narrows the tests
-	@$(PY) -m pytest $(WORKERS) --faults-report $(ARGS)
+test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
+	@$(PY) -m pytest --faults-report $(ARGS)
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
-	@$(PY) -m pytest $(WORKERS) -m fault --faults-report $(ARGS)
+	@$(PY) -m pytest -m fault --faults-report $(ARGS)
 
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
 	@$(PY) -m tests.faults.long
