@@ -51,8 +51,8 @@ async def pause_until(stopping: asyncio.Event, seconds: float) -> None:
     await pause_until_any((stopping,), seconds)
 
 
-async def pause_until_any(events: Sequence[asyncio.Event], seconds: float) -> None:
-    """Sleeps so long, or until one of the events is set."""
+async def pause_until_any(events: Sequence[asyncio.Event], seconds: float | None) -> None:
+    """Sleeps so long (None: for ever), or until one of the events is set."""
     if any(event.is_set() for event in events):
         return
     waits = [asyncio.ensure_future(event.wait()) for event in events]

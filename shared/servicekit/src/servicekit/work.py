@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from servicekit.clock import pause_until_any
+
 
 class Work:
     """Units of work by the order in which they began: a batch from prepare to deliver, a request, a run of a job."""
@@ -67,10 +69,5 @@ class Gate:
         """Waits until the gate is open; False when `stopping` was set before."""
         if self._open.is_set():
             return not stopping.is_set()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._open, stopping)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await pause_until_any((self._open, stopping), None)
         return not stopping.is_set()

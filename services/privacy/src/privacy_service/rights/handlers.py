@@ -253,7 +253,7 @@ async def _stop(
 ) -> Request:
     async def work(tx: Tx, request: Request) -> Request:
         states = await saga_store.lock_of_requests(tx, [request_id])
-        if owner is not None and not _is_own(request, states, owner):
+        if owner is not None and not is_own(request, states, owner):
             raise NotFound
         after = stopped(request, kit.clock.now())
         await store.update_request(tx, after)
@@ -280,7 +280,7 @@ async def _decide(kit: Kit, request_id: UUID, work: Callable[[Tx, Request], Awai
     return await kit.run_tx("decide_request", locked)
 
 
-def _is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
+def is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
     """About nobody else, and opened by the person or for them."""
     return request.kind is not Kind.RETENTION and [state.subject_id for state in states] == [owner]
 

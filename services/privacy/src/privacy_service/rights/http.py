@@ -132,7 +132,7 @@ def _add_own_routes(router: APIRouter, kit: Kit) -> None:
     @router.get("/v1/me/requests")
     async def list_own(who: _Customer, wanted: Annotated[Paging, Depends(paging)]) -> Page[RequestSummary]:
         """Your own requests, in the order of opening."""
-        requests = await store.list_requests(kit.db, None, wanted, of=who.subject_id)
+        requests = await store.list_own_requests(kit.db, who.subject_id, wanted)
         cursors = [Cursor(request.opened_at, request.request_id) for request in requests]
         return wanted.page([summary(request) for request in requests], cursors)
 
@@ -209,7 +209,7 @@ async def _own(kit: Kit, request_id: UUID, who: Customer) -> tuple[Request, list
     """A request about this customer and nobody else. Raises `NotFound` for any other."""
     request = await _found(kit, request_id)
     states = await saga_store.read_states(kit.db, request_id)
-    if request.kind is Kind.RETENTION or [state.subject_id for state in states] != [who.subject_id]:
+    if not handlers.is_own(request, states, who.subject_id):
         raise NotFound
     return request, states
 

@@ -104,22 +104,36 @@ def _request(row: Record) -> Request:
     )
 
 
-async def list_requests(db: Database, status: str | None, paging: Paging, of: UUID | None = None) -> list[Request]:
-    """In the order of opening; `of`: only what was asked for about this person and nobody else."""
+async def list_requests(db: Database, status: str | None, paging: Paging) -> list[Request]:
+    """In the order of opening."""
     rows = await db.fetch(
         """-- list_requests
-        SELECT * FROM rights_requests r
+        SELECT * FROM rights_requests
         WHERE ($1::text IS NULL OR status = $1::text::request_status)
-          AND ($5::uuid IS NULL OR (kind <> 'retention' AND request_id IN (
-              SELECT request_id FROM rights_subjects WHERE subject_id = $5) AND NOT EXISTS (
-              SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.subject_id <> $5)))
           AND ($2::timestamptz IS NULL OR (opened_at, request_id) > ($2, $3::uuid))
         ORDER BY opened_at, request_id LIMIT $4""",
         status,
         paging.after.at if paging.after else None,
         paging.after.id if paging.after else None,
         paging.fetch,
-        of,
+    )
+    return [_request(row) for row in rows]
+
+
+async def list_own_requests(db: Database, subject_id: UUID, paging: Paging) -> list[Request]:
+    """What was asked for about this person and nobody else, in the order of opening. It begins at the person, so it costs
+    what they asked for and not what all did."""
+    rows = await db.fetch(
+        """-- list_own_requests
+        SELECT r.* FROM rights_subjects mine JOIN rights_requests r USING (request_id)
+        WHERE mine.subject_id = $1 AND r.kind <> 'retention' AND NOT EXISTS (
+              SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.subject_id <> $1)
+          AND ($2::timestamptz IS NULL OR (r.opened_at, r.request_id) > ($2, $3::uuid))
+        ORDER BY r.opened_at, r.request_id LIMIT $4""",
+        subject_id,
+        paging.after.at if paging.after else None,
+        paging.after.id if paging.after else None,
+        paging.fetch,
     )
     return [_request(row) for row in rows]
 
