@@ -12,7 +12,7 @@ demo: .venv/ready ## the whole system from nothing: start, run the main job, sho
 	@$(PY) -m deploy.local.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
-	@$(PY) -m pytest --faults-report $(ARGS)
+	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest --faults-report $(ARGS)
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
 	@$(PY) -m pytest -m fault --faults-report $(ARGS)

@@ -262,4 +262,9 @@ REPRODUCTIONS: Final = (
         "Rows of a day that nobody has prepared for are written, published and applied all the same.",
         (("place", 0, 0), ("jump", 3), ("place", 1, 1), FLOW, *FORGET),
     ),
+    Reproduction(
+        "a_service_starts_after_the_clock_was_set_back_by_a_day",
+        "It says no behind its gate, and serves once it has compared itself with the list; what people ask for again is done.",
+        (("place", 0, 0), ("jump", 1), ("back_up", "privacy"), ("place", 1, 0), ("hold", 0, 0), FLOW, *FORGET),
+    ),
 )

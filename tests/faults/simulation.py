@@ -235,8 +235,12 @@ class Simulation(People):
         for system in self.run.systems.values():
             await system.end_zombies()
         self.stalled.clear()
-        while self.holds:
-            await self.lift(0, 0)
+        for _ in range(HEALING_ROUNDS):
+            if self.holds:
+                # A service that has just started opens its gate first.
+                await self.round()
+                await self.lift(0, 0)
+        assert not self.holds, "a hold cannot be lifted"
         # Whatever was to be done at a time that the clock had passed before is due again by then.
         await self.run.tick(self.set_back)
         await self.ask_again()

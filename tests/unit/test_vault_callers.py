@@ -12,13 +12,30 @@ from servicekit.errors import Unauthenticated
 from servicekit.vault_client import ServiceIdentity
 
 
-def test_a_token_that_was_verified_is_refused_once_its_life_is_over(tmp_path: Path) -> None:
-    clock, key = FakeClock(), Ed25519PrivateKey.generate()
-    (tmp_path / "order.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+def introduced(folder: Path, clock: FakeClock) -> tuple[ServiceIdentity, Callers]:
+    """A service that the vault knows."""
+    key = Ed25519PrivateKey.generate()
+    (folder / "order.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    token = ServiceIdentity("order", pem, clock).token()
-    callers = Callers(tmp_path, clock)
+    return ServiceIdentity("order", pem, clock), Callers(folder, clock)
+
+
+def test_a_token_that_was_verified_is_refused_once_its_life_is_over(tmp_path: Path) -> None:
+    clock = FakeClock()
+    identity, callers = introduced(tmp_path, clock)
+    token = identity.token()
     assert [callers.verify(token), callers.verify(token)] == ["order", "order"]
     clock.tick(61)
     with pytest.raises(Unauthenticated):
         callers.verify(token)
+
+
+@pytest.mark.fault(21, "the clock is set back by a day while a service has a token")
+def test_a_service_makes_a_new_token_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    clock = FakeClock()
+    identity, callers = introduced(tmp_path, clock)
+    before = identity.token()
+    clock.tick(-86_400)
+    with pytest.raises(Unauthenticated):
+        callers.verify(before)
+    assert callers.verify(identity.token()) == "order"

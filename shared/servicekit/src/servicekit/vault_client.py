@@ -106,16 +106,16 @@ class ServiceIdentity:
         self._key = OKPKey.import_key(private_key_pem)
         self._clock = clock
         self._token = ""
-        self._renew_at = clock.now()
+        self._made_at = clock.now()
 
     def token(self) -> str:
-        """A token that is good for at least another 25 s."""
+        """A token that is good for at least another 25 s, also after the clock was set back: the vault's was, too."""
         now = self._clock.now()
-        if not self._token or now >= self._renew_at:
+        if not self._token or not timedelta() <= now - self._made_at < TOKEN_RENEWAL:
             claims = {"iss": self.system, "aud": AUDIENCE, "iat": int(now.timestamp())}
             claims["exp"] = int((now + TOKEN_LIFE).timestamp())
             self._token = jwt.encode({"alg": TOKEN_ALGORITHM}, claims, self._key, algorithms=[TOKEN_ALGORITHM])
-            self._renew_at = now + TOKEN_RENEWAL
+            self._made_at = now
         return self._token
 
 
