@@ -103,10 +103,10 @@ async def test_an_export_that_is_cut_begins_again_as_the_next_attempt(kit: Kit, 
     assert {row["favourite"]["sku"] for row in await opened(kit, second)} == skus
 
 
-async def test_ten_thousand_records_need_no_more_memory_than_five_hundred(kit: Kit) -> None:
+async def test_ten_thousand_records_need_no_more_memory_than_a_page(kit: Kit) -> None:
     """L12: a page of rows is in memory, however many there are."""
     peaks = []
-    for count in (500, 10_000):
+    for count in (ROWS_A_PAGE, 10_000):
         subject = uuid4()
         for _ in range(count // 500):
             await fill(kit, subject, 500)

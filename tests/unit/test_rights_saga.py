@@ -64,7 +64,7 @@ RULES = Rules(
 
 def state(kind: Kind = Kind.ERASURE, step: Step = Step.PREVIEW, **more: Any) -> State:
     request_id = uuid4()
-    given: dict[str, Any] = {"scope": Scope()}
+    given: dict[str, Any] = {"scope": Scope(), "policy": "policy"}
     if step in (Step.PREVIEW, Step.DESCRIBE):
         given["question_id"] = uuid4()
     return State(request_id, ME, request_id, kind, step=step, since=NOW, **{**given, **more})

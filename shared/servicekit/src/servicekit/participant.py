@@ -28,6 +28,7 @@ from event_contracts.privacy import (
 )
 from servicekit.batches import Batch, Consumes
 from servicekit.errors import Unavailable
+from servicekit.exports import EXPORT
 from servicekit.faults import declare, faultpoint
 from servicekit.holdings import Erasure, Holding
 from servicekit.kit import Kit
@@ -156,6 +157,7 @@ async def _note_export(tx: Tx, asked: ExportHoldings, kit: Kit) -> None:
         asked.subject_id,
         kit.clock.now(),
     )
+    tx.wake(kit.wakes[EXPORT])
 
 
 async def _wait_out(kit: Kit, batch: Batch) -> None:

@@ -7,6 +7,8 @@ in one file only; unknown names, missing rules and contradictions are refused at
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -166,6 +168,11 @@ class Policy(_Part):
         except ValidationError as error:
             details = error.errors(include_url=False)
             raise PolicyError("; ".join(_describe(detail, origin) for detail in details)) from None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that it says, in hex. Fragments change it without a new `version`."""
+        return sha256(self.model_dump_json().encode()).hexdigest()
 
     def may_open(self, service: str, data_class: str, purpose: str) -> bool:
         grant = self.grants.get(service)

@@ -23,7 +23,7 @@ from servicekit.clock import Clock, pause_until_any
 from servicekit.collector import settle
 from servicekit.consuming import Consumes, run_reader
 from servicekit.errors import KitError
-from servicekit.exports import EXPORT_EVERY, export_next
+from servicekit.exports import EXPORT, EXPORT_EVERY, export_next
 from servicekit.faults import check_armed
 from servicekit.harden import harden
 from servicekit.health import Health, Progress
@@ -243,7 +243,7 @@ def _watch_depth(health: Health) -> Job:
 
 
 def _export_of(service: Service) -> Job:
-    return Job("export", EXPORT_EVERY, lambda kit: export_next(kit, service.holdings), is_work=False)
+    return Job(EXPORT, EXPORT_EVERY, lambda kit: export_next(kit, service.holdings), is_work=False)
 
 
 async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progress) -> None:

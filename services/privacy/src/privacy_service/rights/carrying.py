@@ -1,9 +1,10 @@
 """Carries messages to sagas and what follows from them to the database and the outbox: a few statements for any number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from uuid import uuid4
 
 from event_contracts.account import ACCOUNT_EVENTS
@@ -14,7 +15,7 @@ from event_contracts.privacy import RectifyHoldings
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
 from privacy_service.probes.handlers import holders, participants
-from privacy_service.rights import store
+from privacy_service.rights import policies, store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.domain import CUSTOMER, Kind
 from privacy_service.rights.export import begin_export
@@ -38,7 +39,7 @@ from privacy_service.rights.store import Line
 from privacy_service.settings import settings_of
 from servicekit.kit import Kit
 from servicekit.policy import Policy
-from servicekit.postgres import Record, Tx
+from servicekit.postgres import Database, Record, Tx
 
 # The name of the job that does the sagas' own work.
 JOB: Final = "rights"
@@ -46,17 +47,17 @@ COMPLETED: Final = "completed"
 REFUSED: Final = "refused"
 
 
-def rules_of(kit: Kit) -> Rules:
-    """What the policy and the settings say to the sagas."""
+def rules_of(kit: Kit, policy: Policy) -> Rules:
+    """What a policy and the settings say to the sagas."""
     settings = settings_of(kit)
     return Rules(
-        participants=frozenset(participants(kit.policy)),
-        holders={name: frozenset(holders(kit.policy, name)) for name in kit.policy.classes},
-        disclosers=_owner(kit.policy, SHIPMENT_EVENTS),
-        rectifiers=_owner(kit.policy, ACCOUNT_EVENTS),
+        participants=frozenset(participants(policy)),
+        holders={name: frozenset(holders(policy, name)) for name in policy.classes},
+        disclosers=_owner(policy, SHIPMENT_EVENTS),
+        rectifiers=_owner(policy, ACCOUNT_EVENTS),
         duties={
             name: timedelta(days=rule.retention.days)
-            for name, rule in kit.policy.classes.items()
+            for name, rule in policy.classes.items()
             if rule.retention.obligation
         },
         erasure_wait=timedelta(seconds=settings.erasure_wait_seconds),
@@ -71,20 +72,33 @@ def _owner(policy: Policy, topic: str) -> frozenset[str]:
     return frozenset([policy.topics[topic].owner]) if topic in policy.topics else frozenset()
 
 
+async def rules_by_policy(kit: Kit, db: Database | Tx, states: Iterable[State]) -> dict[str, Rules]:
+    """The rules of the policy in force and of those that these go by, by the policy's digest."""
+    current = rules_of(kit, kit.policy)
+    others = {state.policy for state in states} - {kit.policy.digest, policies.UNKNOWN}
+    found = await policies.read(db, others) if others else []
+    return {policies.UNKNOWN: current, kit.policy.digest: current} | {p.digest: rules_of(kit, p) for p in found}
+
+
 class Carrier:
     """The subjects of one locked batch on their way. `save` writes whatever the messages given to it have changed."""
 
-    def __init__(self, kit: Kit, states: Iterable[State], rules: Rules | None = None) -> None:
+    def __init__(self, kit: Kit, states: Iterable[State], rules: Mapping[str, Rules]) -> None:
         self._kit = kit
-        self._rules = rules or rules_of(kit)
+        self._rules = rules
         self._now = kit.clock.now()
         self._before = {(state.request_id, state.subject_id): state for state in states}
         self._after = dict(self._before)
         self._commands: list[tuple[State, Command]] = []
 
-    @property
-    def rules(self) -> Rules:
-        return self._rules
+    @classmethod
+    async def of(cls, kit: Kit, tx: Tx, states: Iterable[State]) -> Self:
+        """Each of them goes by the policy under which its round began, whatever policy is in force by now."""
+        states = list(states)
+        return cls(kit, states, await rules_by_policy(kit, tx, states))
+
+    def rules(self, state: State) -> Rules:
+        return self._rules[state.policy]
 
     def states(self) -> list[State]:
         """Where all of them stand at this moment."""
@@ -93,12 +107,12 @@ class Carrier:
     def begin(self) -> None:
         """All of them take their first step."""
         for state in self.states():
-            self._took(state, begin(state, self._now, self._rules))
+            self._took(state, begin(state, self._now, self.rules(state)))
 
     def give(self, state: State, message: Message) -> None:
         """A message for one of them, wherever it stands by now."""
         current = self._after[state.request_id, state.subject_id]
-        self._took(current, advance(current, message, self._now, self._rules))
+        self._took(current, advance(current, message, self._now, self.rules(current)))
 
     def give_all(self, message: Message) -> None:
         for state in self.states():
@@ -106,12 +120,16 @@ class Carrier:
 
     def _took(self, state: State, outcome: Advance) -> None:
         following, commands = outcome
+        if following.round != state.round:
+            following = replace(following, policy=self._kit.policy.digest)
         self._after[state.request_id, state.subject_id] = following
         self._commands += [(state, command) for command in commands]
 
     async def save(self, tx: Tx) -> None:
         """States, answers, holds, history, commands, and the ends of requests."""
         changed = [state for key, state in self._after.items() if state != self._before[key]]
+        if any(state.policy != self._before[state.request_id, state.subject_id].policy for state in changed):
+            await policies.keep(tx, self._kit.policy)
         if changed:
             await saga_store.save_states(tx, changed)
         await self._save_answers(tx, changed)

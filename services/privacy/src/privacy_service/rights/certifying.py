@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from uuid import UUID
 
 from privacy_service.evidence.certificate import CertificateFacts, HoldFact, ParticipantFact, ProbeFact, RecipientFact
@@ -28,7 +29,7 @@ async def facts_of(kit: Kit, tx: Tx, requests: Sequence[Request]) -> list[Certif
             kind=request.kind,
             subject_ids=[row["subject_id"] for row in subjects[request.request_id]],
             data_classes=request.data_classes,
-            policy_version=kit.policy.version,
+            policy_version=max(subjects[request.request_id], key=itemgetter("round"))["version"] or kit.policy.version,
             issued_at=kit.clock.now(),
             participants=[
                 ParticipantFact(row["system"], row["subject_id"], row["erased"], row["left_over"])

@@ -10,7 +10,7 @@ from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
-from privacy_service.rights import store
+from privacy_service.rights import policies, store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier, record
 from privacy_service.rights.domain import (
@@ -82,11 +82,12 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
     subjects = sorted(set(wanted.subject_ids))
-    states = [_state(request, subject, alone=len(subjects) == 1) for subject in subjects]
+    states = [_state(kit, request, subject, alone=len(subjects) == 1) for subject in subjects]
 
     async def work(tx: Tx) -> bool:
         if not await store.insert_request(tx, request):
             return False
+        await policies.keep(tx, kit.policy)
         await saga_store.insert_subjects(tx, states)
         if request.kind is Kind.RECTIFICATION:
             await store.write_rectification(tx, request_id, subjects[0], identity, contact)
@@ -108,7 +109,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
 async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) -> None:
     """An erasure is previewed at once; everything else begins when the identity is confirmed."""
     if request.kind is Kind.ERASURE or request.status is Status.RUNNING:
-        carrier = Carrier(kit, states)
+        carrier = await Carrier.of(kit, tx, states)
         carrier.begin()
         await carrier.save(tx)
 
@@ -152,12 +153,12 @@ def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
     return request if wanted.check is None else request.confirmed(wanted.check)
 
 
-def _state(request: Request, subject_id: UUID, *, alone: bool, names: frozenset[Name] | None = None) -> State:
+def _state(kit: Kit, request: Request, subject_id: UUID, *, alone: bool, names: frozenset[Name] | None = None) -> State:
     # Several subjects are destroyed one by one, so each has a revocation of its own.
     revocation_id = request.request_id if alone else uuid4()
     scope = Scope(request.data_classes, names)
-    step = first(request.kind)
-    return State(request.request_id, subject_id, revocation_id, request.kind, scope, step, request.opened_at)
+    step, policy = first(request.kind), kit.policy.digest
+    return State(request.request_id, subject_id, revocation_id, request.kind, scope, step, request.opened_at, policy)
 
 
 def _same(found: Request, by: Person, wanted: Wanted) -> Request:
@@ -180,10 +181,11 @@ async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[Name]]")
         nobody = Person(_NOBODY, SYSTEM)
         request = Request(uuid4(), Kind.RETENTION, Status.RUNNING, nobody, now, due)
         await store.insert_request(tx, request)
-        states.append(_state(request, subject_id, alone=True, names=frozenset(ending)))
+        states.append(_state(kit, request, subject_id, alone=True, names=frozenset(ending)))
+    await policies.keep(tx, kit.policy)
     await saga_store.insert_subjects(tx, states)
     await record(kit, tx, [Line(state.request_id, "opened") for state in states])
-    carrier = Carrier(kit, states)
+    carrier = await Carrier.of(kit, tx, states)
     carrier.begin()
     await carrier.save(tx)
     return [state.request_id for state in states]
@@ -210,7 +212,7 @@ async def approve(kit: Kit, by: Person, request_id: UUID) -> Request:
         approved = request.approved(by)
         await store.update_request(tx, approved)
         await record(kit, tx, [Line(request_id, "approved", by)])
-        carrier = Carrier(kit, await saga_store.lock_of_requests(tx, [request_id]))
+        carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, [request_id]))
         carrier.give_all(Approved())
         await carrier.save(tx)
         return approved
@@ -260,7 +262,7 @@ async def _stop(
         await record(kit, tx, [Line(request_id, what, by, reason=reason)])
         await store.forget_rectifications(tx, [request_id])
         await end_export(tx, request_id, kit.clock.now())
-        carrier = Carrier(kit, states)
+        carrier = await Carrier.of(kit, tx, states)
         carrier.give_all(Stopped())
         await carrier.save(tx)
         return after

@@ -11,7 +11,7 @@ from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.looks import write_looks
 from privacy_service.rights import handlers, store
 from privacy_service.rights.answers import store as answers_store
-from privacy_service.rights.carrying import rules_of
+from privacy_service.rights.carrying import rules_by_policy
 from privacy_service.rights.domain import CUSTOMER, Basis, Check, Kind, ManualHold, Person, Request, Status
 from privacy_service.rights.handlers import Corrections, Wanted
 from privacy_service.rights.saga import State
@@ -218,15 +218,16 @@ async def _preview(kit: Kit, states: Sequence[State]) -> Preview:
     questions = [state.question_id for state in states if state.question_id is not None]
     items = await answers_store.read_items(kit.db, questions)
     by_hand = await answers_store.read_manual_holds(kit.db, [state.subject_id for state in states])
-    return preview_of(states, items, by_hand, rules_of(kit), kit.clock.now())
+    return preview_of(states, items, by_hand, await rules_by_policy(kit, kit.db, states), kit.clock.now())
 
 
 async def _state(kit: Kit, request: Request) -> RequestState:
+    states = await saga_store.read_states(kit.db, request.request_id)
     return state_of(
         await _found(kit, request.request_id),
-        await saga_store.read_states(kit.db, request.request_id),
+        states,
         await answers_store.read_recipients(kit.db, [request.request_id]),
         await store.read_history(kit.db, request.request_id),
         await is_ready(kit.db, request.request_id),
-        rules_of(kit),
+        await rules_by_policy(kit, kit.db, states),
     )

@@ -40,7 +40,7 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     """Parts of answers to the question what is held; the saga goes on when all parts of all systems are there."""
     await retention.on_described(kit, tx, received)
     asked = await saga_store.lock_of_questions(tx, {each.event.request_id for each in received})
-    carrier = Carrier(kit, asked)
+    carrier = await Carrier.of(kit, tx, asked)
     asking = [state for state in asked if state.step in (Step.PREVIEW, Step.DESCRIBE)]
     by_question = {state.question_id: state for state in asking if state.question_id is not None}
     answers = [each.event for each in received if _asked(by_question, each.event)]
@@ -50,7 +50,9 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     questions = {answer.request_id for answer in answers}
     complete = await answers_store.read_complete(tx, questions)
     ready = [
-        question for question, systems in complete.items() if wanted(by_question[question], carrier.rules) <= systems
+        question
+        for question, systems in complete.items()
+        if wanted(state := by_question[question], carrier.rules(state)) <= systems
     ]
     items = await answers_store.read_items(tx, ready)
     by_hand = await answers_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
@@ -63,7 +65,7 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
 
 async def on_erased(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsErased]]) -> None:
     states = _by_revocation(await saga_store.lock_of_revocations(tx, {each.event.request_id for each in received}))
-    carrier = Carrier(kit, states.values())
+    carrier = await Carrier.of(kit, tx, states.values())
     for each in received:
         event = each.event
         state = _asked(states, event)
@@ -76,7 +78,7 @@ async def on_told(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]
     """What comes after the end amends the certificate."""
     states = _by_revocation(await saga_store.lock_of_revocations(tx, {each.event.request_id for each in received}))
     told = [(state, each.event) for each in received if (state := _asked(states, each.event)) is not None]
-    carrier = Carrier(kit, states.values())
+    carrier = await Carrier.of(kit, tx, states.values())
     changed = await answers_store.save_recipients(tx, told)
     for state, event in told:
         carrier.give(state, Told(event.system))
@@ -87,18 +89,20 @@ async def on_told(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]
 
 async def on_exported(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsExported]]) -> None:
     requests = {each.event.request_id for each in received}
-    carrier = Carrier(kit, await saga_store.lock_of_requests(tx, requests))
+    carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, requests))
     await on_holdings_exported(tx, received)
-    for request_id in {state.request_id for state in carrier.states() if state.step is Step.EXPORT}:
-        missing = await is_complete(tx, request_id, sorted(carrier.rules.participants))
+    exporting = {s.request_id: carrier.rules(s).participants for s in carrier.states() if s.step is Step.EXPORT}
+    for request_id, systems in exporting.items():
+        missing = await is_complete(tx, request_id, sorted(systems))
         for state in carrier.states():
             if state.request_id == request_id:
-                carrier.give(state, Exported(carrier.rules.participants - set(missing)))
+                carrier.give(state, Exported(systems - set(missing)))
     await carrier.save(tx)
 
 
 async def on_rectified(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsRectified]]) -> None:
-    carrier = Carrier(kit, await saga_store.lock_of_requests(tx, {each.event.request_id for each in received}))
+    requests = {each.event.request_id for each in received}
+    carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, requests))
     for each in received:
         for state in carrier.states():
             if (state.request_id, state.subject_id) == (each.event.request_id, each.event.subject_id):

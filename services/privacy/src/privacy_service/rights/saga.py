@@ -23,7 +23,7 @@ FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every saga goes by: the systems of the policy that must answer, the duties to keep, and the settings' pauses.
+    """What a saga goes by: the systems of its policy that must answer, the duties to keep, and the settings' pauses.
 
     `holders` are those of the participants that hold a class.
     """
@@ -44,7 +44,8 @@ class State:
     """Where one subject stands. `round` counts from 0: each end of a hold is another. `number` is that of the list's entry.
 
     `revocation_id` names the subject's revocation in the vault and at the participants; `question_id` the last question
-    what is held; `waiting_for` who still works with the keys; `answered` whoever has answered in this step.
+    what is held; `waiting_for` who still works with the keys; `answered` whoever has answered in this step. `policy` is the
+    digest of the policy under which the round began.
     """
 
     request_id: UUID
@@ -54,6 +55,7 @@ class State:
     scope: Scope
     step: Step
     since: datetime
+    policy: str
     next_try_at: datetime | None = None
     attempts: int = 0
     round: int = 0

@@ -191,7 +191,7 @@ def state_of(
     recipients: Sequence[Record],
     history: Sequence[Record],
     is_ready: bool | None,
-    rules: Rules,
+    rules: Mapping[str, Rules],
 ) -> RequestState:
     """Everything about a request."""
     holds = [
@@ -210,7 +210,7 @@ def state_of(
         {
             **_summary(request),
             "subject_ids": [state.subject_id for state in states],
-            "steps": [step_of(state, rules) for state in states],
+            "steps": [step_of(state, rules[state.policy]) for state in states],
             "holds": holds,
             "outstanding": _outstanding(states, recipients),
             "history": [dict(row) for row in history],
@@ -265,7 +265,7 @@ def preview_of(
     states: Sequence[State],
     items: Mapping[UUID, Sequence[Item]],
     by_hand: Mapping[UUID, Sequence[ManualHold]],
-    rules: Rules,
+    rules: Mapping[str, Rules],
     now: datetime,
 ) -> Preview:
     """What would go and what would stay by what is known now. Of several reasons to stay the longest is shown."""
@@ -273,7 +273,7 @@ def preview_of(
     stays = []
     for state in states:
         described = items.get(state.question_id, ()) if state.question_id is not None else ()
-        holds = holds_on(described, by_hand.get(state.subject_id, ()), state.scope, rules.duties, now)
+        holds = holds_on(described, by_hand.get(state.subject_id, ()), state.scope, rules[state.policy].duties, now)
         for item in described:
             if not state.scope.covers(item.held.data_class, item.held.anchor):
                 continue
@@ -288,7 +288,8 @@ def preview_of(
         Goes(system=system, data_class=data_class, anchor_count=anchors, row_count=rows)
         for (system, data_class), (anchors, rows) in sorted(counts.items())
     ]
-    waiting = [each for state in states for each in step_of(state, rules).waiting_for if state.step is Step.PREVIEW]
+    previewed = [state for state in states if state.step is Step.PREVIEW]
+    waiting = [each for state in previewed for each in step_of(state, rules[state.policy]).waiting_for]
     return Preview(complete=not waiting, waiting_for=waiting, goes=goes, stays=stays)
 
 

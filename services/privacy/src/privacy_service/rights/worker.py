@@ -81,7 +81,7 @@ async def _destroy(kit: Kit) -> bool:
 
 async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
     """Leases what is due at a step, asks the vault once for all, and carries on. True if there may be more."""
-    rules, lease_id, now = rules_of(kit), uuid4(), kit.clock.now()
+    rules, lease_id, now = rules_of(kit, kit.policy), uuid4(), kit.clock.now()
 
     async def take(tx: Tx) -> list[State]:
         states = await saga_store.lock_due(tx, [step], now, BATCH)
@@ -104,7 +104,7 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
     async def carry(tx: Tx) -> None:
         mine = await saga_store.lock_leased(tx, lease_id, leased)
         await _save_vault_answer(kit, tx, mine, revoked, step)
-        carrier = Carrier(kit, mine, rules)
+        carrier = await Carrier.of(kit, tx, mine)
         for state in mine:
             carrier.give(state, messages[state.revocation_id])
         await carrier.save(tx)
@@ -180,7 +180,7 @@ async def _time(kit: Kit) -> bool:
     """Waits that are over, holds to look at again, and commands that nobody has answered."""
 
     async def work(tx: Tx) -> bool:
-        carrier = Carrier(kit, await saga_store.lock_due(tx, _TIMED, kit.clock.now(), BATCH))
+        carrier = await Carrier.of(kit, tx, await saga_store.lock_due(tx, _TIMED, kit.clock.now(), BATCH))
         count = len(carrier.states())
         carrier.give_all(Due())
         if count:
@@ -200,7 +200,7 @@ async def _certify(kit: Kit) -> bool:
         ids = {state.request_id for state in due}
         states = await saga_store.lock_of_requests(tx, ids)
         await _issue(kit, tx, sorted(ids))
-        carrier = Carrier(kit, states)
+        carrier = await Carrier.of(kit, tx, states)
         carrier.give_all(Worked(Step.CERTIFY))
         await carrier.save(tx)
         faultpoint("rights.certified")
@@ -237,7 +237,7 @@ async def _package(kit: Kit) -> bool:
         for request_id in {state.request_id for state in states}:
             await make_ready(kit, tx, request_id)
         faultpoint("rights.packaged")
-        carrier = Carrier(kit, states)
+        carrier = await Carrier.of(kit, tx, states)
         carrier.give_all(Worked(Step.PACKAGE))
         if states:
             await carrier.save(tx)
@@ -248,12 +248,12 @@ async def _package(kit: Kit) -> bool:
 
 async def _watch_exports(kit: Kit) -> bool:
     """An access request ends when its package was fetched, or has expired, and its key is destroyed."""
-    rules = rules_of(kit)
+    rules = rules_of(kit, kit.policy)
 
     async def work(tx: Tx) -> bool:
         now = kit.clock.now()
         states = await saga_store.lock_due(tx, [Step.READY], now, CERTIFICATES)
-        carrier = Carrier(kit, states, rules)
+        carrier = await Carrier.of(kit, tx, states)
         waiting = []
         for state in states:
             if await read_end(tx, state.request_id) is not None:

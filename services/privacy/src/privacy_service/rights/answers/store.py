@@ -232,7 +232,7 @@ async def read_destroyed(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
 async def read_subjects(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
     return await tx.fetch(
         """-- read_subjects
-        SELECT request_id, subject_id, horizon FROM rights_subjects
+        SELECT request_id, subject_id, horizon, round, version FROM rights_subjects LEFT JOIN rights_policies USING (policy)
         WHERE request_id = ANY($1::uuid[]) ORDER BY subject_id""",
         list(request_ids),
     )

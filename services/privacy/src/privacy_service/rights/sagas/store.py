@@ -22,14 +22,16 @@ async def insert_subjects(tx: Tx, states: Sequence[State]) -> None:
     await tx.execute(
         """-- insert_subjects
         INSERT INTO rights_subjects
-            (request_id, subject_id, revocation_id, step, since, attempts, round, number, waiting_for)
-        SELECT r, s, v, step::rights_step, since, 0, 0, 0, '{}'
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[]) AS u(r, s, v, step, since)""",
+            (request_id, subject_id, revocation_id, step, since, policy, attempts, round, number, waiting_for)
+        SELECT r, s, v, step::rights_step, since, policy, 0, 0, 0, '{}'
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::text[])
+             AS u(r, s, v, step, since, policy)""",
         [state.request_id for state in states],
         [state.subject_id for state in states],
         [state.revocation_id for state in states],
         [state.step for state in states],
         [state.since for state in states],
+        [state.policy for state in states],
     )
     names = [(state, name) for state in states for name in sorted(state.scope.names or ())]
     if names:
@@ -129,6 +131,7 @@ def _state(
         scope=Scope(classes, frozenset(names[key]) if kind is Kind.RETENTION else None),
         step=Step(row["step"]),
         since=row["since"],
+        policy=row["policy"],
         next_try_at=row["next_try_at"],
         attempts=row["attempts"],
         round=row["round"],
@@ -158,12 +161,13 @@ async def save_states(tx: Tx, states: Sequence[State]) -> None:
     await tx.execute(
         """-- save_states
         UPDATE rights_subjects s SET step = u.step::rights_step, since = u.since, next_try_at = u.next_try_at,
-               attempts = u.attempts, round = u.round, number = u.number, question_id = u.question_id,
+               attempts = u.attempts, round = u.round, number = u.number, question_id = u.question_id, policy = u.policy,
                waiting_for = CASE WHEN u.waiting_for = '' THEN '{}' ELSE string_to_array(u.waiting_for, ',') END,
                lease_id = NULL
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::int[],
-                    $8::bigint[], $9::uuid[], $10::text[])
-             AS u(request_id, subject_id, step, since, next_try_at, attempts, round, number, question_id, waiting_for)
+                    $8::bigint[], $9::uuid[], $10::text[], $11::text[])
+             AS u(request_id, subject_id, step, since, next_try_at, attempts, round, number, question_id, waiting_for,
+                  policy)
         WHERE s.request_id = u.request_id AND s.subject_id = u.subject_id""",
         [state.request_id for state in states],
         [state.subject_id for state in states],
@@ -175,6 +179,7 @@ async def save_states(tx: Tx, states: Sequence[State]) -> None:
         [state.number for state in states],
         [state.question_id for state in states],
         [",".join(sorted(state.waiting_for)) for state in states],
+        [state.policy for state in states],
     )
 
 
