@@ -80,6 +80,19 @@ async def test_a_lease_is_kept_and_not_asked_for_again(client: VaultClient, vaul
     assert len(vault.requests) == 1
 
 
+async def test_keys_for_several_at_once_are_one_request_and_index_entries_stay_with_their_keys(
+    client: VaultClient, vault: FakeVault
+) -> None:
+    names = [[KeyName(uuid4(), "contact", uuid4()) for _ in range(2)] for _ in range(4)]
+    index = [[IndexEntry("email", bytes([number]), 1)] for number in range(4)]
+    found = await asyncio.gather(*map(client.ensure, names, index))
+    (asked,) = (json.loads(request.content) for request in vault.requests)
+    assert [UUID(key["subject"]) for key in asked["keys"]] == [name.subject for each in names for name in each]
+    assert [entry["key"] for entry in asked["index"]] == [1, 3, 5, 7]
+    assert [await client.ensure(each) for each in names] == found
+    assert len(vault.requests) == 1
+
+
 @pytest.mark.fault(21, "a lease whose answer was slow")
 async def test_the_lease_runs_from_the_moment_of_the_request(
     client: VaultClient, vault: FakeVault, clock: FakeClock

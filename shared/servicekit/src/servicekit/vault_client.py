@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate, islice
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
@@ -28,6 +29,7 @@ from servicekit.logs import code, get_log
 from servicekit.metrics import VAULT_CALLS, VAULT_SECONDS
 from servicekit.revocation_list import Entry as Entry
 from servicekit.revocation_list import RevocationPage
+from servicekit.together import Together
 from servicekit.token import SealingKey
 
 AUDIENCE: Final = "vault"
@@ -61,6 +63,17 @@ class IndexEntry:
     kind: str
     digest: bytes
     key: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one call of `ensure` asks for; the positions of its index entries are those of its own names."""
+
+    names: Sequence[KeyName]
+    index: Sequence[IndexEntry]
+
+    def size(self) -> int:
+        return max(len(self.names), len(self.index))
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -143,18 +156,22 @@ class VaultClient:
         self.holder_id = uuid4()
         self._identity, self._clock, self._patience = identity, clock, patience
         self._leases = Leases(clock, cached_keys)
+        own = (Forbidden, Fenced, Invalid)
+        self._ensuring = Together(self._ensure, own, _Wanted.size, BATCH)
         self._index_keys: dict[str, tuple[bytes, float]] = {}
 
     async def close(self) -> None:
         """Forget all keys and close the connections."""
         self._leases.clear()
         self._index_keys.clear()
+        await self._ensuring.close()
         await self._http.aclose()
 
     async def ensure(self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = ()) -> list[SealingKey]:
         """A key to seal with for each name, made where there is none yet; same order. One request per 2,000 names.
 
-        `index` is written beside the keys in the same transaction, so with it the vault is always asked.
+        What is asked while a request is under way goes together in the next one. `index` is written beside the keys in the
+        same transaction, so with it the vault is always asked.
         Raises Fenced, Forbidden, TooMany, Unavailable.
         """
         if index and len(wanted) > BATCH:
@@ -165,13 +182,26 @@ class VaultClient:
         missing = list(wanted) if index else [name for name, key in found.items() if key is None]
         for start in range(0, len(missing), BATCH):
             names = missing[start : start + BATCH]
-            body = {"keys": [name._asdict() for name in names], "index": [_index(entry) for entry in index]}
-            reply, deadline = await self._lease_call("/v1/keys/ensure", body)
-            for name, entry in zip(names, reply, strict=True):
-                ensured = SealingKey.derive(entry.key_id, _bytes(entry.key))
-                self._leases.put_ensured(Lease(ensured, name, deadline))
-                found[name] = ensured
+            found.update(zip(names, await self._ensuring.answer(_Wanted(names, index)), strict=True))
         return [key for name in wanted if (key := found[name]) is not None]
+
+    async def _ensure(self, wanted: Sequence[_Wanted]) -> list[list[SealingKey]]:
+        """The keys of each, with one call for all."""
+        names = [name for each in wanted for name in each.names]
+        starts = accumulate((len(each.names) for each in wanted), initial=0)
+        index = [
+            {"kind": entry.kind, "digest": _text(entry.digest), "key": start + entry.key}
+            for each, start in zip(wanted, starts, strict=False)
+            for entry in each.index
+        ]
+        body = {"keys": [name._asdict() for name in names], "index": index}
+        reply, deadline = await self._lease_call("/v1/keys/ensure", body)
+        keys = iter([SealingKey.derive(entry.key_id, _bytes(entry.key)) for entry in reply])
+        found = [list(islice(keys, len(each.names))) for each in wanted]
+        for each, its in zip(wanted, found, strict=True):
+            for name, key in zip(each.names, its, strict=True):
+                self._leases.put_ensured(Lease(key, name, deadline))
+        return found
 
     async def lease(self, purpose: str, wanted: Sequence[LeaseName]) -> list[SealingKey | Erased]:
         """A key to open with for each name, `Erased` if it is fenced or destroyed; same order. One request per 2,000.
@@ -345,10 +375,6 @@ def _problem(response: httpx.Response) -> str:
         return str(msgspec.json.decode(response.content)["type"]).rpartition("/")[2]
     except (msgspec.MsgspecError, KeyError, TypeError):
         return ""
-
-
-def _index(entry: IndexEntry) -> dict[str, Any]:
-    return {"kind": entry.kind, "digest": _text(entry.digest), "key": entry.key}
 
 
 def _text(raw: bytes) -> str:
