@@ -9,6 +9,7 @@ import pytest
 from event_contracts.privacy import (
     DescribeHoldings,
     RecipientsTold,
+    RectifyDelivery,
     RectifyHoldings,
     Refusal,
     ToldRecipient,
@@ -208,6 +209,37 @@ async def test_a_rectification_that_the_owner_of_the_data_refuses_ends_with_the_
     last = [(line["what"], line["reason"]) for line in state["history"] if line["subject_id"] is None]
     assert last[-1] == ("refused", "email_taken")
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
+
+
+async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop: Shop) -> None:
+    subject, order = uuid4(), uuid4()
+    consignee = {
+        "name": "Rosalind Wintergreen",
+        "lines": ["1 Lane"],
+        "city": "York",
+        "postal_code": "YO1",
+        "country": "GB",
+    }
+    delivery = {"order_id": str(order), "consignee": {**consignee, "phone": "+441904123456"}}
+    body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
+    both = {"delivery": delivery, "identity": {"name": "Rosalind Wintergreen"}}
+    async with shop.client() as client:
+        wrong = await client.post("/v1/requests", json={**body, "rectification": both}, headers=shop.staff())
+        right = {**body, "rectification": {"delivery": delivery}}
+        opened = await client.post("/v1/requests", json=right, headers=shop.staff())
+        assert (wrong.status_code, opened.status_code, opened.json()["data_classes"]) == (422, 201, ["delivery"])
+        (stored,) = await shop.kit.db.fetch("SELECT order_id, delivery FROM delivery_corrections")
+        assert stored["order_id"] == order
+        assert b"Wintergreen" not in stored["delivery"]
+        (step,) = (await show(shop, client, opened.json()["request_id"]))["steps"]
+        assert [each["system"] for each in step["waiting_for"]] == ["order"]
+        shop.refuses = Refusal.NOT_UNDER_WAY
+        await shop.settle()
+        state = await show(shop, client, opened.json()["request_id"])
+    (command,) = [c for c in shop.sent if isinstance(c, RectifyDelivery | RectifyHoldings)]
+    assert isinstance(command, RectifyDelivery)
+    assert (state["status"], state["reason"]) == ("denied", "not_under_way")
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM delivery_corrections") == 0
 
 
 async def test_an_access_request_is_ready_when_all_have_handed_over(shop: Shop) -> None:

@@ -21,7 +21,6 @@ from event_contracts.logistics_gateway import (
     ShipmentHandedOver,
     ShipmentRefused,
 )
-from event_contracts.order import EVENTS
 from order_service.app import SERVICE
 from order_service.handlers import (
     on_shipment_acknowledged,
@@ -194,7 +193,7 @@ def order_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[Shop]:
     settings = Settings(customer_public_key_file=order_keys / "customer.pub.pem")
-    async with open_test_kit("order", order_dsns, settings, EVENTS, [SERVICE.migrations]) as bare:
+    async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
         kit = replace(bare, vault=cast(Any, Vault()))
         assert SERVICE.router is not None
         app = make_app(settings, kit.clock, Health("order", "api", "1", kit.clock), [SERVICE.router(kit)])

@@ -28,6 +28,7 @@ from event_contracts.privacy import (
     HoldingsExported,
     HoldingsRectified,
     RecipientsTold,
+    RectifyDelivery,
     RectifyHoldings,
     Refusal,
     TellRecipients,
@@ -59,7 +60,15 @@ POLICY = Policy.load([ROOT / "shared" / "policy" / "policy.yaml"])
 SYSTEMS = participants(POLICY)
 COMMANDS: dict[str, type[Event]] = {
     command.type_name(): command
-    for command in (DescribeHoldings, EraseHoldings, TellRecipients, ExportHoldings, RectifyHoldings, FindExpired)
+    for command in (
+        DescribeHoldings,
+        EraseHoldings,
+        TellRecipients,
+        ExportHoldings,
+        RectifyHoldings,
+        RectifyDelivery,
+        FindExpired,
+    )
 }
 
 
@@ -198,6 +207,8 @@ class Shop:
                     RecipientsTold(request_id=request, subject_id=subject, system=system, recipients=self.recipients)
                 ]
             case RectifyHoldings(request_id=request, subject_id=subject) if system == "account":
+                return [_rectified(request, subject, system, self.refuses)]
+            case RectifyDelivery(request_id=request, subject_id=subject) if system == "order":
                 return [_rectified(request, subject, system, self.refuses)]
             case ExportHoldings(request_id=request, subject_id=subject):
                 return [

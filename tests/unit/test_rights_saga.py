@@ -53,7 +53,7 @@ RULES = Rules(
     participants=SYSTEMS,
     holders={"delivery": frozenset(("order", "logistics-gateway")), "behaviour": frozenset(["account"])},
     disclosers=frozenset(["logistics-gateway"]),
-    rectifiers=frozenset(["account"]),
+    rectifiers={"identity": frozenset(["account"]), "delivery": frozenset(["order"])},
     duties={"order_record": timedelta(days=3650)},
     erasure_wait=timedelta(days=1),
     command_retry=timedelta(seconds=30),

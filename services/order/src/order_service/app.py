@@ -10,6 +10,7 @@ from event_contracts.logistics_gateway import (
     ShipmentRefused,
 )
 from event_contracts.order import EVENTS
+from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, RectifyDelivery
 from order_service.handlers import (
     on_shipment_acknowledged,
     on_shipment_delivered,
@@ -18,6 +19,7 @@ from order_service.handlers import (
 )
 from order_service.holdings import HOLDINGS
 from order_service.http import make_router
+from order_service.rectification import apply_rectification, prepare_rectification
 from servicekit.consuming import Consumes
 from servicekit.service import Service
 
@@ -32,11 +34,21 @@ SHIPMENTS = Consumes(
     reader="shipments",
 )
 
+# A command that comes again finds its value in force, and makes no version.
+RECTIFICATION = Consumes(
+    (PRIVACY_COMMANDS,),
+    contracts=(RectifyDelivery,),
+    prepare=prepare_rectification,
+    apply=apply_rectification,
+    reader="rectification",
+    inbox=True,
+)
+
 SERVICE = Service(
     "order",
     migrations=Path(__file__).parent / "migrations",
-    emits=EVENTS,
-    consumes=(SHIPMENTS,),
+    emits=(*EVENTS, HoldingsRectified),
+    consumes=(SHIPMENTS, RECTIFICATION),
     holdings=HOLDINGS,
     router=make_router,
     package="order-service",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from event_contracts import Sealed
 from event_contracts.order import Delivery, DeliveryCorrected
 from order_service import store
 from order_service.domain import PurchaseConsignee, Status, check_correctable, corrected
 from order_service.handlers import Order, read_order
 from servicekit.errors import Conflict, NotFound
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
+from servicekit.postgres import Record, Tx
 
 _TRIES = 3
 
@@ -40,18 +41,22 @@ async def _save(kit: Kit, buyer_id: UUID, order: Order, delivery: Delivery) -> b
         if row is None:
             raise NotFound
         check_correctable(Status(row["status"]))
-        number = order.delivery_number + 1
-        if not await store.correct_delivery(tx, order.consignee_id, order.order_id, number, sealed):
-            return False
-        await tx.emit(
-            DeliveryCorrected(
-                order_id=order.order_id,
-                buyer_id=buyer_id,
-                consignee_id=order.consignee_id,
-                number=number,
-                delivery=sealed,
-            )
-        )
-        return True
+        return await put_delivery(tx, row, order.delivery_number + 1, sealed)
 
     return await kit.run_tx("correct_consignee", work)
+
+
+async def put_delivery(tx: Tx, order: Record, number: int, delivery: Sealed[Delivery]) -> bool:
+    """Makes it version `number` of the locked order's delivery, and says so. False when that is not the next one."""
+    if not await store.correct_delivery(tx, order["consignee_id"], order["order_id"], number, delivery):
+        return False
+    await tx.emit(
+        DeliveryCorrected(
+            order_id=order["order_id"],
+            buyer_id=order["buyer_id"],
+            consignee_id=order["consignee_id"],
+            number=number,
+            delivery=delivery,
+        )
+    )
+    return True

@@ -75,6 +75,15 @@ async def lock_order(tx: Tx, order_id: UUID, buyer_id: UUID) -> Record | None:
     )
 
 
+async def lock_order_of(tx: Tx, order_id: UUID, consignee_id: UUID) -> Record | None:
+    """The order, locked, if it goes to this person."""
+    return await tx.fetchrow(
+        "-- lock_order_of\nSELECT * FROM orders WHERE order_id = $1 AND consignee_id = $2 FOR UPDATE",
+        order_id,
+        consignee_id,
+    )
+
+
 async def correct_delivery(tx: Tx, consignee_id: UUID, order_id: UUID, number: int, delivery: Sealed[Delivery]) -> bool:
     """Puts version `number` in the place of the one before. False when that is not the one there."""
     status = await tx.execute(

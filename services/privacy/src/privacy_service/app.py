@@ -15,6 +15,7 @@ from event_contracts.privacy import (
     ExportHoldings,
     FindExpired,
     HoldingsCounted,
+    RectifyDelivery,
     RectifyHoldings,
     TellRecipients,
 )
@@ -33,7 +34,7 @@ from privacy_service.rights import http as rights_http
 from privacy_service.rights.export import http as export_http
 from privacy_service.rights.export.handlers import JOBS as EXPORT_JOBS
 from privacy_service.rights.export.holdings import EXPORT_PARTS, EXPORT_SUBJECTS
-from privacy_service.rights.holdings import RECTIFICATIONS, SUBJECTS
+from privacy_service.rights.holdings import HOLDINGS as RIGHTS_HOLDINGS
 from privacy_service.rights.replies import ANSWERS, Answer, answering
 from privacy_service.rights.retention import http as retention_http
 from privacy_service.rights.retention.worker import JOBS as RETENTION_JOBS
@@ -81,10 +82,11 @@ SERVICE: Final = Service(
         TellRecipients,
         ExportHoldings,
         RectifyHoldings,
+        RectifyDelivery,
         FindExpired,
     ],
     consumes=[inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
-    holdings=[INVENTORY, RECIPIENTS, PROBES, SUBJECTS, RECTIFICATIONS, EXPORT_PARTS, EXPORT_SUBJECTS],
+    holdings=[INVENTORY, RECIPIENTS, PROBES, *RIGHTS_HOLDINGS, EXPORT_PARTS, EXPORT_SUBJECTS],
     jobs=[*EVIDENCE_JOBS, *RIGHTS_JOBS, *EXPORT_JOBS, *RETENTION_JOBS],
     router=make_router,
     settings=PrivacySettings,

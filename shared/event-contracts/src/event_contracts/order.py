@@ -63,6 +63,12 @@ class Delivery(PersonalData, data_class="delivery"):
     customs: tuple[CustomsLine, ...] = category(_GOODS, min_length=1, max_length=100)
 
 
+class DeliveryCorrection(PersonalData, data_class="delivery"):
+    """Of a `Delivery` to whom it goes; the rest stays as it is."""
+
+    consignee: Consignee = category("user.contact")
+
+
 class OrderLine(PersonalData):
     sku: Sku = category(_GOODS)
     description: Line = category(_GOODS)

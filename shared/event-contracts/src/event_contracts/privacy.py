@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass, SystemName
 from event_contracts.event import Event
+from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed, about, category
 
 PRIVACY_COMMANDS = "privacy.commands"
@@ -154,13 +155,24 @@ class RectifyHoldings(Event, topic=PRIVACY_COMMANDS, key="request_id", version=2
     contact: Sealed[ContactCorrection] | None = about(subject="subject_id", anchor="subject_id")
 
 
+class RectifyDelivery(Event, topic=PRIVACY_COMMANDS, key="request_id"):
+    """Support corrects to whom an order under way goes; the subject is its consignee."""
+
+    request_id: UUID
+    subject_id: UUID
+    order_id: UUID
+    delivery: Sealed[DeliveryCorrection] = about(subject="subject_id", anchor="order_id")
+
+
 class Refusal(StrEnum):
-    """Why the owner of data does not correct it: `email_taken` is another account's e-mail address."""
+    """Why the owner of data does not correct it: `email_taken` is another account's e-mail address; `not_under_way` an order
+    that is not the person's, has left for its consignee, or would go to another country."""
 
     EMAIL_TAKEN = "email_taken"
+    NOT_UNDER_WAY = "not_under_way"
 
 
-class HoldingsRectified(Event, topic=REPLIES, key="request_id"):
+class HoldingsRectified(Event, topic=REPLIES, key="request_id", version=2):
     """The owner's answer: the number of the version that is in force now, 0 when it holds no such data or refuses.
 
     `refused`: nothing was corrected, nor will be when it is asked again."""
@@ -216,6 +228,7 @@ EVENTS: tuple[type[Event], ...] = (
     ExportHoldings,
     HoldingsExported,
     RectifyHoldings,
+    RectifyDelivery,
     HoldingsRectified,
     FindExpired,
     ExpiredFound,

@@ -23,7 +23,7 @@ from servicekit.cloudevents import Received
 from servicekit.errors import PositionLost, Unavailable
 from servicekit.health import Progress
 from servicekit.inbox import Place, load_positions, set_back
-from servicekit.kafka import MAX_RECORD_BYTES, make_broker, to_raw
+from servicekit.kafka import FEW, GATHER_SECONDS, MAX_RECORD_BYTES, make_broker, to_raw
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
 from servicekit.metrics import CONSUMER_LAG
@@ -213,6 +213,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             prepared.cancel()
             self._end(prepared)
             raise
+        if len(expected) < FEW:
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """What is under way is applied first, for a while; then the rest is dropped, and comes again to its next owner."""

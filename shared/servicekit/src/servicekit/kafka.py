@@ -21,6 +21,10 @@ from servicekit.metrics import PRODUCER_REBUILDS
 from servicekit.settings import Settings
 
 MAX_RECORD_BYTES = 1024 * 1024
+# A transaction and a request cost much the same for one record as for a hundred: after fewer than these, so long others may
+# gather before the next are looked for. A single record never waits.
+FEW = 50
+GATHER_SECONDS = 0.01
 SEND_TIMEOUT = 12.0
 _MURMUR, _WORD = 0x5BD1E995, 0xFFFFFFFF
 

@@ -15,7 +15,7 @@ from servicekit.cloudevents import to_attributes
 from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.health import Progress
-from servicekit.kafka import MAX_RECORD_BYTES, OutRecord, Producer
+from servicekit.kafka import FEW, GATHER_SECONDS, MAX_RECORD_BYTES, OutRecord, Producer
 from servicekit.logs import get_log
 from servicekit.metrics import OUTBOX_DEPTH, OUTBOX_PUBLISHED
 from servicekit.postgres import Database, Tx
@@ -104,6 +104,7 @@ class Relay:
         self._producer = make_producer()
         self._clock = clock
         self._wake = wake
+        self._has_more = False
 
     async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
         """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
@@ -115,7 +116,9 @@ class Relay:
                     published = await self.publish_batch()
                     pause = 0.1
                     progress.beat(lag=0 if published < BATCH else published, advanced=published > 0)
-                    if published == 0:
+                    if not self._has_more:
+                        if 0 < published < FEW:
+                            await pause_until(stopping, GATHER_SECONDS)
                         # Another process may write, so the wake-up of this one is only a hint.
                         await pause_until_any((self._wake, stopping), IDLE_SECONDS)
                 except _AWAY as error:
@@ -131,12 +134,14 @@ class Relay:
 
         async def work(tx: Tx) -> int:
             slots = [row["slot"] for row in await tx.fetch(_LOCK_SLOTS, SLOTS_AT_ONCE)]
+            self._has_more = len(slots) == SLOTS_AT_ONCE
             if not slots:
                 return 0
             rows = await tx.fetch(_UNPUBLISHED, slots, BATCH)
             await self._producer.send(
                 [OutRecord(r["topic"], str(r["key"]).encode(), r["body"], _unpack(r["headers"])) for r in rows]
             )
+            self._has_more |= len(rows) == BATCH
             faultpoint("relay.produced")
             await tx.execute(_MARK, self._clock.now(), [r["number"] for r in rows], [r["day"] for r in rows])
             for row in rows:

@@ -206,7 +206,10 @@ def certificate(
 
 
 def _read_corrections() -> dict[str, dict[str, str]]:
-    """From the prompts, hidden while they are typed, or from a pipe: `{"identity": {…}, "contact": {…}}`."""
+    """From the prompts, hidden while they are typed, or from a pipe: `{"identity": {…}, "contact": {…}}`.
+
+    To whom an order goes comes from a pipe only: `{"delivery": {"order_id": "…", "consignee": {…}}}`.
+    """
     from privacy_service.cli.client import Exit, Failed
 
     if sys.stdin.isatty():

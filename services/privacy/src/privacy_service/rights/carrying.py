@@ -10,8 +10,9 @@ from uuid import uuid4
 from event_contracts.account import ACCOUNT_EVENTS
 from event_contracts.event import Event
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS
+from event_contracts.order import ORDER_EVENTS
 from event_contracts.personal import Sealed
-from event_contracts.privacy import RectifyHoldings
+from event_contracts.privacy import RectifyDelivery, RectifyHoldings
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
 from privacy_service.probes.handlers import holders, participants
@@ -20,6 +21,7 @@ from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.domain import CUSTOMER, Kind
 from privacy_service.rights.export import begin_export
 from privacy_service.rights.saga import (
+    ACCOUNT_CLASSES,
     Advance,
     Command,
     Enter,
@@ -54,7 +56,10 @@ def rules_of(kit: Kit, policy: Policy) -> Rules:
         participants=frozenset(participants(policy)),
         holders={name: frozenset(holders(policy, name)) for name in policy.classes},
         disclosers=_owner(policy, SHIPMENT_EVENTS),
-        rectifiers=_owner(policy, ACCOUNT_EVENTS),
+        rectifiers={
+            **dict.fromkeys(ACCOUNT_CLASSES, _owner(policy, ACCOUNT_EVENTS)),
+            "delivery": _owner(policy, ORDER_EVENTS),
+        },
         duties={
             name: timedelta(days=rule.retention.days)
             for name, rule in policy.classes.items()
@@ -191,7 +196,14 @@ class Carrier:
             await begin_export(tx, request_id, kind, [state.subject_id for state in subjects], self._now)
 
 
-def _rectification(row: Record) -> RectifyHoldings:
+def _rectification(row: Record) -> Event:
+    if row["order_id"] is not None:
+        return RectifyDelivery(
+            request_id=row["request_id"],
+            subject_id=row["subject_id"],
+            order_id=row["order_id"],
+            delivery=Sealed(row["delivery"]),
+        )
     return RectifyHoldings(
         request_id=row["request_id"],
         subject_id=row["subject_id"],

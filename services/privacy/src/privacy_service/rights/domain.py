@@ -51,10 +51,11 @@ class Reason(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     OTHER = "other"
     EMAIL_TAKEN = "email_taken"
+    NOT_UNDER_WAY = "not_under_way"
 
 
 # Staff deny for none of these.
-NO_DENIAL: Final = frozenset((Reason.FULFILLED, Reason.CANCELLED, Reason.EMAIL_TAKEN))
+NO_DENIAL: Final = frozenset((Reason.FULFILLED, Reason.CANCELLED, Reason.EMAIL_TAKEN, Reason.NOT_UNDER_WAY))
 
 
 class Check(StrEnum):

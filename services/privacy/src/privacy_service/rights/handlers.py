@@ -1,12 +1,13 @@
 """What people do to a request: open it, decide it, and set holds. Each is one transaction with the request locked."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
+from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
@@ -48,10 +49,21 @@ declare("rights.sealed")
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What support typed in for a person, part by part. Its repr shows nothing."""
+    """What support typed in for a person: of their account part by part, or of the delivery of `order_id`.
+
+    Its repr shows nothing.
+    """
 
     identity: IdentityCorrection | None = None
     contact: ContactCorrection | None = None
+    order_id: UUID | None = None
+    delivery: DeliveryCorrection | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """The data classes that are corrected."""
+        given = (self.identity, self.contact, self.delivery)
+        return [str(part.data_class) for part in given if part is not None]
 
     def __repr__(self) -> str:
         return "<Corrections>"
@@ -78,7 +90,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
     found = await store.read_request(kit.db, request_id)
     if found is not None:
         return _same(found, by, wanted), False
-    identity, contact = await _sealed(kit, wanted)
+    sealed = await _sealed(kit, wanted)
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
     subjects = sorted(set(wanted.subject_ids))
@@ -89,8 +101,8 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
             return False
         await policies.keep(tx, kit.policy)
         await saga_store.insert_subjects(tx, states)
-        if request.kind is Kind.RECTIFICATION:
-            await store.write_rectification(tx, request_id, subjects[0], identity, contact)
+        if wanted.corrections is not None:
+            await _write_corrections(tx, request_id, subjects[0], wanted.corrections, sealed)
         lines = [Line(request_id, "opened", by)]
         if request.check is not None:
             lines.append(Line(request_id, "identity_confirmed", by, reason=request.check))
@@ -124,30 +136,39 @@ def _check(kit: Kit, wanted: Wanted) -> None:
             raise Invalid("Only an erasure is limited to data classes. Leave them out.")
         if not wanted.data_classes or not set(wanted.data_classes) <= set(kit.policy.classes):
             raise Invalid("The data classes are not classes of the policy. Name those that are.")
-    has_corrections = wanted.corrections is not None and (wanted.corrections.identity or wanted.corrections.contact)
-    if bool(has_corrections) != (wanted.kind is Kind.RECTIFICATION):
+    given = wanted.corrections or Corrections()
+    if bool(given.classes) != (wanted.kind is Kind.RECTIFICATION):
         raise Invalid("A rectification says what is right, and nothing else does. Correct the request.")
+    if given.delivery is not None and len(given.classes) > 1:
+        raise Invalid("A rectification is about the account or about one order. Open one for each.")
     if wanted.kind is Kind.RECTIFICATION and len(set(wanted.subject_ids)) != 1:
         raise Invalid("A rectification is about one person. Open one for each.")
 
 
-async def _sealed(
-    kit: Kit, wanted: Wanted
-) -> tuple[Sealed[IdentityCorrection] | None, Sealed[ContactCorrection] | None]:
-    """What support typed in is never stored in clear."""
-    corrections = wanted.corrections
-    if corrections is None:
-        return None, None
-    subject = wanted.subject_ids[0]
-    parts: list[PersonalData] = [part for part in (corrections.identity, corrections.contact) if part is not None]
-    sealed = await kit.seal_many([(part, subject, subject) for part in parts])
-    found = dict(zip(map(type, parts), sealed, strict=True))
-    return found.get(IdentityCorrection), found.get(ContactCorrection)
+async def _sealed(kit: Kit, wanted: Wanted) -> dict[type[PersonalData], Sealed[Any]]:
+    """What support typed in, by its model: it is never stored in clear."""
+    corrections = wanted.corrections or Corrections()
+    me = wanted.subject_ids[0]
+    given = [(corrections.identity, me), (corrections.contact, me), (corrections.delivery, corrections.order_id)]
+    parts = [(part, me, anchor) for part, anchor in given if part is not None and anchor is not None]
+    sealed = await kit.seal_many(parts) if parts else []
+    return {type(part): token for (part, _, _), token in zip(parts, sealed, strict=True)}
+
+
+async def _write_corrections(
+    tx: Tx, request_id: UUID, subject: UUID, given: Corrections, sealed: Mapping[type[PersonalData], Sealed[Any]]
+) -> None:
+    if given.order_id is not None:
+        await store.write_delivery_correction(tx, request_id, subject, given.order_id, sealed[DeliveryCorrection])
+    else:
+        parts = sealed.get(IdentityCorrection), sealed.get(ContactCorrection)
+        await store.write_rectification(tx, request_id, subject, *parts)
 
 
 def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
     now = kit.clock.now()
-    classes = None if wanted.data_classes is None else tuple(sorted(set(wanted.data_classes)))
+    given = wanted.data_classes if wanted.corrections is None else wanted.corrections.classes
+    classes = None if given is None else tuple(sorted(set(given)))
     due = due_at(now, wanted.regime)
     request = Request(request_id, wanted.kind, Status.OPEN, by, now, due, classes, wanted.regime)
     return request if wanted.check is None else request.confirmed(wanted.check)

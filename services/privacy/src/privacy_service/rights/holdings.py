@@ -3,6 +3,7 @@
 from typing import Final
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
+from event_contracts.order import DeliveryCorrection
 from servicekit.holdings import Holding
 
 # It proves what was done, so it outlives what it is about (law L6).
@@ -31,4 +32,11 @@ RECTIFICATIONS: Final = Holding(
     sealed={"identity": IdentityCorrection, "contact": ContactCorrection},
     plain=("request_id",),
 )
-HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS)
+DELIVERY_CORRECTIONS: Final = Holding(
+    "delivery_corrections",
+    subject="subject_id",
+    anchor="order_id",
+    sealed={"delivery": DeliveryCorrection},
+    plain=("request_id",),
+)
+HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS)

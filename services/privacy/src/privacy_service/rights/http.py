@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData
 from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.looks import write_looks
@@ -190,7 +191,10 @@ def _wanted(body: OwnRequestBody, subject_ids: Sequence[UUID], check: Check | No
 def _corrections(body: RectificationBody | None) -> Corrections | None:
     if body is None:
         return None
-    return Corrections(_said(body.identity), _said(body.contact))
+    identity, contact, delivery = _said(body.identity), _said(body.contact), body.delivery
+    if delivery is None:
+        return Corrections(identity, contact)
+    return Corrections(identity, contact, delivery.order_id, DeliveryCorrection(consignee=delivery.consignee))
 
 
 def _said(part: P | None) -> P | None:

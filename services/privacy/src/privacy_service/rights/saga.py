@@ -18,6 +18,8 @@ from privacy_service.rights.steps import HOW, How, Step, after, first
 LONGEST_BACKOFF: Final = 8
 # Nothing has left or gone at these steps; whether a request may still be stopped is its status' to say.
 _STOPPABLE: Final = (Step.PREVIEW, Step.APPROVE, Step.WAIT, Step.DESCRIBE, Step.EXPORT, Step.RECTIFY)
+# What a rectification is about that names no class.
+ACCOUNT_CLASSES: Final = ("contact", "identity")
 FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 
 
@@ -25,13 +27,13 @@ FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 class Rules:
     """What a saga goes by: the systems of its policy that must answer, the duties to keep, and the settings' pauses.
 
-    `holders` are those of the participants that hold a class.
+    `holders` are those of the participants that hold a class; `rectifiers` who corrects it.
     """
 
     participants: frozenset[str]
     holders: Mapping[str, frozenset[str]]
     disclosers: frozenset[str]
-    rectifiers: frozenset[str]
+    rectifiers: Mapping[str, frozenset[str]]
     duties: Mapping[str, timedelta]
     erasure_wait: timedelta
     command_retry: timedelta
@@ -201,7 +203,8 @@ def asked(state: State, rules: Rules) -> frozenset[str]:
         case Step.TELL:
             return rules.disclosers & _concerned(state, rules)
         case Step.RECTIFY:
-            return rules.rectifiers
+            classes = state.scope.data_classes or ACCOUNT_CLASSES
+            return frozenset().union(*(rules.rectifiers.get(name, frozenset()) for name in classes))
         case step if HOW[step] is How.ASK:
             return _concerned(state, rules)
     return frozenset()

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass
+from event_contracts.order import Consignee
 from privacy_service.rights.domain import (
     Basis,
     Check,
@@ -34,11 +35,19 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+class DeliveryBody(_Body):
+    """To whom an order under way goes; the request's subject is its consignee. Its repr shows nothing."""
+
+    order_id: UUID
+    consignee: Consignee
+
+
 class RectificationBody(_Body):
-    """What is right. Its repr shows nothing."""
+    """What is right: of the account, or of the delivery of one order. Its repr shows nothing."""
 
     identity: IdentityCorrection | None = None
     contact: ContactCorrection | None = None
+    delivery: DeliveryBody | None = None
 
 
 class OwnRequestBody(_Body):
