@@ -1,22 +1,15 @@
-"""The floor of an erasure: the statements that erase and prove it, without requests, sagas, commands, waiting or draining.
-
-The vault's list and the evidence get copies of their tables: what is written there past the services would not fit.
-"""
+"""The floor of an erasure: the statements that erase and prove it, without requests, sagas, commands, waiting or draining."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
-
 from account_service.holdings import HOLDINGS as ACCOUNT
-from deploy.local.stack import Stack
 from logistics_gateway.holdings import HOLDINGS as GATEWAY
 from order_service.holdings import HOLDINGS as ORDER
 from privacy_service.evidence import store as evidence
@@ -28,46 +21,20 @@ from servicekit.holdings import Erasure, Holding
 from servicekit.postgres import Tx
 from servicekit.revocation_list import FIRST_HASH, RevocationAction, make_entry
 from servicekit.revocations import _note_keys, _note_subjects, sweep
-from tests.bench.population import Settled
 
 HOLDERS: dict[str, Sequence[Holding]] = {"account": ACCOUNT, "order": ORDER, "logistics-gateway": GATEWAY,
                                          "privacy": (INVENTORY, RECIPIENTS)}  # fmt: skip
 Keys = dict[UUID, list[UUID]]  # by person
-COPIES = {"vault": ("revocations",), "privacy": ("evidence_leaves", "certificates")}
 
 
 class Floor:
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._number, self._pools = stack, 0, dict[str, Any]()
+    """`pools`: of each system, as its owner."""
 
-    async def erase(self, people: Sequence[Settled], *, at_once: int, batch: int) -> float:
-        """People a second; `batch` of them share their transactions, and so many batches are under way at once.
+    def __init__(self, pools: Mapping[str, Any]) -> None:
+        self._number, self._pools = 0, pools
 
-        The first batch of each worker warms its connections up and does not count.
-        """
-        for system in ("vault", *HOLDERS):
-            dsn, path = self._stack.owner_dsn(system), {"search_path": "floor, public"}
-            self._pools[system] = await asyncpg.create_pool(
-                dsn, min_size=at_once, max_size=at_once, server_settings=path
-            )
-            copies = (
-                f"CREATE TABLE IF NOT EXISTS floor.{t} (LIKE public.{t} INCLUDING ALL)" for t in COPIES.get(system, ())
-            )
-            await self._pools[system].execute(";".join(("CREATE SCHEMA IF NOT EXISTS floor", *copies)))
-        waiting = [people[start : start + batch] for start in range(0, len(people), batch)]
-
-        async def work(most: int) -> None:
-            while waiting and (most := most - 1) >= 0:
-                await self._erase([(uuid4(), who.subject_id) for who in waiting.pop()])
-
-        await asyncio.gather(*(work(1) for _ in range(at_once)))
-        left, started = sum(map(len, waiting)), time.monotonic()
-        await asyncio.gather(*(work(len(people)) for _ in range(at_once)))
-        took = time.monotonic() - started
-        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
-        return left / took
-
-    async def _erase(self, cases: Sequence[tuple[UUID, UUID]]) -> None:
+    async def erase(self, cases: Sequence[tuple[UUID, UUID]]) -> None:
+        """(request, person) each; those that come together share their transactions."""
         wanted = [Wanted(Case(*case), None, None, frozenset()) for case in cases]
         keys: Keys = {subject: [] for _, subject in cases}
         await self._tx("vault", lambda tx: vault.write_fences(tx, wanted))

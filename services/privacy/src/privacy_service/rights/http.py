@@ -95,29 +95,29 @@ def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
 
 def _add_decisions(router: APIRouter, kit: Kit) -> None:
     @router.post("/v1/requests/{request_id}/identity")
-    async def confirm(request_id: UUID, body: IdentityBody, who: _Staff) -> RequestState:
+    async def confirm(request_id: UUID, body: IdentityBody, who: _Staff) -> RequestSummary:
         """Record that the person's identity was checked."""
-        return await _state(kit, await handlers.confirm(kit, _person(who), request_id, body.check))
+        return summary(await handlers.confirm(kit, _person(who), request_id, body.check))
 
     @router.post("/v1/requests/{request_id}/approve")
-    async def approve(request_id: UUID, who: _Staff) -> RequestState:
+    async def approve(request_id: UUID, who: _Staff) -> RequestSummary:
         """Approve an erasure, as another person of another role than who opened it; 409 when it was decided already."""
-        return await _state(kit, await handlers.approve(kit, _person(who), request_id))
+        return summary(await handlers.approve(kit, _person(who), request_id))
 
     @router.post("/v1/requests/{request_id}/deny")
-    async def deny(request_id: UUID, body: DenialBody, who: _Staff) -> RequestState:
+    async def deny(request_id: UUID, body: DenialBody, who: _Staff) -> RequestSummary:
         """Deny it with a reason of the Data Rights Protocol; 409 once it was approved."""
-        return await _state(kit, await handlers.deny(kit, _person(who), request_id, body.reason))
+        return summary(await handlers.deny(kit, _person(who), request_id, body.reason))
 
     @router.post("/v1/requests/{request_id}/extend")
-    async def extend(request_id: UUID, body: ExtensionBody, who: _Staff) -> RequestState:
+    async def extend(request_id: UUID, body: ExtensionBody, who: _Staff) -> RequestSummary:
         """Extend its term, once, with a reason, by two months (CCPA: 45 days) at the most; 409 when that is too late."""
-        return await _state(kit, await handlers.extend(kit, _person(who), request_id, body.reason, body.until))
+        return summary(await handlers.extend(kit, _person(who), request_id, body.reason, body.until))
 
     @router.post("/v1/requests/{request_id}/cancel")
-    async def cancel(request_id: UUID, who: _Staff) -> RequestState:
+    async def cancel(request_id: UUID, who: _Staff) -> RequestSummary:
         """Cancel it; 409 once the first key is fenced."""
-        return await _state(kit, await handlers.cancel(kit, _person(who), request_id))
+        return summary(await handlers.cancel(kit, _person(who), request_id))
 
 
 def _add_own_routes(router: APIRouter, kit: Kit) -> None:
@@ -156,10 +156,9 @@ def _add_own_routes(router: APIRouter, kit: Kit) -> None:
         return Response(await read_certificate(kit, request_id), media_type="application/json")
 
     @router.post("/v1/me/requests/{request_id}/cancel")
-    async def cancel_own(request_id: UUID, who: _Customer) -> RequestState:
+    async def cancel_own(request_id: UUID, who: _Customer) -> RequestSummary:
         """Cancel your own request; 409 once the first key is fenced."""
-        person = _customer_person(who)
-        return await _state(kit, await handlers.cancel(kit, person, request_id, owner=who.subject_id))
+        return summary(await handlers.cancel(kit, _customer_person(who), request_id, owner=who.subject_id))
 
 
 def _add_holds(router: APIRouter, kit: Kit) -> None:
