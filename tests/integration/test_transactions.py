@@ -156,6 +156,18 @@ async def test_a_process_that_stands_still_inside_a_statement_keeps_nobody_locke
     await sleeper.close()
 
 
+@pytest.mark.fault(7, "a statement that takes longer than its time-out, on a server that is slow")
+async def test_a_slow_server_is_not_the_fault_of_what_was_asked(kit: Kit) -> None:
+    """A reader waits on `Unavailable`; anything else would set the record aside."""
+
+    async def slow(tx: Tx) -> None:
+        await tx.execute("SET LOCAL statement_timeout = '20ms'")
+        await tx.fetchval("SELECT pg_sleep(60)")
+
+    with pytest.raises(Unavailable):
+        await kit.run_tx("slow", slow)
+
+
 @pytest.mark.fault(4, "a crash right before and right after the commit")
 async def test_a_crash_at_the_commit_leaves_both_state_and_event_or_none(kit: Kit) -> None:
     for point, expected in (("tx.commit", 0), ("tx.committed", 1)):

@@ -44,6 +44,7 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.PostgresIOError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,  # the statement took too long: so does every one on a server that is overloaded
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
     OSError,

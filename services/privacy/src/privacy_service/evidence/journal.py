@@ -49,8 +49,8 @@ class Journal:
     def append(self, first: int, leaves: list[tuple[bytes, bytes]]) -> None:
         """Adds (hash, body) from the index `first` on, and returns when they are on the disk."""
         lines = b"".join(log_line(first + place, hash_, body) for place, (hash_, body) in enumerate(leaves))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "ab") as file:
                 file.write(lines)
                 file.flush()

@@ -137,7 +137,10 @@ class RevocationFile:
             if is_new:
                 _flush_folder(self._path.parent)
         except OSError as error:
-            raise _unreadable(error) from None
+            why = (
+                f"REVOCATIONS_FILE cannot be written ({type(error).__name__}): make room, or give the vault its folder."
+            )
+            raise ListRefused(why) from None
         self._identity = (status.st_dev, status.st_ino)
 
     def _signed(self, entry: Entry) -> bytes:
