@@ -27,6 +27,8 @@ ROWS_A_PAGE: Final = 1000
 # Of JSON; a sealed part is a third longer, and an event may have 512 KiB.
 MAX_PART_BYTES: Final = 256 * 1024
 LEASE: Final = timedelta(seconds=60)
+_ANY: Final = """-- claim_export: any
+    SELECT EXISTS (SELECT FROM kit.exports WHERE leased_until IS NULL OR leased_until < $1)"""
 _encode: Final = msgspec.json.Encoder().encode
 
 declare("export.claimed", "export.part")
@@ -61,6 +63,8 @@ async def export_next(kit: Kit, holdings: Sequence[Holding]) -> None:
 
 async def _claim(kit: Kit) -> Export | None:
     now = kit.clock.now()
+    if not await kit.db.fetchval(_ANY, now):
+        return None
 
     async def work(tx: Tx) -> Record | None:
         return await tx.fetchrow(

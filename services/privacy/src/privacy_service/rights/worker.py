@@ -55,6 +55,8 @@ Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Message], lis
 
 async def carry_on(kit: Kit) -> None:
     """One run: whatever is due, step by step. A part that fails leaves the others to go on, and fails the run."""
+    if not await saga_store.is_anything_due(kit.db, kit.clock.now()):
+        return
     failed: KitError | None = None
     for part in (_fence, _drain, _destroy, _time, _certify, _amend, _package, _watch_exports):
         try:

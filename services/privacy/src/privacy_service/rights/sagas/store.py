@@ -69,6 +69,18 @@ async def lock_leased(tx: Tx, lease_id: UUID, states: Sequence[State]) -> list[S
     )
 
 
+async def is_anything_due(db: Database, now: datetime) -> bool:
+    """Whether there is a step to take or a certificate to amend. Most runs find nothing, and this asks once for all steps."""
+    return bool(
+        await db.fetchval(
+            """-- is_anything_due
+            SELECT EXISTS (SELECT FROM rights_subjects WHERE next_try_at <= $1)
+                OR EXISTS (SELECT FROM rights_requests WHERE is_amended_by IS NOT NULL)""",
+            now,
+        )
+    )
+
+
 async def lock_due(tx: Tx, steps: Sequence[Step], now: datetime, limit: int) -> list[State]:
     """Subjects at these steps whose time has come; others that somebody works on are left out."""
     where = " WHERE s.next_try_at <= $1 AND s.step::text = ANY($2::text[])"
