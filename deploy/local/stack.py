@@ -44,7 +44,8 @@ class Stack:
 
     `services` and `extra` (third parties) run with the role `all`, or with `split` one process per role. `kafka` and
     `postgres` are the embedded ones unless given; either way the stack starts and closes them. `overrides[system]` is
-    added to the environment of that system's processes at their next start: a proxy's address, a fault to arm.
+    added to the environment of that system's processes at their next start: a proxy's address, a fault to arm. All go by
+    `policy_files`, the base first.
     """
 
     def __init__(
@@ -63,6 +64,10 @@ class Stack:
         self.postgres: PostgresServer = postgres or choose_postgres()
         self.specs = {spec.system: spec for spec in (*services, *extra)}
         self.topics: tuple[Topic, ...] = (*TOPICS, *(t for s in extra if s.topics for t in load_topics(s.topics)))
+        self.policy_files = [
+            *sorted(POLICY_DIR.glob("*.yaml")),
+            *(file for spec in extra for file in spec.policy_files),
+        ]
         self.overrides: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.processes: list[ServiceProcess] = []
         self._extra, self._split, self._progress = tuple(extra), split, progress
@@ -140,7 +145,6 @@ class Stack:
         if system == WITNESS.system:
             return self._env_of_witness()
         spec = self.specs[system]
-        policy = [*sorted(POLICY_DIR.glob("*.yaml")), *(file for other in self._extra for file in other.policy_files)]
         return {
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
             "PYTHONPATH": os.pathsep.join(map(str, spec.pythonpath)),
@@ -152,7 +156,7 @@ class Stack:
             "KAFKA_PASSWORD_FILE": str(self._password_file(system)),
             "VAULT_URL": self.url("vault") if "vault" in self.specs else "",
             "IDENTITY_KEY_FILE": str(keys.identity_file(self.keys, system)),
-            "POLICY_FILES": os.pathsep.join(map(str, policy)),
+            "POLICY_FILES": os.pathsep.join(map(str, self.policy_files)),
             "LANES_DIR": str(POLICY_DIR / "lanes"),
             "CUSTOMER_PUBLIC_KEY_FILE": str(self.keys / "customer.pub.pem"),
             "STAFF_PUBLIC_KEY_FILE": str(self.keys / "staff.pub.pem"),

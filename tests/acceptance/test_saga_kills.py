@@ -23,7 +23,7 @@ from tests.support.end_states import rows
 from tests.support.infra import new_kafka, new_postgres
 from tests.support.kills import die_at_each
 from tests.support.shop_floor import until
-from tests.support.stacks import FAST_PASSWORDS
+from tests.support.stacks import FAST_PASSWORDS, shorten_leases
 from tests.support.staff import PATIENCE, Staff
 
 pytestmark = pytest.mark.timeout(2400)
@@ -110,6 +110,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("saga-kills")
     stack = Stack(split=True, kafka=new_kafka(folder / "kafka"), postgres=new_postgres(), progress=lambda _: None)
     stack.overrides["account"] |= FAST_PASSWORDS
+    shorten_leases(stack, folder)
     for system in ("account", "order", "logistics-gateway", "privacy"):
         # Each has one reader: what is measured is not how long Kafka waits for a dead one.
         stack.overrides[system] |= {"KAFKA_MEMBER": "reader"}
