@@ -125,8 +125,9 @@ async def _floor(stack: Stack, people: Sequence[Settled], *, at_once: int, batch
             for system in ("vault", *HOLDERS)
         }
         for system, tables in COPIES.items():
-            copies = (f"CREATE TABLE IF NOT EXISTS floor.{t} (LIKE public.{t} INCLUDING ALL)" for t in tables)
-            await pools[system].execute(";".join(("CREATE SCHEMA IF NOT EXISTS floor", *copies)))
+            copies = (f"CREATE TABLE floor.{table} (LIKE public.{table} INCLUDING ALL)" for table in tables)
+            fresh = ("DROP SCHEMA IF EXISTS floor CASCADE", "CREATE SCHEMA floor", *copies)
+            await pools[system].execute(";".join(fresh))
         floor = Floor(pools)
         waiting = [people[start : start + batch] for start in range(0, len(people), batch)]
 

@@ -40,8 +40,8 @@ WANTED = 6_000
 LEASES, FINDS, ERASED, EVENTS, BATCH = 1_500, 60, 40, 4_000, 500
 FINDS_OF_ONE = 8  # as many as one member of staff may do at once
 TOPIC = "bench.relay"
-# What a small server gives its database, for both sizes alike: the default of 128 MB would measure the disk cache.
-MEMORY = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
+# For both sizes alike, and enough for the indexes of a million people: with less the disk cache would be measured.
+MEMORY = {"shared_buffers": "4GB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
 WAITING = """
 INSERT INTO kit.outbox (day, slot, event_id, topic, key, headers, body)
 SELECT current_date, n % 16, gen_random_uuid(), $1, gen_random_uuid(), '{}'::bytea, decode(repeat(md5(n::text), 40), 'hex')

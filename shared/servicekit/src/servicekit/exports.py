@@ -24,8 +24,8 @@ PURPOSE: Final = "rights_request"
 EXPORT: Final = "export"
 EXPORT_EVERY: Final = timedelta(milliseconds=200)
 ROWS_A_PAGE: Final = 1000
-# Of JSON; a sealed part is a third longer, and an event may have 512 KiB.
-MAX_PART_BYTES: Final = 256 * 1024
+# Of JSON within JSON; sealed it is a third longer, and an event may have 512 KiB. A page of usual rows is one part.
+MAX_PART_BYTES: Final = 360 * 1024
 LEASE: Final = timedelta(seconds=60)
 _ANY: Final = """-- claim_export: any
     SELECT EXISTS (SELECT FROM kit.exports WHERE leased_until IS NULL OR leased_until < $1)"""
@@ -131,11 +131,13 @@ def _parts(table: str, rows: Sequence[bytes]) -> Iterator[tuple[str, int]]:
     part: list[bytes] = []
     size = 0
     for row in rows:
-        if part and size + len(row) > MAX_PART_BYTES:
+        # Each quote and backslash is escaped once more.
+        length = len(row) + row.count(b'"') + row.count(b"\\") + 1
+        if part and size + length > MAX_PART_BYTES:
             yield _document(table, part), len(part)
             part, size = [], 0
         part.append(row)
-        size += len(row)
+        size += length
     if part:
         yield _document(table, part), len(part)
 
