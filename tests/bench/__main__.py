@@ -28,7 +28,7 @@ def size(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
 
-ROUNDS, RECORDS, PEOPLE = size("ROUNDS", 3), size("RECORDS", 6_000), size("PEOPLE", 400)
+ROUNDS, RECORDS, PEOPLE = size("ROUNDS", 3), size("RECORDS", 12_000), size("PEOPLE", 400)
 SUBJECTS, OLD_ROWS = size("SUBJECTS", 1_000_000), size("OLD_ROWS", 1_000_000)
 CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 

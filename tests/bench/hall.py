@@ -83,15 +83,16 @@ async def produce(stack: Stack, orders: Sequence[RawOrder]) -> None:
 
 
 async def consume_speed(stack: Stack, system: str, expected: int) -> float:
-    """Events a second of a fresh process of the system: from its first look at its counters until it has taken `expected`."""
+    """Events a second of a fresh process of the system: from its first batch on, as the baselines, which are connected when
+    their time begins, until it has taken `expected`."""
     process = stack._add(stack.specs[system], "consume")
     await asyncio.to_thread(process.launch)
     try:
         async with asyncio.timeout(PATIENCE):
-            while (first := _consumed(process.url)) is None:
+            while not (first := _consumed(process.url)):
                 await asyncio.sleep(0.005)
             started = time.monotonic()
-            while (_consumed(process.url) or 0) < expected:
+            while _consumed(process.url) < expected:
                 await asyncio.sleep(0.05)  # each look costs the process milliseconds
         took = time.monotonic() - started
         assert first < expected * 0.8, "the process was through before it could be watched: take more records"
@@ -111,12 +112,12 @@ async def quiet(stack: Stack, system: str) -> None:
             await asyncio.sleep(0.3)
 
 
-def _consumed(url: str) -> int | None:
-    """None while the process does not answer yet."""
+def _consumed(url: str) -> int:
+    """Also 0 while the process does not answer yet."""
     try:
         with urllib.request.urlopen(f"{url}/metrics") as answer:
             text = answer.read().decode()
     except OSError:
-        return None
+        return 0
     found = re.search(rf'^consumed_total{{topic="{re.escape(ORDERS)}"}} (\S+)$', text, re.MULTILINE)
     return int(float(found.group(1))) if found else 0
