@@ -56,7 +56,7 @@ def test_what_is_not_written_is_refused(policy: Policy) -> None:
     assert not policy.may_open("order", "nothing", "delivery")
     assert not policy.may_open("order", "delivery", "delivery")
     assert not policy.may_seal("nobody", "delivery")
-    assert not policy.may_seal("privacy", "delivery")
+    assert not policy.may_seal("privacy", "payment")
     assert policy.index_kinds("nobody") == frozenset()
     assert not policy.may_find("account", "email")
     assert policy.quota("nobody", "delivery") == 0
