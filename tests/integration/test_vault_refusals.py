@@ -66,7 +66,7 @@ MAY_SEAL = {
     *((system, name) for system in SYSTEMS if system != "vault" for name in ("quarantine", "export")),
     *(("account", data_class) for data_class in ("identity", "contact", "credentials", "behaviour")),
     *(("order", data_class) for data_class in ("delivery", "order_record", "payment")),
-    *(("privacy", data_class) for data_class in ("identity", "contact")),
+    *(("privacy", data_class) for data_class in ("identity", "contact", "delivery")),
 }
 INDEX_KEYS = {
     ("account", "email"),
