@@ -63,7 +63,8 @@ def judge(
     entries = [_of_fault(mine) for mine in by_fault.values()]
     entries += [Entry(row, fault, 0, "absent", reason, 0.0) for (row, fault), reason in absent.items()]
     shown = {entry.row for entry in entries}
-    entries += [Entry(row, "all of the row", 0, "broken", NO_TEST, 0.0) for row in rows if row not in shown]
+    verdict, reason = ("broken", NO_TEST) if whole else ("absent", NOT_SELECTED)
+    entries += [Entry(row, "all of the row", 0, verdict, reason, 0.0) for row in rows if row not in shown]
     entries += [_of_point(point, cases, whole) for point in points]
     return sorted(entries, key=lambda entry: (entry.row, entry.fault))
 

@@ -45,6 +45,8 @@ def test_a_row_without_a_test_and_without_a_reason_is_broken() -> None:
     assert shown.verdict == "held"
     (missing,) = judge([], [2], {}, (), whole=True)
     assert (missing.row, missing.verdict, missing.reason) == (2, "broken", NO_TEST)
+    (unselected,) = judge([], [2], {}, (), whole=False)
+    assert (unselected.verdict, unselected.reason) == ("absent", NOT_SELECTED)
     (reasoned,) = judge([], [2], {(2, "webhooks"): "there are none"}, (), whole=True)
     assert (reasoned.verdict, reasoned.reason) == ("absent", "there are none")
 
