@@ -236,10 +236,11 @@ class Simulation(People):
             await system.end_zombies()
         self.stalled.clear()
         for _ in range(HEALING_ROUNDS):
-            if self.holds:
-                # A service that has just started opens its gate first.
-                await self.round()
-                await self.lift(0, 0)
+            if not self.holds:
+                break
+            # A service that has just started opens its gate first.
+            await self.round()
+            await self.lift(0, 0)
         assert not self.holds, "a hold cannot be lifted"
         # Whatever was to be done at a time that the clock had passed before is due again by then.
         await self.run.tick(self.set_back)

@@ -21,7 +21,6 @@ from event_contracts.privacy import (
     DescribeHoldings,
     EraseHoldings,
     ExportHoldings,
-    FindExpired,
     HeldItem,
     HoldingsDescribed,
     HoldingsErased,
@@ -58,18 +57,7 @@ from tests.support.kits import open_test_kit
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = Policy.load([ROOT / "shared" / "policy" / "policy.yaml"])
 SYSTEMS = participants(POLICY)
-COMMANDS: dict[str, type[Event]] = {
-    command.type_name(): command
-    for command in (
-        DescribeHoldings,
-        EraseHoldings,
-        TellRecipients,
-        ExportHoldings,
-        RectifyHoldings,
-        RectifyDelivery,
-        FindExpired,
-    )
-}
+COMMANDS: dict[str, type[Event]] = {command.type_name(): command for command in SERVICE.emits}
 
 
 @dataclass

@@ -7,7 +7,7 @@ from uuid import UUID
 from event_contracts import Sealed
 from event_contracts.order import Delivery, DeliveryCorrected
 from order_service import store
-from order_service.domain import PurchaseConsignee, Status, check_correctable, corrected
+from order_service.domain import PurchaseConsignee, Status, check_correctable, consignee_of, corrected
 from order_service.handlers import Order, read_order
 from servicekit.errors import Conflict, NotFound
 from servicekit.kit import Kit
@@ -26,7 +26,7 @@ async def correct_consignee(kit: Kit, buyer_id: UUID, order_id: UUID, consignee:
         check_correctable(order.status)
         if order.delivery is None:
             raise Conflict("What should be corrected is erased. Nothing can be changed in it.")
-        delivery = corrected(order.delivery, consignee)
+        delivery = corrected(order.delivery, consignee_of(consignee))
         if delivery == order.delivery or await _save(kit, buyer_id, order, delivery):
             return await read_order(kit, buyer_id, order_id)
     raise Conflict("The order is being changed elsewhere. Read it again and decide.")

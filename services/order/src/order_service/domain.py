@@ -58,9 +58,14 @@ def cancels(status: Status) -> bool:
     return status is not Status.CANCELLED
 
 
+def is_correctable(status: Status) -> bool:
+    """Whether the parcel of such an order can still be changed."""
+    return status in BEFORE[Status.HANDED_OVER]
+
+
 def check_correctable(status: Status) -> None:
     """Raises `Conflict` for an order whose parcel can no longer be changed."""
-    if status not in BEFORE[Status.HANDED_OVER]:
+    if not is_correctable(status):
         raise Conflict("The order is no longer under way to the carrier, so its consignee cannot be corrected.")
 
 
@@ -147,7 +152,7 @@ def split_purchase(order_id: UUID, purchase: Purchase) -> Parts:
     if total > MAX_MINOR:
         raise Invalid("The order's total is larger than one order can have. Place several orders.")
     delivery = Delivery(
-        consignee=_consignee(purchase.consignee),
+        consignee=consignee_of(purchase.consignee),
         service=purchase.service,
         parcels=_parcels(purchase),
         customs=tuple(_customs_line(line, purchase.currency) for line in purchase.lines),
@@ -160,14 +165,14 @@ def split_purchase(order_id: UUID, purchase: Purchase) -> Parts:
     return Parts(delivery, record, Payment(token=purchase.payment.token))
 
 
-def corrected(delivery: Delivery, stated: PurchaseConsignee) -> Delivery:
-    """The delivery to the consignee as stated. Raises `Invalid` for another country: that would be another carrier's."""
-    if stated.country != delivery.consignee.country:
+def corrected(delivery: Delivery, consignee: Consignee) -> Delivery:
+    """The delivery to this consignee. Raises `Invalid` for another country: that would be another carrier's."""
+    if consignee.country != delivery.consignee.country:
         raise Invalid("The country of an order cannot be corrected. Cancel the order and place another one.")
-    return delivery.model_copy(update={"consignee": _consignee(stated)})
+    return delivery.model_copy(update={"consignee": consignee})
 
 
-def _consignee(stated: PurchaseConsignee) -> Consignee:
+def consignee_of(stated: PurchaseConsignee) -> Consignee:
     return Consignee(**{**dict(stated), "lines": tuple(stated.lines)})
 
 

@@ -14,9 +14,9 @@ from event_contracts.order import Delivery, DeliveryCorrection
 from event_contracts.privacy import HoldingsRectified, RectifyDelivery, Refusal
 from order_service import store
 from order_service.corrections import put_delivery
-from order_service.domain import Status, check_correctable
+from order_service.domain import Status, corrected, is_correctable
 from servicekit.batches import Batch
-from servicekit.errors import Conflict, Fenced
+from servicekit.errors import Conflict, Fenced, Invalid
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 
@@ -48,13 +48,15 @@ async def _prepare(kit: Kit, command: RectifyDelivery) -> Change:
     wanted, held = await _opened(kit, command.delivery, row)
     if isinstance(wanted, Erased) or isinstance(held, Erased):
         return Change(command)
-    if not _is_under_way(row) or wanted.consignee.country != held.consignee.country:
+    if not is_correctable(Status(row["status"])):
         return Change(command, number, refused=Refusal.NOT_UNDER_WAY)
-    delivery = held.model_copy(update={"consignee": wanted.consignee})
-    if delivery == held:
-        return Change(command, number)
     try:
+        delivery = corrected(held, wanted.consignee)
+        if delivery == held:
+            return Change(command, number)
         return Change(command, number, await kit.seal(delivery, subject=command.subject_id, anchor=command.order_id))
+    except Invalid:
+        return Change(command, number, refused=Refusal.NOT_UNDER_WAY)
     except Fenced:
         return Change(command)
 
@@ -70,21 +72,13 @@ async def _opened(kit: Kit, wanted: Sealed[DeliveryCorrection], row: Record) -> 
     return correction, held
 
 
-def _is_under_way(row: Record) -> bool:
-    try:
-        check_correctable(Status(row["status"]))
-    except Conflict:
-        return False
-    return True
-
-
 async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
     """Makes the new versions and answers. Raises `Conflict`, and is tried again, if a delivery changed meanwhile."""
     for change in batch.state:
         number, refused = change.number, change.refused
         if change.delivery is not None:
             row = await store.lock_order_of(tx, change.command.order_id, change.command.subject_id)
-            if row is None or not _is_under_way(row):
+            if row is None or not is_correctable(Status(row["status"])):
                 number, refused = 0, Refusal.NOT_UNDER_WAY
             else:
                 number += 1
