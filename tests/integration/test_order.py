@@ -99,6 +99,29 @@ async def test_the_same_key_at_once_makes_one_order(shop: Shop) -> None:
     assert [str(row["consignee_id"]) for row in rows] == [event["consignee_id"]]
 
 
+@pytest.mark.fault(16, "a buyer is erased between the sealing and the commit of orders that are written together")
+async def test_of_orders_at_once_only_that_of_an_erased_buyer_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = {uuid4(): shop.buyer() for _ in range(8)}
+    gone, *living = orders
+    ensure = shop.vault.ensure
+
+    async def ensure_and_erase(wanted: Sequence[KeyName], index: Any = ()) -> list[Any]:
+        keys = await ensure(wanted, index)
+        named = [(key.key_id, name.subject) for key, name in zip(keys, wanted, strict=True) if name.anchor == gone]
+        for key_id, subject in named:
+            await shop.kit.db.fetch(
+                "INSERT INTO kit.revoked_keys (key_id, subject_id, number) VALUES ($1, $2, 1)", key_id, subject
+            )
+        return keys
+
+    monkeypatch.setattr(shop.vault, "ensure", ensure_and_erase)
+    answers = await asyncio.gather(*(buyer.place(order_id) for order_id, buyer in orders.items()))
+    assert [answer.status_code for answer in answers] == [409] + [201] * len(living)
+    assert [await shop.types(str(order_id)) for order_id in orders] == [[]] + [["OrderPlaced"]] * len(living)
+
+
 async def test_another_buyer_cannot_use_the_same_key(shop: Shop) -> None:
     order_id = uuid4()
     await shop.buyer().place(order_id)

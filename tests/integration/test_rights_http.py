@@ -88,6 +88,21 @@ async def test_two_approvers_at_once_have_one_effect(shop: Shop) -> None:
         assert len(describes) == 1
 
 
+async def test_of_many_approvals_at_once_each_has_its_own_answer(shop: Shop) -> None:
+    async with shop.client() as client:
+        wanted = [await open_erasure(shop, client, uuid4()) for _ in range(6)]
+        await shop.settle()
+        once, twice, *others = wanted
+        answers = await asyncio.gather(
+            *(approve(shop, client, request_id) for request_id in [once, twice, *others, twice, str(uuid4())]),
+            client.post(f"/v1/requests/{once}/approve", headers=shop.staff("support")),
+        )
+        codes = [answer.status_code for answer in answers]
+        assert codes == [200] * len(wanted) + [409, 404, 409]
+        await shop.settle()
+        assert [await certificates(shop, request_id) for request_id in wanted] == [1] * len(wanted)
+
+
 @pytest.mark.fault(25, "approval against cancellation")
 async def test_of_approval_and_cancellation_at_once_both_orders_are_consistent(shop: Shop) -> None:
     async with shop.client() as client:

@@ -15,7 +15,7 @@ class Desk:
     def __init__(self, most: int = 10) -> None:
         self.asked: list[list[int]] = []
         self.open = asyncio.Event()
-        self.together: Together[int, int] = Together(self._ask, (Fenced,), lambda number: 1, most)
+        self.together: Together[int, int] = Together(self._ask, (Fenced,), most)
 
     async def _ask(self, numbers: Sequence[int]) -> list[int]:
         self.asked.append(list(numbers))

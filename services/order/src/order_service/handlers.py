@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 from event_contracts import Erased, Event
@@ -38,6 +38,8 @@ from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Record, Tx
 from servicekit.vault_client import IndexEntry
 
+Write: TypeAlias = Callable[[OrderPlaced], Awaitable[bool]]
+
 log = get_log("order")
 OWN_ACCESS = "own_access"
 
@@ -59,10 +61,11 @@ class Order:
     delivery_number: int = 1
 
 
-async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
+async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
     """Places the order, with True; or finds it, with False, when this buyer placed it before under the same id.
 
-    Raises `Conflict` when the id is another buyer's order, `Invalid`, and what sealing raises; then there is no order.
+    `write` is `write_orders` for one. Raises `Conflict` when the id is another buyer's order, `Invalid`, and what sealing
+    raises; then there is no order.
     """
     found = await _placed_before(kit, buyer_id, order_id)
     if found is not None:
@@ -71,13 +74,7 @@ async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purcha
     event = await _seal_order(kit, buyer_id, order_id, parts, gift=purchase.gift)
     faultpoint("order.sealed")
 
-    async def work(tx: Tx) -> bool:
-        inserted = await store.insert_order(tx, event)
-        if inserted:
-            await tx.emit(event)
-        return inserted
-
-    if not await kit.run_tx("place_order", work):
+    if not await write(event):
         # A request with the same id was faster; the keys made for this one are named by no event and go (PROTOCOLS.md §1).
         found = await _placed_before(kit, buyer_id, order_id)
         if found is None:
@@ -87,6 +84,19 @@ async def place_order(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purcha
     at = event.placed_at
     placed = Order(order_id, Status.PLACED, at, at, event.consignee_id, purchase.gift, parts.record, parts.delivery)
     return placed, True
+
+
+async def write_orders(kit: Kit, placed: Sequence[OrderPlaced]) -> list[bool]:
+    """Which of them are new, and so are stored and published. All of these or none; raises `Fenced`, `Unavailable`."""
+    once = {event.order_id: event for event in reversed(placed)}
+
+    async def work(tx: Tx) -> set[UUID]:
+        new = await store.insert_orders(tx, list(once.values()))
+        await tx.emit(*(event for event in once.values() if event.order_id in new))
+        return new
+
+    new = await kit.run_tx("place_orders", work)
+    return [event.order_id in new and once[event.order_id] is event for event in placed]
 
 
 async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, *, gift: bool) -> OrderPlaced:

@@ -1,7 +1,8 @@
 """The order service's HTTP API: a buyer's own orders. Another person's order is answered like one that does not exist."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
@@ -13,10 +14,13 @@ from order_service import corrections, handlers
 from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
 from servicekit.auth import Customer, customer
+from servicekit.errors import Fenced
 from servicekit.http import idempotency_key
 from servicekit.kit import Kit
 from servicekit.paging import Page, Paging, paging
+from servicekit.together import Together
 
+ORDERS: Final = 100
 Buyer = Annotated[Customer, Depends(customer())]
 
 
@@ -72,6 +76,8 @@ class OrderConfirmation(OrderState):
 def make_router(kit: Kit) -> APIRouter:
     """The routes of the role `api`."""
     router = APIRouter(tags=["orders"])
+    # Orders that come while others are written are written together.
+    writing = Together(partial(handlers.write_orders, kit), (Fenced,), ORDERS)
 
     @router.post(
         "/v1/orders", status_code=201, response_model_exclude_none=True, responses={200: {"model": OrderConfirmation}}
@@ -80,7 +86,7 @@ def make_router(kit: Kit) -> APIRouter:
         purchase: Purchase, buyer: Buyer, order_id: Annotated[UUID, Depends(idempotency_key)], response: Response
     ) -> OrderConfirmation:
         """Places an order; 200 with the same order when it was placed under this Idempotency-Key before."""
-        order, new = await handlers.place_order(kit, buyer.subject_id, order_id, purchase)
+        order, new = await handlers.place_order(kit, writing.answer, buyer.subject_id, order_id, purchase)
         if not new:
             response.status_code = 200
         return _confirmation(order)

@@ -14,30 +14,37 @@ from servicekit.postgres import Database, Record, Tx
 _END_OF_TIME: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
-async def insert_order(tx: Tx, placed: OrderPlaced) -> bool:
-    """The order and its parts, in one statement. False when there is an order of this id already."""
-    order_id = await tx.fetchval(
-        """-- insert_order
-        WITH placed AS (
+async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
+    """The orders and their parts, in one statement. Returns which are new: of others there is an order of their id already."""
+    ordered = sorted(placed, key=lambda each: each.order_id)
+    rows = await tx.fetch(
+        """-- insert_orders
+        WITH given AS (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[], $7::bytea[])
+                AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment)
+        ), placed AS (
             INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at)
-            VALUES ($1, $2, $3, 'placed', $4, $4) ON CONFLICT (order_id) DO NOTHING RETURNING order_id
+            SELECT order_id, buyer_id, consignee_id, 'placed', placed_at, placed_at FROM given
+            ON CONFLICT (order_id) DO NOTHING RETURNING order_id
+        ), new AS (
+            SELECT given.* FROM given JOIN placed USING (order_id)
         ), delivery AS (
-            INSERT INTO order_deliveries (consignee_id, order_id, delivery) SELECT $3, order_id, $5 FROM placed
+            INSERT INTO order_deliveries (consignee_id, order_id, delivery) SELECT consignee_id, order_id, delivery FROM new
         ), record AS (
-            INSERT INTO order_records (buyer_id, order_id, record) SELECT $2, order_id, $6 FROM placed
+            INSERT INTO order_records (buyer_id, order_id, record) SELECT buyer_id, order_id, record FROM new
         ), payment AS (
-            INSERT INTO order_payments (buyer_id, order_id, payment) SELECT $2, order_id, $7 FROM placed
+            INSERT INTO order_payments (buyer_id, order_id, payment) SELECT buyer_id, order_id, payment FROM new
         )
         SELECT order_id FROM placed""",
-        placed.order_id,
-        placed.buyer_id,
-        placed.consignee_id,
-        placed.placed_at,
-        placed.delivery,
-        placed.record,
-        placed.payment,
+        [each.order_id for each in ordered],
+        [each.buyer_id for each in ordered],
+        [each.consignee_id for each in ordered],
+        [each.placed_at for each in ordered],
+        [each.delivery for each in ordered],
+        [each.record for each in ordered],
+        [each.payment for each in ordered],
     )
-    return order_id is not None
+    return {row["order_id"] for row in rows}
 
 
 async def find_order(db: Database, order_id: UUID) -> Record | None:

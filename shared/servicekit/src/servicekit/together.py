@@ -22,8 +22,8 @@ class Together(Generic[Q, A]):
 
     ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]
     own: tuple[type[Exception], ...]
-    weight: Callable[[Q], int]
     most: int
+    weight: Callable[[Q], int] = lambda _: 1
     _waiting: deque[tuple[Q, asyncio.Future[A]]] = field(default_factory=deque)
     _asking: asyncio.Task[None] | None = None
 

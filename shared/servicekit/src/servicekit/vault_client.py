@@ -157,7 +157,7 @@ class VaultClient:
         self._identity, self._clock, self._patience = identity, clock, patience
         self._leases = Leases(clock, cached_keys)
         own = (Forbidden, Fenced, Invalid)
-        self._ensuring = Together(self._ensure, own, _Wanted.size, BATCH)
+        self._ensuring = Together(self._ensure, own, BATCH, _Wanted.size)
         self._index_keys: dict[str, tuple[bytes, float]] = {}
 
     async def close(self) -> None:

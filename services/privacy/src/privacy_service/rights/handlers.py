@@ -217,7 +217,7 @@ async def confirm(kit: Kit, by: Person, request_id: UUID, check: Check) -> Reque
 
     async def work(tx: Tx, request: Request) -> Request:
         confirmed = request.confirmed(check)
-        await store.update_request(tx, confirmed)
+        await store.update_requests(tx, [confirmed])
         await record(kit, tx, [Line(request_id, "identity_confirmed", by, reason=check)])
         if confirmed.status is Status.RUNNING:
             await _begin(kit, tx, confirmed, await saga_store.lock_of_requests(tx, [request_id]))
@@ -226,19 +226,23 @@ async def confirm(kit: Kit, by: Person, request_id: UUID, check: Check) -> Reque
     return await _decide(kit, request_id, work)
 
 
-async def approve(kit: Kit, by: Person, request_id: UUID) -> Request:
-    """Raises `NotFound`, `Conflict` for the second of two, `Forbidden` for the opener and their role."""
+async def approve_all(kit: Kit, approvals: Sequence[tuple[Person, UUID]]) -> list[Request]:
+    """All of these or none. Raises `NotFound`, `Conflict` for the second of two, `Forbidden` for the opener and their role."""
 
-    async def work(tx: Tx, request: Request) -> Request:
-        approved = request.approved(by)
-        await store.update_request(tx, approved)
-        await record(kit, tx, [Line(request_id, "approved", by)])
-        carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, [request_id]))
+    async def work(tx: Tx) -> list[Request]:
+        requests = await store.lock_requests(tx, {request_id for _, request_id in approvals})
+        for by, request_id in approvals:
+            if request_id not in requests:
+                raise NotFound
+            requests[request_id] = requests[request_id].approved(by)
+        await store.update_requests(tx, requests.values())
+        await record(kit, tx, [Line(request_id, "approved", by) for by, request_id in approvals])
+        carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, requests))
         carrier.give_all(Approved())
         await carrier.save(tx)
-        return approved
+        return [requests[request_id] for _, request_id in approvals]
 
-    return await _decide(kit, request_id, work)
+    return await kit.run_tx("approve_requests", work)
 
 
 async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Request:
@@ -258,7 +262,7 @@ async def extend(kit: Kit, by: Person, request_id: UUID, why: Extension, until: 
 
     async def work(tx: Tx, request: Request) -> Request:
         extended = request.extended(why, until, kit.clock.now())
-        await store.update_request(tx, extended)
+        await store.update_requests(tx, [extended])
         await record(kit, tx, [Line(request_id, "extended", by, reason=why)])
         return extended
 
@@ -279,7 +283,7 @@ async def _stop(
         if owner is not None and not is_own(request, states, owner):
             raise NotFound
         after = stopped(request, kit.clock.now())
-        await store.update_request(tx, after)
+        await store.update_requests(tx, [after])
         await record(kit, tx, [Line(request_id, what, by, reason=reason)])
         await store.forget_rectifications(tx, [request_id])
         await end_export(tx, request_id, kit.clock.now())
@@ -295,10 +299,10 @@ async def _decide(kit: Kit, request_id: UUID, work: Callable[[Tx, Request], Awai
     """Whoever comes second sees what the first has decided."""
 
     async def locked(tx: Tx) -> Request:
-        request = await store.lock_request(tx, request_id)
-        if request is None:
+        requests = await store.lock_requests(tx, [request_id])
+        if not requests:
             raise NotFound
-        return await work(tx, request)
+        return await work(tx, requests[request_id])
 
     return await kit.run_tx("decide_request", locked)
 

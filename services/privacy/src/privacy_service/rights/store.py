@@ -1,6 +1,6 @@
 """SQL of the requests and their history. `sagas.store` has that of their subjects, `answers.store` that of the answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -49,23 +49,26 @@ async def insert_request(tx: Tx, request: Request) -> bool:
     return status.endswith(" 1")
 
 
-async def update_request(tx: Tx, request: Request) -> None:
-    approver = request.approver
+async def update_requests(tx: Tx, requests: Collection[Request]) -> None:
+    """All that may change of a request after it was opened."""
     await tx.execute(
-        """-- update_request
-        UPDATE rights_requests SET status = $2::text::request_status, identity = $3::text::request_check,
-               approver_id = $4, approver_role = $5, reason = $6::text::request_reason, ended_at = $7,
-               due_at = $8, extension = $9::text::request_extension
-        WHERE request_id = $1""",
-        request.request_id,
-        request.status,
-        request.check,
-        approver.person_id if approver else None,
-        approver.role if approver else None,
-        request.reason,
-        request.ended_at,
-        request.due_at,
-        request.extension,
+        """-- update_requests
+        UPDATE rights_requests r SET status = u.status::request_status, identity = u.identity::request_check,
+               approver_id = u.approver_id, approver_role = u.approver_role, reason = u.reason::request_reason,
+               ended_at = u.ended_at, due_at = u.due_at, extension = u.extension::request_extension
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[],
+                    $8::timestamptz[], $9::text[])
+             AS u(request_id, status, identity, approver_id, approver_role, reason, ended_at, due_at, extension)
+        WHERE r.request_id = u.request_id""",
+        [request.request_id for request in requests],
+        [request.status for request in requests],
+        [request.check for request in requests],
+        [request.approver.person_id if request.approver else None for request in requests],
+        [request.approver.role if request.approver else None for request in requests],
+        [request.reason for request in requests],
+        [request.ended_at for request in requests],
+        [request.due_at for request in requests],
+        [request.extension for request in requests],
     )
 
 
@@ -81,9 +84,14 @@ async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Request]:
     return [_request(row) for row in rows]
 
 
-async def lock_request(tx: Tx, request_id: UUID) -> Request | None:
-    row = await tx.fetchrow(f"-- lock_request\n{_REQUEST} FOR UPDATE", request_id)
-    return None if row is None else _request(row)
+async def lock_requests(tx: Tx, request_ids: Iterable[UUID]) -> dict[UUID, Request]:
+    """Those of these that there are, by their id."""
+    rows = await tx.fetch(
+        """-- lock_requests
+        SELECT * FROM rights_requests WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE""",
+        list(request_ids),
+    )
+    return {row["request_id"]: _request(row) for row in rows}
 
 
 def _request(row: Record) -> Request:

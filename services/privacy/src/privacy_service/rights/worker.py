@@ -5,7 +5,7 @@ is over; the vault gives the same answer again, and only the holder of the lease
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -55,10 +55,12 @@ Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Message], lis
 
 async def carry_on(kit: Kit) -> None:
     """One run: whatever is due, step by step. A part that fails leaves the others to go on, and fails the run."""
-    if not await saga_store.is_anything_due(kit.db, kit.clock.now()):
-        return
+    due, is_amended = await saga_store.read_due(kit.db, kit.clock.now())
+    parts = [part for part, steps in _PARTS.items() if due & steps]
+    if is_amended:
+        parts.append(_amend)
     failed: KitError | None = None
-    for part in (_fence, _drain, _destroy, _time, _certify, _amend, _package, _watch_exports):
+    for part in parts:
         try:
             while await part(kit):
                 pass
@@ -271,4 +273,13 @@ async def _watch_exports(kit: Kit) -> bool:
     return await kit.run_tx("watch_exports", work)
 
 
+_PARTS: Final[Mapping[Callable[[Kit], Awaitable[bool]], frozenset[Step]]] = {
+    _fence: frozenset([Step.FENCE]),
+    _drain: frozenset([Step.DRAIN]),
+    _destroy: frozenset([Step.DRAIN, Step.DESTROY]),  # what was drained just now goes in the same run
+    _time: frozenset(_TIMED),
+    _certify: frozenset([Step.CERTIFY]),
+    _package: frozenset([Step.PACKAGE]),
+    _watch_exports: frozenset([Step.READY]),
+}
 JOBS: Final = (Job(JOB, EVERY, carry_on),)

@@ -69,16 +69,17 @@ async def lock_leased(tx: Tx, lease_id: UUID, states: Sequence[State]) -> list[S
     )
 
 
-async def is_anything_due(db: Database, now: datetime) -> bool:
-    """Whether there is a step to take or a certificate to amend. Most runs find nothing, and this asks once for all steps."""
-    return bool(
-        await db.fetchval(
-            """-- is_anything_due
-            SELECT EXISTS (SELECT FROM rights_subjects WHERE next_try_at <= $1)
-                OR EXISTS (SELECT FROM rights_requests WHERE is_amended_by IS NOT NULL)""",
-            now,
-        )
+async def read_due(db: Database, now: datetime) -> tuple[set[Step], bool]:
+    """The steps at which somebody's time has come, and whether a certificate is to be amended. Most runs find nothing, and
+    this asks once for all."""
+    row = await db.fetchrow(
+        """-- read_due
+        SELECT ARRAY(SELECT DISTINCT step::text FROM rights_subjects WHERE next_try_at <= $1) AS steps,
+               EXISTS (SELECT FROM rights_requests WHERE is_amended_by IS NOT NULL) AS is_amended""",
+        now,
     )
+    assert row is not None
+    return {Step(step) for step in row["steps"]}, row["is_amended"]
 
 
 async def lock_due(tx: Tx, steps: Sequence[Step], now: datetime, limit: int) -> list[State]:
