@@ -1,5 +1,6 @@
 """The HTTP edge: problems without input in them, limits, tokens, ids, pages and an access log of templates."""
 
+import asyncio
 import base64
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -164,6 +165,29 @@ def test_a_crash_answers_500_and_logs_no_message(client: AsgiClient, caplog: pyt
     assert answer.json()["type"] == "/problems/internal"
     assert SECRET not in answer.text + caplog.text
     assert any(getattr(r, "_safe_fields", {}).get("event") == "request_crashed" for r in caplog.records)
+
+
+@pytest.mark.fault(26, "a request outlives the time that a stopping process gives it")
+async def test_a_request_that_the_stop_cuts_off_is_to_be_sent_again(keys: Keys, health: Health) -> None:
+    app = make_app(Settings(customer_public_key_file=keys.files["account"]), FakeClock(NOW), health, [make_router()])
+    sent: list[Any] = []
+    arrived = asyncio.Event()
+
+    async def receive() -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/crash", "query_string": b"", "headers": []}
+    request = asyncio.ensure_future(app(scope, receive, send))
+    await arrived.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert sent[0]["status"] == 503
+    assert b"Send it again" in sent[1]["body"]
 
 
 def test_access_log_has_the_template_not_the_path(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:

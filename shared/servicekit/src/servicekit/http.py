@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
@@ -119,6 +119,9 @@ def idempotency_key(
     return chosen
 
 
+_CUT_OFF: Final = "The process is stopping, and this request had not ended. Send it again as it was."
+
+
 class _Edge:
     """Around every request:
     refuses what is too large or holds a card number, catches what nobody caught, logs and counts.
@@ -141,6 +144,11 @@ class _Edge:
                 await self._app(scope, _replay(body, receive), answer.send)
         except KitError as error:
             await problem_response(error)(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            # The process stops, and the request has had its time: the server itself would say 500.
+            if not answer.status:
+                await problem_response(Unavailable(_CUT_OFF))(scope, receive, answer.send)
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, its message must not reach the server's own log
             log.error("request_crashed", error=error, route=code(_route(scope)))
             if not answer.status:
