@@ -29,7 +29,7 @@ def size(name: str, default: int) -> int:
 
 
 ROUNDS, RECORDS, PEOPLE = size("ROUNDS", 3), size("RECORDS", 12_000), size("PEOPLE", 400)
-SUBJECTS, OLD_ROWS = size("SUBJECTS", 1_000_000), size("OLD_ROWS", 1_000_000)
+SUBJECTS, OLD_ROWS = size("SUBJECTS", 1_000_000), size("OLD_ROWS", 10_000_000)
 CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
