@@ -12,7 +12,7 @@ demo: .venv/ready ## the whole system from nothing: start, run the main job, sho
 	@$(PY) -m deploy.local.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
-	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(ARGS) --faults-report
+	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS) --faults-report
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
 	@$(PY) -m pytest -m fault $(ARGS) --faults-report

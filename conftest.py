@@ -1,3 +1,34 @@
-"""For all tests: the plugin that reports on faults."""
+"""For all tests: the plugin that reports on faults, and which tests must stay together."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.faults.plugin"]
+ACCEPTANCE = Path(__file__).parent / "tests" / "acceptance"
+
+
+class ByServers(LoadScopeScheduling):  # type: ignore[misc]
+    """`make test` has two workers. A file's tests stay together, since they share servers; so do all acceptance tests that
+    share the one system of `tests/acceptance/conftest.py`, which are those that start none."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        return "the shared system" if path.name in _sharing() else str(path)
+
+
+@cache
+def _sharing() -> frozenset[str]:
+    return frozenset(path.name for path in ACCEPTANCE.glob("test_*.py") if "= Stack(" not in path.read_text())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServers:
+    return ByServers(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest first, so that both workers end at about the same time.
+    items.sort(key=lambda item: item.path.parent != ACCEPTANCE or item.path.name not in _sharing())

@@ -1,10 +1,6 @@
-"""One running system for all acceptance tests that leave it as they found it; the third party takes part.
-
-They come last: beside a system of its own, with processes that die and come back, it would cost a third of a core.
-"""
+"""One running system for all acceptance tests that leave it as they found it; the third party takes part."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +17,3 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     system.overrides["account"] |= FAST_PASSWORDS
     with system:
         yield system
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    items.sort(key=lambda item: here in item.path.parents and "stack" in getattr(item, "fixturenames", ()))

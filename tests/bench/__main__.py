@@ -76,6 +76,7 @@ async def main(wanted: list[str]) -> int:
             f"There is no benchmark {', '.join(unknown)}; there are {', '.join([*ON_THE_STACK, *BY_THEMSELVES])}."
         )
         return 2
+    os.environ["KAFKA_JIT"] = "full"
     _print_settings()
     figures: list[Figure] = []
     failed = 0
