@@ -1,12 +1,11 @@
 """Batches (proof 7): one transaction, one vault call and one produce round trip for a whole batch, counted from outside.
 
-Transactions are counted by Postgres, vault requests by a proxy before the vault, produce requests by a proxy before Kafka. Then the
-speed of gateway and inventory is printed beside a raw pass-through of the same bytes in the same run.
+Transactions are counted by Postgres, vault requests by a proxy before the vault, produce requests by a proxy before Kafka. How
+fast that is, `make bench` says.
 """
 
 import asyncio
 import re
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,18 +14,15 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from deploy.local.kafka import Kafka
 from deploy.local.services import ServiceProcess
 from deploy.local.stack import Stack
-from event_contracts.topics import Topic
 from tests.support.deliveries import make_delivery
-from tests.support.traffic import RawOrder, produce_orders, seal_orders
+from tests.support.traffic import produce_orders, seal_orders
 from tests.support.wire import PRODUCE, HttpWire, KafkaWire
 
 RECORDS = 500
-MANY = 6_000
 
 
 @dataclass
@@ -139,7 +135,6 @@ async def test_a_batch_costs_one_transaction_one_vault_call_and_one_produce_roun
             assert transactions - overhead <= batches + marks + TOLERANCE
             assert vault_calls == (batches if table == "disclosures" else 0)
             assert produced == (batches if table == "disclosures" else 0)
-        await _print_speed(bench)
 
 
 # The two runs differ in length, so also in health checks and autovacuum; a transaction per record would be five hundred.
@@ -152,52 +147,3 @@ async def _count(bench: Bench, system: str, table: str) -> int:
         return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
     finally:
         await connection.close()
-
-
-async def _print_speed(bench: Bench) -> None:
-    """Gateway, inventory and a raw pass-through on the same records, one after the other. No assertion on time."""
-    orders = await seal_orders(bench.stack, [DELIVERY] * MANY)
-    await asyncio.to_thread(produce_orders, bench.stack, orders)
-    raw = await _pass_through(bench, orders)
-    speeds = {"raw aiokafka pass-through": raw}
-    for system, topic in (("logistics-gateway", "order.events"), ("privacy", "order.events")):
-        process = await asyncio.to_thread(bench.stack.start_another, system, "consume")
-        started, first = time.monotonic(), metric(process, "consumed_total", topic)
-        async with asyncio.timeout(180):
-            while metric(process, "consumed_total", topic) < MANY:
-                await asyncio.sleep(0.02)
-        speeds[system] = (MANY - first) / (time.monotonic() - started)
-        await asyncio.to_thread(process.stop)
-    for name, speed in speeds.items():
-        print(f"{name:>28}: {speed:9,.0f} events/s  {speed / raw:5.2f} of raw")
-
-
-async def _pass_through(bench: Bench, orders: list[RawOrder]) -> float:
-    stack = bench.stack
-    copy = Topic("raw.copy", stack.kafka.admin_user, "order_id", 6, 1, ())
-    await asyncio.to_thread(stack.kafka.create_topics, [copy])
-    login = {
-        "bootstrap_servers": stack.kafka.bootstrap,
-        "security_protocol": "SASL_PLAINTEXT",
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_plain_username": stack.kafka.admin_user,
-        "sasl_plain_password": stack.kafka.admin_password,
-    }
-    consumer = AIOKafkaConsumer("order.events", auto_offset_reset="earliest", enable_auto_commit=False, **login)
-    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, max_batch_size=1_000_000, **login)
-    ours = {str(order.order_id).encode() for order in orders}
-    async with producer:
-        await consumer.start()
-        started, copied = time.monotonic(), 0
-        while copied < len(ours):
-            futures = []
-            for place, records in (await consumer.getmany(timeout_ms=500, max_records=500)).items():
-                batch = producer.create_batch()
-                for record in records:
-                    copied += record.key in ours
-                    batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
-                futures.append(await producer.send_batch(batch, "raw.copy", partition=place.partition))
-            await asyncio.gather(*futures)
-        speed = copied / (time.monotonic() - started)
-        await consumer.stop()
-    return speed

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from deploy.local.keys import staff_token
-from deploy.local.people import Crowd
-from deploy.local.shop import Registered, Shop
+from deploy.local.people import Crowd, Customer
+from deploy.local.shop import Registered, Shop, all_of
 from deploy.local.stack import Stack
 from tests.support.attacker import raid
 from tests.support.end_states import rows
@@ -120,11 +120,14 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         staff = await running.enter_async_context(Staff(stack))
         shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
         running.push_async_callback(shop.close)
-        people = [await shop.register(customer) for customer in crowd.customers(PEOPLE)]
-        for who in people:
+
+        async def arrive(customer: Customer) -> Registered:
+            who = await shop.register(customer)
             await shop.save_address(who)
             await shop.add_favourite(who, "TEA-GREEN-100")
-        yield World(stack, staff, people)
+            return who
+
+        yield World(stack, staff, await all_of(arrive, list(crowd.customers(PEOPLE))))
 
 
 @pytest.mark.fault(1, "kill -9 at every point of an erasure and an export")
