@@ -3,6 +3,8 @@
 .PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 PY := .venv/bin/python
+# What stays together is in conftest.py. A later -n in ARGS wins.
+WORKERS := -n 2 --dist loadscope --no-loadscope-reorder
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
 
 help: ## what there is
@@ -12,10 +14,10 @@ demo: .venv/ready ## the whole system from nothing: start, run the main job, sho
 	@$(PY) -m deploy.local.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
-	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS) --faults-report
+	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) $(ARGS) --faults-report
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
-	@$(PY) -m pytest -m fault $(ARGS) --faults-report
+	@$(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report
 
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
 	@$(PY) -m tests.faults.long

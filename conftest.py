@@ -7,7 +7,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.faults.plugin"]
-ACCEPTANCE = Path(__file__).parent / "tests" / "acceptance"
+ROOT = Path(__file__).parent
+ACCEPTANCE = ROOT / "tests" / "acceptance"
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]
@@ -15,13 +16,13 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
     share the one system of `tests/acceptance/conftest.py`, which are those that start none."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = Path(nodeid.partition("::")[0])
-        return "the shared system" if path.name in _sharing() else str(path)
+        path = ROOT / nodeid.partition("::")[0]
+        return "the shared system" if path in _sharing() else str(path)
 
 
 @cache
-def _sharing() -> frozenset[str]:
-    return frozenset(path.name for path in ACCEPTANCE.glob("test_*.py") if "= Stack(" not in path.read_text())
+def _sharing() -> frozenset[Path]:
+    return frozenset(path for path in ACCEPTANCE.glob("test_*.py") if "= Stack(" not in path.read_text())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -31,4 +32,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServers
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The longest first, so that both workers end at about the same time.
-    items.sort(key=lambda item: item.path.parent != ACCEPTANCE or item.path.name not in _sharing())
+    items.sort(key=lambda item: item.path not in _sharing())

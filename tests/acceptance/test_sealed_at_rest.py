@@ -35,7 +35,10 @@ def tag() -> str:
 
 @dataclass(frozen=True)
 class Canary:
-    """A person all of whose values carry a random tag; all scripts are there, and each value is 8 bytes or longer."""
+    """A person all of whose values carry a random tag; all scripts are there, and each value is 8 bytes or longer.
+
+    No row of digits is as long as a card number, which would be refused.
+    """
 
     name: str = field(default_factory=lambda: f"Zoë Þórsdóttir 山田 {tag()}")
     email: str = field(default_factory=lambda: f"canary.{tag()}@mail.example")
@@ -46,8 +49,8 @@ class Canary:
     state: str = field(default_factory=lambda: f"Bayern {tag()}")
     postal_code: str = field(default_factory=lambda: f"D-{secrets.randbelow(10**8):08d}")
     company: str = field(default_factory=lambda: f"Müller & Söhne {tag()}")
-    password: str = field(default_factory=lambda: f"geheim-{tag()}-{tag()}")
-    payment: str = field(default_factory=lambda: f"tok_{tag()}{tag()}")
+    password: str = field(default_factory=lambda: f"geheim-{tag()}q{tag()}")
+    payment: str = field(default_factory=lambda: f"tok_{tag()}q{tag()}")
     favourite: str = field(default_factory=lambda: f"FAV-{tag().upper()}")
     page: str = field(default_factory=lambda: f"page about {tag()}")
 
