@@ -127,7 +127,7 @@ def _line(name: str, wanted: int, can: float | None, unit: str, count: int) -> s
 
 
 REASONS = {
-    "order API": "Each order is checked, sealed and committed alone. It is stateless: more processes, and shards behind them.",
+    "order API": "Each order is checked and sealed for itself. It is stateless: more processes, and shards behind them.",
     "relay": "It publishes in order per aggregate, from sixteen slots a database; more shards bring more slots.",
     "gateway": "Its partitions bound it: as many processes as partitions, no more.",
     "inventory": "It sees every event of every service. Its partitions bound it, and a producer can leave out what names nobody.",
