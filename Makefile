@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
+# Where it is set, every process that starts compiles all our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
 # What stays together is in conftest.py. A later -n in ARGS wins.
 WORKERS := -n 2 --dist loadscope --no-loadscope-reorder

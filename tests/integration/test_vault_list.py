@@ -14,10 +14,11 @@ from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Erased
 from privacy_service.vault.app import MIGRATIONS
+from privacy_service.vault.revocations import store
 from privacy_service.vault.revocations.file import RevocationFile
 from servicekit.errors import Fenced
 from servicekit.leases import KeyName
-from servicekit.postgres import migrate
+from servicekit.postgres import Database, migrate
 from servicekit.revocation_list import FIRST_HASH, first_break, make_entry
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Backup, Case, end_state, filed, listed, numbers
@@ -69,6 +70,33 @@ async def test_two_vaults_at_once_give_numbers_without_a_gap(world: World) -> No
         zip(found, [case.subject for case in cases], strict=True)
     )
     await assert_whole(world)
+
+
+# --- who publishes ---
+
+
+async def test_whoever_has_published_a_batch_leaves_the_next_to_anybody(world: World) -> None:
+    """Nothing to do is no claim, so that of a process that ends while nothing happens nobody waits for the claim."""
+    asking, db = start(world), await Database.connect(world.app_dsn, "publishers")
+    first, second = uuid4(), uuid4()
+    try:
+        assert not await store.claim_publishing(db, first, 600)
+        await revoke_another(asking)
+        assert await store.claim_publishing(db, first, 600)
+        assert not await store.claim_publishing(db, second, 600)
+        await store.mark_published(db, first, [entry.number for entry in await store.read_unpublished(db, 10)])
+        assert not await store.claim_publishing(db, second, 600)
+        await revoke_another(asking)
+        assert await store.claim_publishing(db, second, 600)
+        assert not await store.claim_publishing(db, first, 600)
+    finally:
+        await db.close()
+
+
+async def revoke_another(asking: Asking) -> None:
+    (name,) = names("delivery")
+    await asking.ensure(name)
+    await asking.revoke(Case(name.subject))
 
 
 # --- kills ---

@@ -261,11 +261,12 @@ async def read_entries(db: Database, head: Head, after: int, limit: int) -> list
 
 
 async def claim_publishing(db: Database, process: UUID, seconds: float) -> bool:
-    """Whether this process publishes for so long; another one may while this one does not claim it again."""
+    """Whether this process publishes a batch: there is something to publish, and nobody else has claimed it for now."""
     status = await db.fetchval(
         """-- claim_publishing
         UPDATE publisher SET process = $1, until = clock_timestamp() + make_interval(secs => $2)
-        WHERE process = $1 OR until < clock_timestamp() RETURNING true""",
+        WHERE (process = $1 OR until < clock_timestamp())
+          AND EXISTS (SELECT FROM revocations WHERE published_at IS NULL) RETURNING true""",
         process,
         seconds,
     )
@@ -282,10 +283,13 @@ async def read_unpublished(db: Database, limit: int) -> list[Entry]:
     return [_entry(row) for row in rows]
 
 
-async def mark_published(db: Database, numbers: Sequence[int]) -> None:
+async def mark_published(db: Database, process: UUID, numbers: Sequence[int]) -> None:
+    """And the process's claim is over."""
     await db.fetch(
         """-- mark_published
-        UPDATE revocations SET published_at = clock_timestamp() WHERE number = ANY($1)""",
+        WITH over AS (UPDATE publisher SET until = '-infinity' WHERE process = $1)
+        UPDATE revocations SET published_at = clock_timestamp() WHERE number = ANY($2)""",
+        process,
         list(numbers),
     )
 
