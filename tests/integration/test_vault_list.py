@@ -76,16 +76,17 @@ async def test_two_vaults_at_once_give_numbers_without_a_gap(world: World) -> No
 
 
 async def test_whoever_has_published_a_batch_leaves_the_next_to_anybody(world: World) -> None:
-    """Nothing to do is no claim, so that of a process that ends while nothing happens nobody waits for the claim."""
+    """So nobody waits for the claim of a process that ended while there was nothing to do."""
     asking, db = start(world), await Database.connect(world.app_dsn, "publishers")
     first, second = uuid4(), uuid4()
     try:
-        assert not await store.claim_publishing(db, first, 600)
+        assert not await store.is_unpublished(db)
         await revoke_another(asking)
+        assert await store.is_unpublished(db)
         assert await store.claim_publishing(db, first, 600)
         assert not await store.claim_publishing(db, second, 600)
         await store.mark_published(db, first, [entry.number for entry in await store.read_unpublished(db, 10)])
-        assert not await store.claim_publishing(db, second, 600)
+        assert not await store.is_unpublished(db)
         await revoke_another(asking)
         assert await store.claim_publishing(db, second, 600)
         assert not await store.claim_publishing(db, first, 600)

@@ -30,7 +30,9 @@ class Publisher:
 
     async def publish(self) -> None:
         """All that is not published yet. Raises Unavailable; then the rest waits for the next time."""
-        while await store.claim_publishing(self._db, self._process, _CLAIM_SECONDS):
+        while await store.is_unpublished(self._db):
+            if not await store.claim_publishing(self._db, self._process, _CLAIM_SECONDS):
+                return
             faultpoint("vault.claimed")
             entries = await store.read_unpublished(self._db, BATCH)
             records = [

@@ -260,13 +260,18 @@ async def read_entries(db: Database, head: Head, after: int, limit: int) -> list
     return [_entry(row) for row in rows]
 
 
+async def is_unpublished(db: Database) -> bool:
+    """Whether there is anything to publish."""
+    found = await db.fetchval("-- is_unpublished\nSELECT EXISTS (SELECT FROM revocations WHERE published_at IS NULL)")
+    return found is True
+
+
 async def claim_publishing(db: Database, process: UUID, seconds: float) -> bool:
-    """Whether this process publishes a batch: there is something to publish, and nobody else has claimed it for now."""
+    """Whether this process publishes the next batch: nobody else has claimed that, or not within its time."""
     status = await db.fetchval(
         """-- claim_publishing
         UPDATE publisher SET process = $1, until = clock_timestamp() + make_interval(secs => $2)
-        WHERE (process = $1 OR until < clock_timestamp())
-          AND EXISTS (SELECT FROM revocations WHERE published_at IS NULL) RETURNING true""",
+        WHERE process = $1 OR until < clock_timestamp() RETURNING true""",
         process,
         seconds,
     )
