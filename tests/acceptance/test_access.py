@@ -114,7 +114,7 @@ async def test_every_cell_of_service_class_and_purpose(stack: Stack) -> None:
         for service, data_class, open_for, seals in table("vault.txt")
     }
     policy = Policy.load(map(Path, stack.env_of("vault")["POLICY_FILES"].split(os.pathsep)))
-    async with httpx.AsyncClient(base_url=stack.url("vault"), trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=stack.url("vault"), trust_env=False, timeout=60) as http:
         cells = 0
         for service in SERVICES:
             identity = ServiceIdentity(service, identity_file(stack.keys, service).read_bytes(), Clock())

@@ -225,7 +225,7 @@ async def doubled(stack: Stack) -> AsyncIterator[list[ServiceProcess]]:
 async def has_worked(process: ServiceProcess) -> bool:
     """It handed out keys, if it is a vault; else records had an effect through it."""
     sign = "keys_leased_total{" if process.system == "vault" else "consumed_total{"
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         metrics = (await http.get(f"{process.url}/metrics")).text
     return any(line.startswith(sign) and not line.endswith(" 0.0") for line in metrics.splitlines())
 
@@ -304,7 +304,7 @@ async def nothing_kept_of(world: World, order_ids: list[UUID]) -> None:
     query = "SELECT state, delivery FROM disclosures WHERE order_id = ANY($1)"
     ledger = await rows(world.stack, "logistics-gateway", query, order_ids)
     assert [(row["state"], row["delivery"]) for row in ledger] == [("withheld", None)] * len(order_ids)
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         metrics = (await http.get(f"{world.stack.url('logistics-gateway')}/metrics")).text
     counted = [line for line in metrics.splitlines() if line.startswith('opened_erased_total{data_class="delivery"')]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) >= len(order_ids)
@@ -336,7 +336,7 @@ async def carriers_deleted(world: World, order_ids: list[UUID]) -> None:
 async def post_review(stack: Stack, who: Registered) -> None:
     headers = {"Authorization": f"Bearer {customer_token(stack.keys, who.subject_id)}"}
     review = {"stars": 5, "display_name": who.customer.person.name}
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         (await http.post(f"{stack.url('reviews')}/v1/reviews", json=review, headers=headers)).raise_for_status()
 
 

@@ -87,7 +87,7 @@ async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any]]]) -> tupl
         leaving = {row["shipment_id"]: row for row in ours.values() if row["state"] in ("recorded", "sent")}
         for name, carrier in carriers.items():
             theirs = {shipment for shipment, row in leaving.items() if row["carrier"] == name}
-            await carrier.wait_until(lambda desk, theirs=theirs: theirs <= set(desk.shipments), timeout=60)  # type: ignore[misc]
+            await carrier.wait_until(lambda desk, theirs=theirs: theirs <= set(desk.shipments), timeout=300)  # type: ignore[misc]
     lanes = allowed_paths()
     for shipment_id, row in leaving.items():
         opened = carriers[row["carrier"]].desk.shipments[shipment_id]

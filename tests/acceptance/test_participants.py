@@ -36,7 +36,7 @@ async def shop_and_review(stack: Stack) -> Registered:
     await shop.close()
     headers = {"Authorization": f"Bearer {customer_token(stack.keys, who.subject_id)}"}
     review = {"stars": 5, "display_name": who.customer.person.name}
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         (await http.post(f"{stack.url('reviews')}/v1/reviews", json=review, headers=headers)).raise_for_status()
     return who
 

@@ -19,8 +19,8 @@ from tests.support.shop_floor import Floor, open_floor, until
 from tests.support.stacks import FAST_PASSWORDS
 
 BEFORE, AFTER = 40, 40
-CATCH_UP_TIMEOUT = 180.0
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+CATCH_UP_TIMEOUT = 600.0
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
 
 POSITIONS = "SELECT reader, topic, partition, next FROM kit.positions ORDER BY 1, 2, 3"
 NOTICES = "SELECT * FROM notices ORDER BY order_id, kind"
@@ -75,7 +75,7 @@ async def sell_around_a_backup(floor: Floor, backup: Path) -> None:
         async def enough() -> bool:
             return len(accepted) >= count
 
-        await until(enough, f"{count} orders", timeout=120, pause=0.02)
+        await until(enough, f"{count} orders", timeout=CATCH_UP_TIMEOUT, pause=0.02)
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(floor.storefront.sell(stop, at_once=6, pause=0.02))

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.local.keys import customer_token, staff_token
-from deploy.local.people import Crowd
+from deploy.local.people import Crowd, Customer
 from deploy.local.postgres import Postgres
 from deploy.local.services import ServiceProcess
 from deploy.local.shop import Registered, Shop, all_of
@@ -64,12 +64,16 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
     await asyncio.to_thread(stack.start)
     shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
     try:
-        people = await all_of(shop.register, list(crowd.customers(PEOPLE)))
-        for who in people:
+
+        async def arrive(customer: Customer) -> Registered:
+            who = await shop.register(customer)
             await shop.save_address(who)
             await shop.add_favourite(who, "TEA-GREEN-100")
             await shop.place_order(who, crowd)
             await cancel(stack, who)
+            return who
+
+        people = await all_of(arrive, list(crowd.customers(PEOPLE)))
         copied_at = await asyncio.to_thread(copy_kafka, stack, folder / "kafka-copy")
         await asyncio.to_thread(stack.postgres.base_backup, folder / "backup")
         async with Staff(stack) as staff:
@@ -192,18 +196,18 @@ async def reads(shelf: Shelf, process: ServiceProcess, system: str) -> list[int]
 
     async def listens() -> bool:
         try:
-            async with httpx.AsyncClient(trust_env=False) as http:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
                 return (await http.get(f"{process.url}/metrics")).is_success
         except httpx.TransportError:
             return False
 
     await until(listens, f"{system} listens", PATIENCE, pause=0.05)
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=60) as http:
         return [(await http.get(p, headers=h)).status_code for w in shelf.gone for p, h in paths(shelf, system, w)]
 
 
 async def texts(shelf: Shelf, system: str, who: Registered) -> list[str]:
-    async with httpx.AsyncClient(base_url=shelf.stack.url(system), trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=shelf.stack.url(system), trust_env=False, timeout=60) as http:
         return [(await http.get(path, headers=headers)).text for path, headers in paths(shelf, system, who)]
 
 
@@ -222,7 +226,7 @@ def paths(shelf: Shelf, system: str, who: Registered) -> list[tuple[str, dict[st
 async def cancel(stack: Stack, who: Registered) -> None:
     """An order that is under way would be kept until it has ended."""
     headers = {"Authorization": f"Bearer {who.token}"}
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         for order in who.orders:
             (
                 await http.post(f"{stack.url('order')}/v1/orders/{order.order_id}/cancel", headers=headers)

@@ -136,7 +136,7 @@ async def test_a_reader_that_is_told_to_stop_takes_nothing_more_and_waits_for_no
     reader = reader_of(partition, client)
     await reader.on_partitions_assigned(client.assignment())
     await reader._take([fetched(partition.event(counter))])
-    await asyncio.wait_for(reader.run(stopping), 5)
+    await asyncio.wait_for(reader.run(stopping), 60)
     await reader._take([fetched(partition.event(counter))])
     assert (reader._queue.empty(), await partition.position()) == (True, 0)
 

@@ -121,7 +121,7 @@ async def erase(asking: Asking, case: Case, step: str = "") -> None:
 
 async def exit_code(asking: Asking) -> int | None:
     """Of a vault that is about to end; None if it serves instead."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while asking.process.pid is not None and not asking.process.health().get("ok"):
             await asyncio.sleep(0.05)
     return asking.process.exit_code
@@ -322,6 +322,6 @@ def replace(path: Path, content: bytes | None) -> None:
 
 async def until_answered(asking: Asking, status: int) -> None:
     """The vault looks at its file every second."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while (await asking.get("order", "/v1/revocations?after=0")).status_code != status:
             await asyncio.sleep(0.05)

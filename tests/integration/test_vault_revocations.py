@@ -328,6 +328,6 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_key_f
 
 async def until(world: World, condition: str, *args: object) -> None:
     """Asks the database until the query has a row."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not await world.sql(condition, *args):
             await asyncio.sleep(0.01)

@@ -47,7 +47,7 @@ async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> No
     await idle.wait()
     batch = Batch([RawRecord("x", 0, 0, None, None, ())])
     await reader._queue.put((applier, batch, asyncio.ensure_future(asyncio.sleep(0, batch))))
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     assert applied == [batch]
 
 
