@@ -193,9 +193,9 @@ async def all_erased_once(world: World) -> None:
         assert told["amendment"] == 0
         assert [part["left"] for part in told["probes"]] == [0] * len(told["probes"])
     entries = await rows(world.stack, "vault", "SELECT request_id, action::text FROM revocations WHERE is_final")
-    assert sorted((row["request_id"], row["action"]) for row in entries) == sorted(
-        (request_id, action) for request_id in requests for action in ("fence", "destroy")
-    )
+    # Whatever is listed about an erased person is final, also the key of a package that a dead process left to a later run.
+    theirs = [(row["request_id"], row["action"]) for row in entries if row["request_id"] in requests]
+    assert sorted(theirs) == sorted((request_id, action) for request_id in requests for action in ("fence", "destroy"))
     numbers = [row["number"] for row in await rows(world.stack, "vault", "SELECT number FROM revocations ORDER BY 1")]
     assert numbers == list(range(1, len(numbers) + 1))
 
