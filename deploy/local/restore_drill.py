@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 
+from deploy.local.http import open_http
 from deploy.local.keys import customer_token
 from deploy.local.people import Crowd
 from deploy.local.shop import Shop
@@ -65,7 +66,7 @@ async def _answers(url: str, token: str) -> Counter[int]:
     """What the person's own page answers, over and over, until it is something else than 503."""
     answers: Counter[int] = Counter()
     deadline = time.monotonic() + PATIENCE
-    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {token}"}) as http:
+    async with open_http(timeout=5, headers={"Authorization": f"Bearer {token}"}) as http:
         while not answers.keys() - {503} and time.monotonic() < deadline:
             try:
                 answers[(await http.get(f"{url}/v1/accounts/me")).status_code] += 1

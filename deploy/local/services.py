@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from deploy.local.processes import HOST, Port, Process, StackError, spawn
+from servicekit.tls import tls_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("api", "consume", "relay", "jobs")
@@ -149,7 +150,7 @@ class ServiceProcess:
 def read_health(url: str) -> dict[str, Any]:
     """The JSON object of `url`/healthz; {} when nobody answers within 2 s."""
     try:
-        health = httpx.get(f"{url}/healthz", timeout=2, trust_env=False).json()
+        health = httpx.get(f"{url}/healthz", timeout=2, trust_env=False, verify=tls_of(url)).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return health if isinstance(health, dict) else {}

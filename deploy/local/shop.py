@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from deploy.local.http import open_http
 from deploy.local.people import PAGES, Crowd, Customer, Person
 
 T = TypeVar("T")
@@ -45,8 +46,8 @@ class Shop:
     def __init__(self, account_url: str, order_url: str) -> None:
         # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
         limits = httpx.Limits(max_connections=AT_ONCE * 2, keepalive_expiry=2)
-        self._account = httpx.AsyncClient(base_url=account_url, limits=limits, timeout=30, trust_env=False)
-        self._order = httpx.AsyncClient(base_url=order_url, limits=limits, timeout=30, trust_env=False)
+        self._account = open_http(account_url, limits=limits, timeout=30)
+        self._order = open_http(order_url, limits=limits, timeout=30)
 
     async def close(self) -> None:
         await self._account.aclose()

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
+from deploy.local.http import open_http
 from deploy.local.kafka_admin import admin_client
 from deploy.local.keys import identity_file
 from deploy.local.stack import Stack
@@ -114,7 +115,7 @@ async def test_every_cell_of_service_class_and_purpose(stack: Stack) -> None:
         for service, data_class, open_for, seals in table("vault.txt")
     }
     policy = Policy.load(map(Path, stack.env_of("vault")["POLICY_FILES"].split(os.pathsep)))
-    async with httpx.AsyncClient(base_url=stack.url("vault"), trust_env=False, timeout=60) as http:
+    async with open_http(stack.url("vault")) as http:
         cells = 0
         for service in SERVICES:
             identity = ServiceIdentity(service, identity_file(stack.keys, service).read_bytes(), Clock())

@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.local.databases import Dsn
+from deploy.local.http import open_http
 from deploy.local.interfaces import Server
 from deploy.local.kafka import Kafka
 from deploy.local.keys import staff_token
@@ -344,7 +345,7 @@ async def handed_over(world: World, request_id: UUID) -> bytes:
     """The package of a request for access, asked for until it is there."""
     headers = {"Authorization": f"Bearer {staff_token(world.stack.keys, 'support')}"}
     url = world.stack.url("privacy")
-    async with asyncio.timeout(PATIENCE), httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+    async with asyncio.timeout(PATIENCE), open_http(url) as http:
         while True:
             try:
                 link = await http.post(f"/v1/requests/{request_id}/link", headers=headers)

@@ -15,9 +15,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-import httpx
 import pytest
 
+from deploy.local.http import open_http
 from deploy.local.keys import customer_token, identity_file
 from deploy.local.people import Crowd, Person
 from deploy.local.services import ServiceProcess
@@ -156,7 +156,7 @@ async def test_a_holder_that_stands_still_is_waited_for_and_opens_nothing_afterw
     own = {"Authorization": f"Bearer {who.token}"}
     holder = await asyncio.to_thread(world.stack.start_another, "order", "api")
     try:
-        async with httpx.AsyncClient(base_url=holder.url, headers=own, trust_env=False, timeout=60) as http:
+        async with open_http(holder.url, headers=own) as http:
             assert who.customer.person.name in (await http.get(f"/v1/orders/{order.order_id}")).text
             request_id = await world.staff.open("erasure", who.subject_id)
             await world.staff.previewed(request_id)
@@ -225,7 +225,7 @@ async def doubled(stack: Stack) -> AsyncIterator[list[ServiceProcess]]:
 async def has_worked(process: ServiceProcess) -> bool:
     """It handed out keys, if it is a vault; else records had an effect through it."""
     sign = "keys_leased_total{" if process.system == "vault" else "consumed_total{"
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with open_http() as http:
         metrics = (await http.get(f"{process.url}/metrics")).text
     return any(line.startswith(sign) and not line.endswith(" 0.0") for line in metrics.splitlines())
 
@@ -304,7 +304,7 @@ async def nothing_kept_of(world: World, order_ids: list[UUID]) -> None:
     query = "SELECT state, delivery FROM disclosures WHERE order_id = ANY($1)"
     ledger = await rows(world.stack, "logistics-gateway", query, order_ids)
     assert [(row["state"], row["delivery"]) for row in ledger] == [("withheld", None)] * len(order_ids)
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with open_http() as http:
         metrics = (await http.get(f"{world.stack.url('logistics-gateway')}/metrics")).text
     counted = [line for line in metrics.splitlines() if line.startswith('opened_erased_total{data_class="delivery"')]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) >= len(order_ids)
@@ -336,7 +336,7 @@ async def carriers_deleted(world: World, order_ids: list[UUID]) -> None:
 async def post_review(stack: Stack, who: Registered) -> None:
     headers = {"Authorization": f"Bearer {customer_token(stack.keys, who.subject_id)}"}
     review = {"stars": 5, "display_name": who.customer.person.name}
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with open_http() as http:
         (await http.post(f"{stack.url('reviews')}/v1/reviews", json=review, headers=headers)).raise_for_status()
 
 

@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from deploy.local.http import open_http
 from deploy.local.keys import identity_file, staff_token
 from deploy.local.people import Crowd
 from deploy.local.shop import Shop
@@ -53,7 +54,7 @@ async def world(stack: Stack) -> AsyncIterator[World]:
         shop = Shop(stack.url("account"), stack.url("order"))
         running.push_async_callback(shop.close)
         limits = httpx.Limits(keepalive_expiry=2)
-        client = httpx.AsyncClient(base_url=stack.url("privacy"), limits=limits, timeout=60, trust_env=False)
+        client = open_http(stack.url("privacy"), limits=limits)
         http = await running.enter_async_context(client)
         yield World(stack, shop, staff, http, Crowd(secrets.randbits(32)))
 

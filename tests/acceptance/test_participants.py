@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
-
+from deploy.local.http import open_http
 from deploy.local.keys import customer_token, staff_token
 from deploy.local.people import Crowd
 from deploy.local.shop import Registered, Shop
@@ -36,7 +35,7 @@ async def shop_and_review(stack: Stack) -> Registered:
     await shop.close()
     headers = {"Authorization": f"Bearer {customer_token(stack.keys, who.subject_id)}"}
     review = {"stars": 5, "display_name": who.customer.person.name}
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with open_http() as http:
         (await http.post(f"{stack.url('reviews')}/v1/reviews", json=review, headers=headers)).raise_for_status()
     return who
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from deploy.local.http import open_http
 from deploy.local.keys import customer_token, staff_token
 from deploy.local.people import Crowd, Customer
 from deploy.local.postgres import Postgres
@@ -196,18 +197,18 @@ async def reads(shelf: Shelf, process: ServiceProcess, system: str) -> list[int]
 
     async def listens() -> bool:
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            async with open_http() as http:
                 return (await http.get(f"{process.url}/metrics")).is_success
         except httpx.TransportError:
             return False
 
     await until(listens, f"{system} listens", PATIENCE, pause=0.05)
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=60) as http:
+    async with open_http(process.url) as http:
         return [(await http.get(p, headers=h)).status_code for w in shelf.gone for p, h in paths(shelf, system, w)]
 
 
 async def texts(shelf: Shelf, system: str, who: Registered) -> list[str]:
-    async with httpx.AsyncClient(base_url=shelf.stack.url(system), trust_env=False, timeout=60) as http:
+    async with open_http(shelf.stack.url(system)) as http:
         return [(await http.get(path, headers=headers)).text for path, headers in paths(shelf, system, who)]
 
 
@@ -226,7 +227,7 @@ def paths(shelf: Shelf, system: str, who: Registered) -> list[tuple[str, dict[st
 async def cancel(stack: Stack, who: Registered) -> None:
     """An order that is under way would be kept until it has ended."""
     headers = {"Authorization": f"Bearer {who.token}"}
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with open_http() as http:
         for order in who.orders:
             (
                 await http.post(f"{stack.url('order')}/v1/orders/{order.order_id}/cancel", headers=headers)

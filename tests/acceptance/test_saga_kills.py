@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from deploy.local.http import open_http
 from deploy.local.keys import staff_token
 from deploy.local.people import Crowd, Customer
 from deploy.local.shop import Registered, Shop, all_of
@@ -93,7 +94,7 @@ class World:
         request_id = await self.staff.open("access", subject)
         headers = {"Authorization": f"Bearer {staff_token(self.stack.keys, 'support')}"}
         url = self.stack.url("privacy")
-        async with asyncio.timeout(PATIENCE), httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+        async with asyncio.timeout(PATIENCE), open_http(url) as http:
             while (await self.staff.show(request_id))["status"] != "completed":
                 try:
                     link = await http.post(f"/v1/requests/{request_id}/link", headers=headers)

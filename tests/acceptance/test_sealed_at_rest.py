@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Producer
 
 from deploy.local.controls import make_controls, plant
+from deploy.local.http import open_http
 from deploy.local.people import GOODS
 from deploy.local.scan import Findings, scan_stack
 from deploy.local.shop import all_of
@@ -86,7 +87,7 @@ class Visits:
     """What the canaries do, over HTTP; answers of any status are kept to be searched as well."""
 
     def __init__(self, stack: Stack) -> None:
-        self._http = httpx.AsyncClient(timeout=180, trust_env=False)
+        self._http = open_http(timeout=180)
         self._stack = stack
         self.answers: list[str] = []
         self.placed = 0

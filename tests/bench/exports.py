@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
 
+from deploy.local.http import open_http
 from deploy.local.stack import Stack
 from event_contracts.account import Browsing
 from servicekit.leases import KeyName
@@ -81,7 +81,7 @@ async def _export(stack: Stack, subject: UUID) -> float:
             while not (found := await rows(stack, "privacy", ready, request)) or found[0][0] is None:
                 await asyncio.sleep(0.02)
         link = await staff._ask("POST", f"/v1/requests/{request}/link", staff._support)
-    async with httpx.AsyncClient(base_url=stack.url("privacy"), trust_env=False, timeout=60) as http:
+    async with open_http(stack.url("privacy")) as http:
         package = (await http.get(link["url_path"])).raise_for_status().content
     with zipfile.ZipFile(io.BytesIO(package)) as files:
         texts = [files.read(name).decode() for name in files.namelist() if name.endswith(".json")]

@@ -14,8 +14,8 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 
+from deploy.local.http import open_http
 from deploy.local.keys import customer_token
 from deploy.local.people import Crowd
 from deploy.local.processes import Port, spawn
@@ -67,7 +67,7 @@ def plain_shop(stack: Stack) -> Iterator[str]:
 async def _place_all(stack: Stack, url: str, requests: list[tuple[Any, dict[str, Any]]]) -> float:
     waiting = [(uuid4(), order_id, body) for order_id, body in requests]
     tokens = {buyer: customer_token(stack.keys, buyer) for buyer, _, _ in waiting}
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+    async with open_http(url) as http:
 
         async def place() -> None:
             while waiting:

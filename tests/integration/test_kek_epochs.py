@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pytest
 
+from deploy.local.http import open_http
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Erased
 from privacy_service.vault import handlers, store
@@ -365,7 +365,7 @@ async def test_privacy_rotates_over_http_and_another_service_does_not(
     try:
         wanted = names(count=3)
         sealing = await world.client(other, "order").ensure(wanted)
-        async with httpx.AsyncClient(base_url=asked.url) as http:
+        async with open_http(asked.url) as http:
             order = bearer(world.identity("order").token())
             assert (await http.post("/v1/kek/rotations", headers=order)).status_code == 403
             assert (await http.get("/v1/kek", headers=order)).status_code == 403

@@ -17,6 +17,7 @@ from event_contracts import Event
 from servicekit.cloudevents import to_headers
 from servicekit.kafka import OutRecord, Producer
 from servicekit.settings import Settings
+from servicekit.tls import tls_of
 from tests.support.infra import postgres_server
 from tests.support.orders import (
     CANARY,
@@ -129,7 +130,14 @@ def stack() -> Iterator[Stack]:
 def request(stack: Stack, method: str, path: str, buyer_id: UUID, **options: Any) -> httpx.Response:
     token = keys.customer_token(stack.keys, buyer_id, scope="guest")
     headers = {"Authorization": f"Bearer {token}"} | options.pop("headers", {})
-    return httpx.request(method, stack.url("order") + path, headers=headers, trust_env=False, **options)
+    return httpx.request(
+        method,
+        stack.url("order") + path,
+        headers=headers,
+        trust_env=False,
+        verify=tls_of(stack.url("order")),
+        **options,
+    )
 
 
 @pytest.mark.fault(1, "kill -9 between seal and commit")

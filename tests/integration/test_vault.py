@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
 import pytest
 import yaml
 
 from deploy.local.databases import execute
+from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from event_contracts import Erased
 from privacy_service.vault import handlers
@@ -216,7 +216,7 @@ async def test_two_services_compute_the_same_digest_key_and_other_kinds_differ(
 
 
 async def test_the_head_of_the_revocation_list_is_answered_after_the_wait(world: World, vault: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=vault.url, headers=bearer(world.identity("order").token())) as http:
+    async with open_http(vault.url, headers=bearer(world.identity("order").token())) as http:
         answer = (await http.get("/v1/revocations?after=0&wait=0.3")).json()
     assert (answer["head"], answer["entries"]) == (0, [])
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
 from deploy.local import keys
+from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from servicekit.clock import Clock
 from servicekit.errors import Forbidden, Unavailable, UnknownKey
@@ -107,7 +107,7 @@ async def test_services_open_what_the_hand_written_table_says_and_nothing_else(
     policy = Policy.load([POLICY])
     found = set()
     for service in SYSTEMS:
-        async with httpx.AsyncClient(base_url=vault.url, headers=bearer(world.identity(service).token())) as http:
+        async with open_http(vault.url, headers=bearer(world.identity(service).token())) as http:
             for data_class in policy.classes:
                 for purpose in policy.purposes:
                     key = {"key_id": uuid4(), "subject": uuid4(), "data_class": data_class, "anchor": uuid4()}
@@ -194,7 +194,7 @@ def past(seconds: float) -> int:
     ],
 )
 async def test_a_token_is_refused_that_is(world: World, vault: ServiceProcess, forge: Forge) -> None:
-    async with httpx.AsyncClient(base_url=vault.url) as http:
+    async with open_http(vault.url) as http:
         good = await http.get("/v1/index-keys?kinds=order_number", headers=bearer(forged()(world)))
         bad = await http.get("/v1/index-keys?kinds=order_number", headers=bearer(forge(world)))
     assert good.status_code == 200
@@ -202,7 +202,7 @@ async def test_a_token_is_refused_that_is(world: World, vault: ServiceProcess, f
 
 
 async def test_without_a_token_nothing_is_answered(vault: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=vault.url) as http:
+    async with open_http(vault.url) as http:
         for method, path in (
             ("POST", "/v1/keys/ensure"),
             ("POST", "/v1/keys/lease"),

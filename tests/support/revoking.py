@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from deploy.local.databases import Dsn, execute
+from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from event_contracts import Erased
 from servicekit.leases import KeyName
@@ -97,7 +98,7 @@ class Asking:
 
     async def _request(self, service: str, method: str, path: str) -> httpx.Response:
         headers = bearer(self.world.identity(service).token())
-        async with httpx.AsyncClient(base_url=self.process.url, headers=headers) as http:
+        async with open_http(self.process.url, headers=headers) as http:
             return await http.request(method, path)
 
 

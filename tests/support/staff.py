@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from deploy.local.http import open_http
 from deploy.local.keys import staff_token
 from deploy.local.shop import all_of
 from deploy.local.stack import Stack
@@ -25,7 +26,7 @@ class Staff:
     def __init__(self, stack: Stack) -> None:
         # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
         limits = httpx.Limits(keepalive_expiry=2)
-        self._http = httpx.AsyncClient(base_url=stack.url("privacy"), limits=limits, timeout=30, trust_env=False)
+        self._http = open_http(stack.url("privacy"), limits=limits, timeout=30)
         self._support, self._officer = (
             {"Authorization": f"Bearer {staff_token(stack.keys, role)}"} for role in ("support", "privacy_officer")
         )

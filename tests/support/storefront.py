@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from deploy.local.http import open_http
 from deploy.local.people import Crowd
 from deploy.local.shop import Registered, Shop, all_of
 from deploy.local.stack import Stack
@@ -42,7 +43,7 @@ class Storefront:
         self.repeated = 0
         self._buyers, self._crowd = buyers, crowd
         self._urls = {system: stack.url(system) for system in ("account", "order")}
-        self._http = httpx.AsyncClient(timeout=60, trust_env=False)
+        self._http = open_http()
 
     @classmethod
     async def open(cls, stack: Stack, customers: int = 20) -> Self:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from deploy.local import keys
+from deploy.local.http import open_http
 from deploy.local.interfaces import PostgresServer
 from deploy.local.services import SERVICES, ServiceProcess
 from event_contracts import Erased
@@ -146,7 +147,7 @@ def commitments(found: list[SealingKey] | list[SealingKey | Erased]) -> list[byt
 
 
 async def post(world: World, process: ServiceProcess, system: str, path: str, body: object) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=process.url, headers=bearer(world.identity(system).token())) as http:
+    async with open_http(process.url, headers=bearer(world.identity(system).token())) as http:
         return await http.post(path, json=body)
 
 

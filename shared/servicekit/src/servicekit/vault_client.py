@@ -29,6 +29,7 @@ from servicekit.logs import code, get_log
 from servicekit.metrics import VAULT_CALLS, VAULT_SECONDS
 from servicekit.revocation_list import Entry as Entry
 from servicekit.revocation_list import RevocationPage
+from servicekit.tls import tls_of
 from servicekit.together import Together
 from servicekit.token import SealingKey
 
@@ -151,7 +152,13 @@ class VaultClient:
     ) -> None:
         limits = httpx.Limits(max_connections=8, max_keepalive_connections=8)
         self._http = httpx.AsyncClient(
-            base_url=url, timeout=patience, limits=limits, transport=transport, trust_env=False, follow_redirects=False
+            base_url=url,
+            timeout=patience,
+            limits=limits,
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            verify=tls_of(url),
         )
         self.holder_id = uuid4()
         self._identity, self._clock, self._patience = identity, clock, patience

@@ -11,6 +11,8 @@ from uuid import UUID
 
 import httpx
 
+from servicekit.tls import tls_of
+
 TIMEOUT: Final = 20.0
 PAGE: Final = 100
 PROBE_PAUSE: Final = 0.1
@@ -108,7 +110,11 @@ class Client:
             # Straight to the service: no proxy of the environment sees a term, and no redirect takes the token along.
             with (
                 httpx.Client(
-                    timeout=TIMEOUT, trust_env=False, follow_redirects=False, transport=self.transport
+                    timeout=TIMEOUT,
+                    trust_env=False,
+                    follow_redirects=False,
+                    transport=self.transport,
+                    verify=tls_of(self.url),
                 ) as http,
                 http.stream(method, self.url + path, headers=headers, **content) as response,
             ):

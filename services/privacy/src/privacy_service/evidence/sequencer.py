@@ -1,11 +1,9 @@
 """The jobs of the log: give leaves their indices, sign a checkpoint, have the witness sign it."""
 
 import asyncio
-import ssl
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +23,7 @@ from servicekit.kit import Kit
 from servicekit.logs import get_log
 from servicekit.postgres import Tx
 from servicekit.service import Job
+from servicekit.tls import tls_of
 
 log = get_log("evidence")
 BATCH: Final = 5000
@@ -129,7 +128,7 @@ async def witness_checkpoint(kit: Kit) -> None:
     except ValueError:
         raise Misconfigured("WITNESS_PUBLIC_KEY_FILE holds no public key in the form <name>+<id>+<key>.") from None
     async with httpx.AsyncClient(
-        base_url=settings.witness_url, timeout=_WITNESS_SECONDS, trust_env=False, verify=_tls()
+        base_url=settings.witness_url, timeout=_WITNESS_SECONDS, trust_env=False, verify=tls_of(settings.witness_url)
     ) as http:
         answer = await _ask(kit, http, newest["cosigned"], newest["size"], newest["note"])
         if answer.status_code == httpx.codes.CONFLICT:
@@ -141,12 +140,6 @@ async def witness_checkpoint(kit: Kit) -> None:
     line, at = _signature(newest["note"], witness, answer)
     faultpoint("evidence.witnessed")
     await kit.run_tx("insert_cosignature", lambda tx: store.insert_cosignature(tx, newest["size"], line, at))
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Reading the machine's certificates takes longer than asking the witness."""
-    return ssl.create_default_context()
 
 
 async def _ask(kit: Kit, http: httpx.AsyncClient, old: int, new: int, note: str) -> httpx.Response:
