@@ -3,6 +3,7 @@
 In a test: `with Stack() as stack: …`. From the shell: `python -m deploy.local.stack up|status|down|customer-token`.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -203,27 +204,29 @@ class Stack:
                 self._add(spec, role)
         if "privacy" in self.specs:
             self._add(WITNESS, "all")
-        with self._step("Migrating"), ThreadPoolExecutor(max_workers=2) as threads:
-            list(threads.map(self.migrate, self.specs))
+        with self._step("Migrating"):
+            self._migrate()
         with self._step(f"Starting {len(self.processes)} service processes"):
             for process in self.processes:
                 process.launch()
             for process in self.processes:
                 process.wait_healthy()
 
-    def migrate(self, system: str) -> None:
-        """Run the system's migrations as the owner of its database."""
-        log = self.logs / f"{system}-migrate.log"
-        environment = {**self.env_of(system), "MIGRATIONS_DSN": self.owner_dsn(system)}
-        command = [sys.executable, "-m", self.specs[system].module, "migrate"]
+    def _migrate(self) -> None:
+        """Run all systems' migrations, each as the owner of its database."""
+        log = self.logs / "migrate.log"
+        owners = {system: {**self.env_of(system), "MIGRATIONS_DSN": self.owner_dsn(system)} for system in self.specs}
+        sources = dict.fromkeys(str(path) for spec in self.specs.values() for path in (*spec.pythonpath, ROOT))
+        # On its standard input, since whoever may list processes sees their arguments.
+        given = json.dumps([[self.specs[system].module, environment] for system, environment in owners.items()])
         with log.open("ab") as output:
             code = subprocess.run(
-                command, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                timeout=MIGRATE_TIMEOUT,
+                [sys.executable, "-m", "deploy.local.migrations"], check=False, input=given.encode(), stdout=output,
+                stderr=output, env={**os.environ, "PYTHONPATH": os.pathsep.join(sources)}, timeout=MIGRATE_TIMEOUT,
             ).returncode  # fmt: skip
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise StackError(f"The migration of {system} failed; the end of {log} is:\n{tail}")
+            raise StackError(f"A migration failed; the end of {log} is:\n{tail}")
 
     def _fill_kafka(self) -> None:
         passwords = self.keys / "kafka"
