@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
-import httpx
 
 from deploy.local.databases import execute
+from deploy.local.http import open_http
 from deploy.local.keys import identity_file, staff_token
 from deploy.local.stack import Stack
 from event_contracts.topics import Topic
 from servicekit.clock import Clock
+from servicekit.cloudevents import event_ids
 from servicekit.inbox import first_time
 from servicekit.kafka import Producer
 from servicekit.outbox import Relay
@@ -158,7 +159,7 @@ async def _lease(side: Side) -> float:
     )
     headers = {"Authorization": f"Bearer {identity.token()}", "X-Holder": (holder := str(uuid4()))}
     times = []
-    async with httpx.AsyncClient(base_url=side.stack.url("vault"), trust_env=False, timeout=30) as http:
+    async with open_http(side.stack.url("vault"), timeout=30) as http:
         for start in range(0, LEASES, BATCH):
             keys = [
                 {
@@ -182,7 +183,7 @@ async def _lease(side: Side) -> float:
 async def _look_up(side: Side) -> float:
     """Milliseconds to find a person by e-mail address and to read what is held about them."""
     times = []
-    async with httpx.AsyncClient(base_url=side.stack.url("privacy"), trust_env=False, timeout=30) as http:
+    async with open_http(side.stack.url("privacy"), timeout=30) as http:
         headers: dict[str, str] = {}
         for place, who in enumerate(side.take(FINDS)):
             if place % FINDS_OF_ONE == 0:
@@ -234,11 +235,11 @@ async def _relay(side: Side) -> float:
 async def _inbox(side: Side) -> float:
     """Milliseconds to note 500 events that are new."""
     db = await Database.connect(side.stack.dsn("order"), "bench")
-    today = datetime.now(UTC).date()
     times = []
     try:
         for _ in range(20):
-            events = [(today, uuid4()) for _ in range(BATCH)]
+            now = datetime.now(UTC)
+            events = [(now.date(), event_id) for event_id in event_ids(now, BATCH)]
             started = time.monotonic()
             new = await db.run_tx("bench", lambda tx, events=events: first_time(tx, "participant", events))  # type: ignore[misc]
             times.append(time.monotonic() - started)

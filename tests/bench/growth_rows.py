@@ -67,8 +67,10 @@ OUTBOX = """
 INSERT INTO kit.outbox (day, slot, event_id, topic, key, headers, body, published_at)
 SELECT current_date - $1::int, n % 16, gen_random_uuid(), 'order.events', gen_random_uuid(), '{}'::bytea, '\\x00', now()
 FROM generate_series(1, $2::int) n"""
+# Ids as the outbox makes them, those of each day from midnight until the time that it is now.
 INBOX = """
-INSERT INTO kit.inbox (day, event_id, reader) SELECT current_date - $1::int, gen_random_uuid(), 'participant'
+INSERT INTO kit.inbox (day, event_id, reader)
+SELECT current_date - $1::int, uuidv7((current_date - now()) * (1 - n / $2::float) - $1 * interval '1 day'), 'participant'
 FROM generate_series(1, $2::int) n"""
 
 

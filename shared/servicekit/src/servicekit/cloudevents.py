@@ -6,6 +6,7 @@ and never the values (`PROTOCOLS.md` §1).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Final, Generic, TypeVar
@@ -22,6 +23,7 @@ from servicekit.errors import Poison
 E = TypeVar("E", bound=Event)
 Headers = list[tuple[str, bytes]]
 MAX_SEALED_PARTS: Final = 1_000
+_RANDOM, _VERSION_7 = 0xFFF << 64 | (1 << 62) - 1, 0x7 << 76 | 0b10 << 62
 _ID = msgspec.json.Decoder(UUID)
 _SEALED = msgspec.json.Decoder(Annotated[tuple[SealedPart, ...], Meta(max_length=MAX_SEALED_PARTS)])
 
@@ -75,6 +77,17 @@ def to_headers(event: Event, *, event_id: UUID, source: str, time: datetime) -> 
     """The headers of one event, its sealed parts listed."""
     attributes = to_attributes(event, event_id=event_id, source=source, time=time)
     return [(name, value.encode("ascii")) for name, value in attributes.items()]
+
+
+def event_ids(time: datetime, count: int) -> list[UUID]:
+    """UUIDs of version 7 (RFC 9562 §5.7): milliseconds, then 74 random bits.
+
+    What happens at one time so lies together in every reader's inbox, however many ids the day has already brought.
+    """
+    milliseconds = int(time.timestamp() * 1000) << 80
+    noise = os.urandom(10 * count)
+    randoms = (int.from_bytes(noise[start : start + 10]) for start in range(0, 10 * count, 10))
+    return [UUID(int=milliseconds | (bits & _RANDOM) | _VERSION_7) for bits in randoms]
 
 
 def to_attributes(event: Event, *, event_id: UUID, source: str, time: datetime) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
 from event_contracts import Event
 from servicekit.clock import Clock, pause_until, pause_until_any
-from servicekit.cloudevents import to_attributes
+from servicekit.cloudevents import event_ids, to_attributes
 from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.health import Progress
@@ -49,7 +49,7 @@ class Outbox:
         if not events:
             return
         now = self._clock.now()
-        ids = [uuid4() for _ in events]
+        ids = event_ids(now, len(events))
         headers = [
             msgspec.json.encode(to_attributes(event, event_id=event_id, source=self._source, time=now))
             for event, event_id in zip(events, ids, strict=True)
