@@ -85,17 +85,33 @@ def read_all(words: Sequence[str] = ()) -> list[Defect]:
 class Bench:
     """An unharmed copy of the tree in `folder / "tree"`, how all named tests end there, and a PostgreSQL for them."""
 
-    def __init__(self, folder: Path, postgres_dsn: str, defects: Sequence[Defect]) -> None:
-        """Runs the named tests on the unharmed copy, all in one process. Raises `ValueError` if one does not exist."""
+    def __init__(self, folder: Path, postgres_dsn: str, defects: Sequence[Defect], seen: frozenset[str]) -> None:
+        """Runs the named tests on the unharmed copy, all in one process, but for those whose end is `seen` elsewhere.
+
+        Raises `ValueError` if one does not exist.
+        """
         self._folder = folder
         self._dsn = postgres_dsn
+        self._seen = seen
         self.tree = copy_tree(folder / "tree")
-        self.unharmed = self._run(self.tree, sorted({defect.test for defect in defects}))
-        if not self.unharmed.endings:
+        unseen = sorted({defect.test for defect in defects} - seen)
+        self.unharmed = self._run(self.tree, unseen) if unseen else Run({}, (), "")
+        if unseen and not self.unharmed.endings:
             raise ValueError(f"The named tests cannot run on the tree as it is:\n{self.unharmed.output}")
 
     def verdict(self, defect: Defect) -> str:
         """`CAUGHT`, or in a sentence why not."""
+        if defect.test not in self._seen and (reason := self._fails_unharmed(defect)):
+            return reason
+        harmed = self._folder / defect.name
+        shutil.copytree(self.tree, harmed)
+        try:
+            return self._apply(harmed, defect) or judge(defect, self._run(harmed, [defect.test]))
+        finally:
+            shutil.rmtree(harmed)
+
+    def _fails_unharmed(self, defect: Defect) -> str | None:
+        """Why the test says nothing about the defect, or None."""
         before = self.unharmed.of(defect.test)
         if not before:
             return f"the test did not run on the tree as it is:\n{self.unharmed.output}"
@@ -103,12 +119,7 @@ class Bench:
             return f"not the copy's own code was tested: {', '.join(self.unharmed.foreign)}"
         if any(ending["outcome"] != "passed" for ending in before):
             return f"the test fails without the defect: {before}"
-        harmed = self._folder / defect.name
-        shutil.copytree(self.tree, harmed)
-        try:
-            return self._apply(harmed, defect) or judge(defect, self._run(harmed, [defect.test]))
-        finally:
-            shutil.rmtree(harmed)
+        return None
 
     @staticmethod
     def _apply(tree: Path, defect: Defect) -> str | None:
@@ -192,13 +203,15 @@ def copy_tree(copy: Path) -> Path:
 
 
 @contextmanager
-def judging(defects: Sequence[Defect]) -> Iterator[dict[Defect, "Future[str]"]]:
-    """The verdicts on all defects, as they come; two are tried at once."""
+def judging(defects: Sequence[Defect], seen: frozenset[str] = frozenset()) -> Iterator[dict[Defect, "Future[str]"]]:
+    """The verdicts on all defects, as they come; two are tried at once. Tests whose end on the tree as it is will be `seen`
+    by others, by node id, are not run there first.
+    """
     postgres = new_postgres()
     try:
         postgres.start()
         with tempfile.TemporaryDirectory(prefix="defects-") as folder:
-            bench = Bench(Path(folder), postgres.admin_dsn, defects)
+            bench = Bench(Path(folder), postgres.admin_dsn, defects, seen)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 yield {defect: pool.submit(bench.verdict, defect) for defect in defects}
                 pool.shutdown(cancel_futures=True)

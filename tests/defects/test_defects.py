@@ -17,10 +17,12 @@ REFUSED = "tests/unit/test_token.py::test_a_token_under_another_key_is_refused"
 
 @pytest.fixture(scope="module")
 def verdicts(request: pytest.FixtureRequest) -> Iterator[Mapping[Defect, "Future[str]"]]:
-    """On the defects that were selected."""
-    items = (item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec"))
-    chosen = [defect for item in items if isinstance(defect := item.callspec.params.get("defect"), Defect)]
-    with judging(chosen) as verdicts:
+    """On the defects that were selected. What this session runs itself need not pass on the tree as it is once more."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    marks = (item.callspec.params.get("defect") for item in items if hasattr(item, "callspec"))
+    chosen = [defect for defect in marks if isinstance(defect, Defect)]
+    ids = {item.nodeid for item in items}
+    with judging(chosen, frozenset(ids | {each.partition("[")[0] for each in ids})) as verdicts:
         yield verdicts
 
 
