@@ -290,7 +290,7 @@ async def test_postgres_that_dies_again_and_again_loses_nothing(world: World) ->
 @pytest.mark.fault(5, "answers to produces and to offset commits get lost under load")
 async def test_work_whose_answer_got_lost_has_one_effect(world: World) -> None:
     postgres, kafka = world.wires
-    enough = 100 if long_run() else 10
+    enough = 50 if long_run() else 10
 
     async def lost() -> bool:
         by_kind = Counter[int | str]()
@@ -300,7 +300,7 @@ async def test_work_whose_answer_got_lost_has_one_effect(world: World) -> None:
 
     async with selling(world.floor):
         world.loses.on = True
-        await until(lost, "enough answers got lost", PATIENCE)
+        await until(lost, "enough answers got lost", PATIENCE + 10 * enough)
         world.loses.on = False
     fired("answer lost", (postgres.lost + kafka.lost).total())
     await world.floor.settle()

@@ -30,7 +30,7 @@ from tests.support.staff import PATIENCE, Staff
 pytestmark = pytest.mark.timeout(2400)
 # `SAGA_HITS=2`: every process also dies at the second hit of each of its points.
 HITS = int(os.environ.get("SAGA_HITS", "1"))
-PEOPLE = 200 * HITS
+PEOPLE = 100 * HITS
 AT_ONCE = 4
 
 PARTICIPANT = (
@@ -197,6 +197,13 @@ async def all_erased_once(world: World) -> None:
     # Whatever is listed about an erased person is final, also the key of a package that a dead process left to a later run.
     theirs = [(row["request_id"], row["action"]) for row in entries if row["request_id"] in requests]
     assert sorted(theirs) == sorted((request_id, action) for request_id in requests for action in ("fence", "destroy"))
+    later = {row["request_id"] for row in entries} - requests.keys()
+    scopes = await rows(world.stack, "vault", "SELECT request_id, data_class, anchor FROM revocation_scopes")
+    exports = {row["request_id"] for row in await rows(world.stack, "privacy", "SELECT request_id FROM rights_exports")}
+    found = [scope for scope in scopes if scope["request_id"] in later]
+    assert {scope["request_id"] for scope in found} == later
+    assert {scope["data_class"] for scope in found} <= {"export"}
+    assert {scope["anchor"] for scope in found} <= exports
     numbers = [row["number"] for row in await rows(world.stack, "vault", "SELECT number FROM revocations ORDER BY 1")]
     assert numbers == list(range(1, len(numbers) + 1))
 

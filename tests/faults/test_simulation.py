@@ -1,6 +1,6 @@
 """Lists of operations that Hypothesis makes up, and those that once failed, on the whole product in one process.
 
-`FAULTS_SEED` plays the same lists again; `FAULTS_LONG=1` makes many more and longer ones.
+`FAULTS_SEED` plays the same lists again; `FAULTS_LONG=1` makes more and longer ones.
 """
 
 import os
@@ -16,12 +16,14 @@ from tests.faults.reproductions import REPRODUCTIONS, Reproduction
 from tests.faults.simulation import CHOICES, Op, simulation
 from tests.faults.simulation_checks import Safety, ended
 from tests.faults.simulation_ground import Ground, ground
+from tests.support.faults import long_run
 from tests.support.infra import postgres_server
 
 __all__ = ["ground", "postgres_server"]
 
-IS_LONG = os.environ.get("FAULTS_LONG") == "1"
-EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "400" if IS_LONG else "20"))
+IS_LONG = long_run()
+# A long run has many rounds, each with lists of its own.
+EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "60" if IS_LONG else "12"))
 LONGEST = 60 if IS_LONG else 30
 SEED = int(os.environ.setdefault("FAULTS_SEED", str(secrets.randbits(32))))
 PEOPLE_DO = ("place", "again", "edit", "cancel", "erase", "approve", "forget", "hold", "lift")
