@@ -28,7 +28,7 @@ from tests.support.end_states import number, quarantined, rows, unpublished
 from tests.support.infra import new_kafka, new_postgres
 from tests.support.restores import copy_kafka, restore_database, restore_kafka, server_on
 from tests.support.shop_floor import until
-from tests.support.stacks import FAST_PASSWORDS, account_of
+from tests.support.stacks import FAST_PASSWORDS, account_of, shorten_leases
 from tests.support.staff import Staff
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
@@ -62,6 +62,7 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
     folder = tmp_path_factory.mktemp("restore-erased")
     stack = Stack(kafka=new_kafka(folder / "kafka"), postgres=new_postgres(), progress=lambda _: None)
     stack.overrides["account"] |= FAST_PASSWORDS
+    shorten_leases(stack, folder)
     await asyncio.to_thread(stack.start)
     shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
     try:
