@@ -75,6 +75,20 @@ def test_migrations_run_as_the_owner_and_processes_do_not_have_its_password(stac
     assert "MIGRATIONS_DSN" not in stack.env_of("stub")
 
 
+def test_migrations_have_each_their_own_environment_and_end_with_the_first_that_fails(tmp_path: Path) -> None:
+    """They share a process, and nothing else."""
+    (tmp_path / "one.py").write_text(
+        "import os, sys; print(sys.argv[1:], sorted(os.environ)); sys.exit(int(os.environ['CODE']))"
+    )
+    given = json.dumps([["one", {"CODE": "0", "OWN": "x"}], ["one", {"CODE": "3"}], ["one", {"CODE": "0"}]])
+    command = [sys.executable, "-m", "deploy.local.migrations"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    ran = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 3
+    assert ran.stdout.splitlines() == ["['migrate'] ['CODE', 'OWN']", "['migrate'] ['CODE']"]
+    assert "the migration of one failed" in ran.stderr
+
+
 def test_two_stacks_at_once_do_not_collide_and_leave_nothing(stack: Stack) -> None:
     with Stack([STUB]) as other:
         pids = [other.kafka.pid, other.postgres.pid, *(process.pid for process in other.processes)]
