@@ -23,7 +23,7 @@ faults: .venv/ready ## the tests of faults alone, with the report .local/faults.
 	@$(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report
 
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
-	@$(PY) -m tests.faults.long
+	@$(PY) -m tests.faults.long $(WORKERS) $(ARGS)
 
 faults-selftest: .venv/ready ## break each invariant in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
 	@$(PY) -m tests.faults.selftest $(ARGS)

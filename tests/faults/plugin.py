@@ -4,12 +4,14 @@
 the test ran is read from the record that fault points keep (`FAULTS_RECORD`, see `servicekit.faults`), also those of other
 processes. When all marked tests were selected, a row without a test or a reason, and a point that never fired, fail the run.
 Where the tests are split among workers (pytest-xdist), each follows its own and hands them to the one that writes the report.
+After `FAULTS_UNTIL` (seconds since the epoch) no marked test begins: the report names those that did not.
 """
 
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
@@ -25,6 +27,7 @@ from tests.faults.rows import ABSENT, ROWS
 
 DEFAULT_REPORT = ".local/faults.json"
 WORDS = 300
+OVER = "the time was over before it began"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +56,7 @@ class Faults:
         self._folder = Path(tempfile.mkdtemp(prefix="faults-"))
         self._record = self._folder / RECORD
         os.environ["FAULTS_RECORD"] = str(self._folder)
+        self._until = float(os.environ.get("FAULTS_UNTIL", "inf"))
         self._read = 0
         self._cases: dict[str, list[Case]] = {}
         self._whole = config.args_source is not pytest.Config.ArgsSource.ARGS
@@ -73,6 +77,13 @@ class Faults:
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self._whole = self._whole and not any(item.nodeid in self._cases for item in items)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Before any fixture starts a server. What runs already comes to its own end."""
+        if item.nodeid in self._cases and time.time() > self._until:
+            self._whole = False
+            pytest.skip(OVER)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

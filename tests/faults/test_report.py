@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from servicekit import faults
+from tests.faults.plugin import OVER
 from tests.faults.report import NEVER_FIRED, NO_TEST, NOT_SELECTED, Case, Entry, judge, merge, page
 from tests.faults.rows import ABSENT, ROWS
 from tests.faults.selftest import INVARIANTS
@@ -137,11 +138,16 @@ def test_unmarked():
 def finished(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[int, dict[tuple[int, str], dict[str, object]], str]:
+    return run_project(tmp_path_factory.mktemp("project"), request.param)
+
+
+def run_project(
+    folder: Path, options: tuple[str, ...], **more: str
+) -> tuple[int, dict[tuple[int, str], dict[str, object]], str]:
     """The exit code, the report and the output of a run over a project of four tests, all of which are selected."""
-    folder = tmp_path_factory.mktemp("project")
     (folder / "test_it.py").write_text(PROJECT)
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULTS_SEED": "77"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULTS_SEED": "77", **more}
     environment.pop("FAULTS_RECORD", None)
     command = [
         sys.executable,
@@ -150,7 +156,7 @@ def finished(
         "-p",
         "tests.faults.plugin",
         "--faults-report=out/faults.json",
-        *request.param,
+        *options,
     ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     told = json.loads((folder / "out" / "faults.json").read_text())
@@ -180,3 +186,15 @@ def test_a_whole_run_finds_the_points_that_never_fired_and_the_rows_that_nobody_
     assert entries[1, "point relay.marked"]["reason"] == NEVER_FIRED
     assert entries[6, "all of the row"]["reason"] == NO_TEST
     assert f"row 1: point relay.marked: {NEVER_FIRED}" in output
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one-process", "two-workers"])
+def test_after_its_time_a_run_begins_no_fault_and_says_which_it_left_out(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    code, entries, output = run_project(tmp_path, workers, FAULTS_UNTIL="1")
+    assert code == 0
+    assert "1 passed, 3 skipped" in output
+    for left_out in ((3, "a process dies"), (4, "an assertion fails"), (5, "a machine that cannot")):
+        assert (entries[left_out]["verdict"], entries[left_out]["reason"]) == ("absent", f"Skipped: {OVER}")
+    assert entries[1, "point order.sealed"]["verdict"] == "absent"
