@@ -13,12 +13,9 @@ from tests.faults.simulation import READERS, Op, ops_of
 
 @dataclass(frozen=True)
 class Reproduction:
-    """`broken`: why it still fails; empty once it holds."""
-
     name: str
     reason: str
     listed: tuple[tuple[Any, ...], ...]
-    broken: str = ""
 
     @property
     def ops(self) -> list[Op]:
@@ -266,5 +263,10 @@ REPRODUCTIONS: Final = (
         "a_service_starts_after_the_clock_was_set_back_by_a_day",
         "It says no behind its gate, and serves once it has compared itself with the list; what people ask for again is done.",
         (("place", 0, 0), ("jump", 1), ("back_up", "privacy"), ("place", 1, 0), ("hold", 0, 0), FLOW, *FORGET),
+    ),
+    Reproduction(
+        "asked_of_a_service_that_has_just_started",
+        "It says no behind its gate; whoever asked asks again until there is an answer.",
+        (("place", 0, 0), ("place", 0, 0), ("place", 0, 0), ("crash", "privacy"), ("erase", 0, 0)),
     ),
 )

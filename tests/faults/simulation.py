@@ -236,15 +236,16 @@ class Simulation(People):
             await system.end_zombies()
         self.stalled.clear()
         for _ in range(HEALING_ROUNDS):
-            if not self.holds:
-                break
             # A service that has just started opens its gate first.
             await self.round()
             await self.lift(0, 0)
+            await self.ask_again()
+            if not (self.holds or self.unanswered()):
+                break
         assert not self.holds, "a hold cannot be lifted"
+        assert not self.unanswered(), f"{self.unanswered()} get no answer"
         # Whatever was to be done at a time that the clock had passed before is due again by then.
         await self.run.tick(self.set_back)
-        await self.ask_again()
         quiet = 0
         for _ in range(HEALING_ROUNDS):
             moved = await self.round()

@@ -163,3 +163,8 @@ class People:
         for request in self.requests:
             if not request.accepted:
                 await self._open(request)
+
+    def unanswered(self) -> list[str]:
+        """What people have asked for and do not know whether they have it."""
+        sales = ["an order" for sale in self.sales if not (sale.accepted or sale.refused)]
+        return sales + ["an erasure" for request in self.requests if not request.accepted]

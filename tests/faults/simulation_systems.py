@@ -90,9 +90,13 @@ class System:
         )
 
     async def up(self) -> Process | VaultProcess:
-        if self.process is None:
+        """A process that dies while it starts is started again, as those who run it would do."""
+        while self.process is None:
             kind = VaultProcess if self.name == "vault" else Process
-            self.process = await kind.start(self)
+            try:
+                self.process = await kind.start(self)
+            except Killed:
+                self.kills += 1
         return self.process
 
     async def die(self, *, zombies: bool = True) -> None:
