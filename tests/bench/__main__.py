@@ -6,7 +6,6 @@ benchmark failed, not when a goal is missed.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -14,14 +13,16 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+import uvloop
 from rich.console import Console
 
 from deploy.local.postgres import SETTINGS
 from deploy.local.services import ROOT
 from deploy.local.stack import Stack
+from servicekit import collector
 from tests.bench import erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
 from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
-from tests.bench.hall import quiet
+from tests.bench.hall import without
 
 
 def size(name: str, default: int) -> int:
@@ -36,7 +37,7 @@ CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 @dataclass(frozen=True)
 class Benchmark:
     """`names`: the figures with a goal that it owes, also when it fails. `alone`: of which systems the stack's
-    processes are stopped, as it starts its own; they stay stopped, so such a benchmark comes last."""
+    processes are stopped meanwhile: it starts its own, or they would take in the same orders beside it."""
 
     run: Callable[[Stack], AsyncIterator[Figure]]
     names: tuple[str, ...]
@@ -47,23 +48,23 @@ ON_THE_STACK = {
     "orders": Benchmark(lambda stack: orders.run(stack, ROUNDS, min(RECORDS, 500)), ("order_vs_plain",)),
     "exports": Benchmark(lambda stack: exports.run(stack, ROUNDS), ("export_vs_copy",)),
     "erasures": Benchmark(
-        lambda stack: erasures.run(stack, PEOPLE),
+        lambda stack: erasures.run(stack, ROUNDS, PEOPLE),
         ("erasure_p50_ms", "erasure_p99_ms", "erasure_per_s", "erasure_vs_floor"),
     ),
-    "roles": Benchmark(roles.run, ("start_s", "rss_mb", "idle_cpu_percent", "privacyctl_help_ms")),
     "gateway": Benchmark(
         lambda stack: gateway.run(stack, ROUNDS, RECORDS),
         ("gateway_vs_raw", "gateway_vs_faststream_single"),
-        ("logistics-gateway",),
+        ("logistics-gateway", "privacy"),
     ),
     "inventory": Benchmark(
         lambda stack: inventory.run(stack, ROUNDS, RECORDS),
         ("inventory_vs_upsert",),
-        ("logistics-gateway", "privacy"),  # what the gateway discloses is no part of it
+        ("logistics-gateway", "privacy"),
     ),
 }
 # These need no stack, or have their own.
 BY_THEMSELVES: dict[str, tuple[Callable[[], AsyncIterator[Figure]], tuple[str, ...]]] = {
+    "roles": (roles.run, ("start_s", "rss_mb", "idle_cpu_percent", "privacyctl_help_ms")),
     "sealing": (lambda: sealing.run(ROUNDS), ("seal_vs_aws_esdk",)),
     "growth": (
         lambda: growth.run(ROUNDS, SUBJECTS, OLD_ROWS, CONSOLE.print),
@@ -92,10 +93,7 @@ async def main(wanted: list[str]) -> int:
         with stack:
             for name in on_stack:
                 benchmark = ON_THE_STACK[name]
-                for system in benchmark.alone:
-                    await quiet(stack, system)
-                    await asyncio.to_thread(stack.process(system).stop)
-                failed += await _measure(name, benchmark.run(stack), benchmark.names, figures)
+                failed += await _measure(name, _alone(stack, benchmark), benchmark.names, figures)
     for name in names:
         if name in BY_THEMSELVES:
             run, owed = BY_THEMSELVES[name]
@@ -108,6 +106,12 @@ async def main(wanted: list[str]) -> int:
     print_table(figures, CONSOLE)
     CONSOLE.print("Written: .local/bench.json, .local/bench.svg, .local/bench-growth.svg")
     return int(failed > 0)
+
+
+async def _alone(stack: Stack, benchmark: Benchmark) -> AsyncIterator[Figure]:
+    async with without(stack, benchmark.alone):
+        async for figure in benchmark.run(stack):
+            yield figure
 
 
 async def _measure(name: str, run: AsyncIterator[Figure], owed: tuple[str, ...], figures: list[Figure]) -> int:
@@ -139,4 +143,5 @@ def _print_settings() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1:])))
+    collector.settle()  # as the services: the baselines that run in this process have what these have
+    sys.exit(uvloop.run(main(sys.argv[1:])))

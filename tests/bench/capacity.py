@@ -23,7 +23,14 @@ ERASED_A_YEAR = 0.02
 HEADROOM = 2  # nothing is planned to run at more than half of what it can
 
 # Without these there is no page; a stage that was not measured says so in its line.
-NEEDED = ("erasure_per_s", "bytes_per_subject", "rss_mb", "orders_per_s", "leased_keys_per_s", "gateway_events_per_s")
+NEEDED = (
+    "erasure_per_s",
+    "bytes_per_subject",
+    "rss_mb",
+    "orders_per_s",
+    "leased_keys_per_s",
+    "gateway_cold_events_per_s",
+)
 
 PAGE = """# Capacity, on paper
 
@@ -90,7 +97,7 @@ def page(m: Mapping[str, float]) -> str:
     stages = {
         "order API": (ORDERS, m.get("orders_per_s"), "orders/s"),
         "relay": (ORDERS * EVENTS, m.get("relay_events_per_s"), "events/s"),
-        "gateway": (ORDERS, m.get("gateway_events_per_s"), "orders/s"),
+        "gateway": (ORDERS, m.get("gateway_cold_events_per_s"), "orders/s"),
         "inventory": (ORDERS * EVENTS, m.get("inventory_cold_events_per_s"), "events/s"),
         "vault": (row_rate, m.get("leased_keys_per_s"), "keys/s made or leased"),
     }

@@ -56,8 +56,8 @@ class Figure:
 
 
 def write_json(figures: Sequence[Figure], file: Path) -> None:
-    """A list of {name, value, unit, goal, holds, note}."""
-    names = ("name", "value", "unit", "goal", "holds", "note")
+    """A list of {name, value, unit, goal, holds}."""
+    names = ("name", "value", "unit", "goal", "holds")
     file.write_text(json.dumps([{name: getattr(each, name) for name in names} for each in figures], indent=1) + "\n")
 
 

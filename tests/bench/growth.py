@@ -32,7 +32,7 @@ from servicekit.settings import Settings
 from servicekit.vault_client import ServiceIdentity
 from tests.bench.erasures import erase_all
 from tests.bench.figures import Figure
-from tests.bench.growth_rows import Loaded, load_old_rows, load_people
+from tests.bench.growth_rows import TABLES, Loaded, load_old_rows, load_people
 from tests.bench.population import settle
 from tests.support.staff import Staff
 
@@ -135,7 +135,7 @@ def _set(stack: Stack, change: str) -> None:
 
 async def _warm(stack: Stack) -> None:
     """All tables and indexes into the buffers: what was loaded in bulk went past them, and a cold disk would be measured."""
-    for system in ("vault", "privacy", "order"):
+    for system in TABLES:
         database = stack.dsn(system).rpartition("/")[2]
         connection = await asyncpg.connect(stack.postgres.admin_dsn, database=database)
         try:

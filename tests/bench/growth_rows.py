@@ -1,6 +1,7 @@
-"""Rows of many people, put into the vault, its directory and the inventory; and rows of old events.
+"""Rows of many people, put into every database that holds something of them; and rows of old events.
 
-Per person: six keys, three digests, seven holdings, one recipient. The keys of class `delivery` are really wrapped and the
+Per person: six keys, three digests, seven holdings, one recipient; an account, an address, a delivered order with its three parts,
+and its line of the ledger. The keys of class `delivery` are really wrapped and the
 digests of the e-mail addresses are right, so that any of them can be leased and found; the other bytes are random.
 """
 
@@ -59,6 +60,41 @@ INSERT INTO recipients (subject_id, anchor, data_class, carrier, lane, lane_vers
 SELECT subject, order_id, 'delivery', 'meridian', 'meridian-eu-standard', 1,
        ARRAY['consignee.name', 'consignee.lines', 'consignee.city', 'consignee.postal_code'], now(), now()
 FROM (TABLE bench_people ORDER BY 1) p"""
+# What is sealed here has no key and is shorter than in life: nobody opens it, and the tables need not fill the memory.
+TOKEN = f"{RANDOM} || {RANDOM}"
+ACCOUNTS = (
+    f"""INSERT INTO accounts (subject_id, guest, email_digest, identity, contact, credentials, registered_at)
+    SELECT subject, false, digest, {TOKEN}, {TOKEN}, {TOKEN}, now() - interval '700 days' FROM bench_people""",
+    f"""INSERT INTO addresses (subject_id, address_id, address, added_at)
+    SELECT subject, gen_random_uuid(), {TOKEN}, now() - interval '700 days' FROM bench_people""",
+)
+ORDERS = (
+    """INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at)
+    SELECT order_id, subject, subject, 'delivered', now(), now() - interval '30 days' FROM bench_people""",
+    *(
+        f"INSERT INTO order_{table} ({owner}, order_id, {column}) SELECT subject, order_id, {TOKEN} FROM bench_people"
+        for table, owner, column in (
+            ("deliveries", "consignee_id", "delivery"),
+            ("records", "buyer_id", "record"),
+            ("payments", "buyer_id", "payment"),
+        )
+    ),
+)
+LEDGER = """
+INSERT INTO disclosures (shipment_id, order_id, subject_id, state, carrier, lane, lane_version, policy_version, data_class,
+    purpose, fields, digest, not_after, topic, partition, position, recorded_at, sent_at, delivered_at, key_id)
+SELECT gen_random_uuid(), order_id, subject, 'sent', 'meridian', 'meridian-eu-standard', 1, '2026-11-23', 'delivery',
+    'delivery', ARRAY['consignee.name'], digest, now(), 'order.events', 0, 0, now(), now(), now(), order_id
+FROM bench_people"""
+TABLES: dict[str, tuple[str, ...]] = {
+    "vault": (KEYS, DIRECTORY),
+    "privacy": (INVENTORY, RECIPIENTS),
+    "account": ACCOUNTS,
+    "order": ORDERS,
+    "logistics-gateway": (LEDGER,),
+}
+# Of which the size of a person is told: what the product's own systems keep.
+KEPT = ("vault", "privacy")
 SIZE = """
 SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"""
@@ -85,13 +121,13 @@ class Loaded:
 
 async def load_people(stack: Stack, count: int, wanted: int) -> tuple[list[Loaded], float]:
     """`wanted` of the people, spread over all of them, and how many bytes of tables and indexes each one takes."""
-    vault, privacy = [await _administrator(stack, name) for name in ("vault", "privacy")]
+    databases = {name: await _administrator(stack, name) for name in TABLES}
     async with client_of(stack, "account") as client:
         secret = await client.index_key("email")
-    empty = await vault.fetchval(SIZE) + await privacy.fetchval(SIZE)
+    empty = sum([await databases[name].fetchval(SIZE) for name in KEPT])
     kept: list[Loaded] = []
     try:
-        for connection in (vault, privacy):
+        for connection in databases.values():
             # the rows fit each other, so that the foreign keys need not be looked up
             await connection.execute(STAGE + "; SET synchronous_commit = off; SET session_replication_role = replica")
         for start in range(0, count, CHUNK):
@@ -99,14 +135,14 @@ async def load_people(stack: Stack, count: int, wanted: int) -> tuple[list[Loade
             rows = list(_people(stack, secret, start, size))
             step = max(1, count // wanted)
             kept += [Loaded(row[0], row[1], _email(n)) for n, row in enumerate(rows, start) if n % step == 0]
-            await asyncio.gather(_insert(vault, rows, KEYS, DIRECTORY), _insert(privacy, rows, INVENTORY, RECIPIENTS))
-        for connection in (vault, privacy):
+            await asyncio.gather(*(_insert(databases[name], rows, *TABLES[name]) for name in TABLES))
+        for connection in databases.values():
             await connection.execute("DROP TABLE bench_people")
             await connection.execute("VACUUM ANALYZE")
-        taken = await vault.fetchval(SIZE) + await privacy.fetchval(SIZE) - empty
+        taken = sum([await databases[name].fetchval(SIZE) for name in KEPT]) - empty
     finally:
-        await vault.close()
-        await privacy.close()
+        for connection in databases.values():
+            await connection.close()
     secrets.SystemRandom().shuffle(kept)
     return kept[:wanted], taken / count
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import urllib.request
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
+import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.local.stack import Stack
 from event_contracts.topics import Topic
-from tests.support.end_states import number
+from tests.support.end_states import number, rows
 from tests.support.traffic import RawOrder, produce_orders
 
 ORDERS = "order.events"
 PARTITIONS = 6
 PATIENCE = 300.0
-# What changes as long as a system has work: a disclosure that is recorded is sent again after a restart.
-UNDER_WAY = {
-    "logistics-gateway": "SELECT count(*) FROM disclosures WHERE state = 'recorded'",
-    "privacy": "SELECT count(*) FROM inventory",
-}
-LOOKS = 4
+# A disclosure that is not marked as sent is sent again after a restart.
+UNSENT = {"logistics-gateway": "SELECT count(*) FROM disclosures WHERE state = 'recorded'"}
+TAKEN = "SELECT coalesce(sum(next), 0) FROM kit.positions WHERE topic = $1"
+Count = Callable[[], Awaitable[int]]
 
 
 def login_of(stack: Stack) -> dict[str, Any]:
@@ -78,46 +76,109 @@ async def values_since(stack: Stack, topic: str, begin: dict[int, int]) -> list[
     return values
 
 
-async def produce(stack: Stack, orders: Sequence[RawOrder]) -> None:
-    await asyncio.to_thread(produce_orders, stack, orders)
+class Watch:
+    """Counts a topic's records, or several topics', without reading them."""
+
+    def __init__(self, stack: Stack, *topics: str) -> None:
+        self._client = AIOKafkaConsumer(*topics, **login_of(stack))
+
+    async def __aenter__(self) -> Self:
+        await self._client.start()
+        self._places = [
+            TopicPartition(topic, number)
+            for topic in self._client.subscription()
+            for number in self._client.partitions_for_topic(topic) or ()
+        ]
+        assert self._places, "no partitions of the topics to watch"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.stop()
+
+    async def count(self) -> int:
+        return sum((await self._client.end_offsets(self._places)).values())
 
 
-async def consume_speed(stack: Stack, system: str, expected: int) -> float:
-    """Events a second of a fresh process of the system: from its first batch on, as the baselines, which are connected when
-    their time begins, until it has taken `expected`."""
-    process = stack._add(stack.specs[system], "consume")
-    await asyncio.to_thread(process.launch)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not (first := _consumed(process.url)):
-                await asyncio.sleep(0.005)
+async def produce(stack: Stack, orders: Sequence[RawOrder], topic: str = ORDERS) -> None:
+    login = None if topic == ORDERS else (stack.kafka.admin_user, stack.kafka.admin_password)
+    await asyncio.to_thread(produce_orders, stack, orders, topic, login)
+
+
+class Consumer:
+    """A fresh process of a system that only consumes. `count` says how far it is, for which the process need do nothing."""
+
+    def __init__(self, stack: Stack, system: str, count: Count) -> None:
+        self._stack, self._system, self._count = stack, system, count
+
+    async def __aenter__(self) -> Self:
+        self._process = self._stack._add(self._stack.specs[self._system], "consume")
+        try:
+            await asyncio.to_thread(self._process.start)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._process.close)
+        self._stack.processes.remove(self._process)
+
+    async def speed(self, orders: Sequence[RawOrder]) -> float:
+        """Events a second, from the time at which all of them are there, and the process connected as the baselines are, until
+        all are through. Returns when it has nothing left to do."""
+        before = await self._count()
+        await asyncio.to_thread(self._process.pause)
+        try:
+            await produce(self._stack, orders)
+        finally:
             started = time.monotonic()
-            while _consumed(process.url) < expected:
-                await asyncio.sleep(0.05)  # each look costs the process milliseconds
+            await asyncio.to_thread(self._process.resume)
+        async with asyncio.timeout(PATIENCE):
+            while await self._count() < before + len(orders):
+                await asyncio.sleep(0.01)
         took = time.monotonic() - started
-        assert first < expected * 0.8, "the process was through before it could be watched: take more records"
-        await quiet(stack, system)
-        return (expected - first) / took
+        await quiet(self._stack, self._system)
+        return len(orders) / took
+
+
+@asynccontextmanager
+async def positions(stack: Stack, system: str) -> AsyncIterator[Count]:
+    """How many orders' events a system has taken, by its database."""
+    connection = await asyncpg.connect(stack.owner_dsn(system))
+
+    async def count() -> int:
+        return int(await connection.fetchval(TAKEN, ORDERS))
+
+    try:
+        yield count
     finally:
-        await asyncio.to_thread(process.close)
-        stack.processes.remove(process)
+        await connection.close()
+
+
+@asynccontextmanager
+async def without(stack: Stack, systems: Sequence[str]) -> AsyncIterator[None]:
+    """The stack's own processes of these systems are stopped once they have caught up, one after the other."""
+    for system in systems:
+        await quiet(stack, system)
+        await asyncio.to_thread(stack.process(system).stop)
+    try:
+        yield
+    finally:
+        for system in systems:
+            await asyncio.to_thread(stack.process(system).start)
 
 
 async def quiet(stack: Stack, system: str) -> None:
-    """Until the system has nothing left to do that would count for what comes next."""
-    seen: list[int] = []
+    """Until the system has read all its topics, and has nothing left to send."""
     async with asyncio.timeout(PATIENCE):
-        while len(seen) < LOOKS or len(set(seen[-LOOKS:])) > 1:
-            seen.append(await number(stack, system, UNDER_WAY[system]))
+        while await _behind(stack, system) or await number(stack, system, UNSENT.get(system, "SELECT 0")):
             await asyncio.sleep(0.3)
 
 
-def _consumed(url: str) -> int:
-    """Also 0 while the process does not answer yet."""
-    try:
-        with urllib.request.urlopen(f"{url}/metrics") as answer:
-            text = answer.read().decode()
-    except OSError:
-        return 0
-    found = re.search(rf'^consumed_total{{topic="{re.escape(ORDERS)}"}} (\S+)$', text, re.MULTILINE)
-    return int(float(found.group(1))) if found else 0
+async def _behind(stack: Stack, system: str) -> int:
+    """Records that a reader of the system has not taken."""
+    readers = await rows(
+        stack, system, "SELECT topic, sum(next)::bigint AS taken FROM kit.positions GROUP BY topic, reader"
+    )
+    end = {topic: sum((await ends(stack, topic)).values()) for topic in {row["topic"] for row in readers}}
+    return sum(end[row["topic"]] - int(row["taken"]) for row in readers)

@@ -14,25 +14,23 @@ PRODUCER = {"acks": "all", "enable_idempotence": True, "max_batch_size": 1_000_0
 CONSUMER = {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
 
 
-async def pass_through(login: dict[str, Any], source: str, target: str, begin: dict[int, int], expected: int) -> float:
-    """Records a second, from the offsets `begin` by partition, with the same keys, values, headers and partitions."""
-    consumer = AIOKafkaConsumer(**CONSUMER, **login)
-    await consumer.start()
-    places = {TopicPartition(source, number): offset for number, offset in begin.items()}
-    consumer.assign(list(places))
-    for place, offset in places.items():
-        consumer.seek(place, offset)
-    async with AIOKafkaProducer(**PRODUCER, **login) as producer:
+async def pass_through(login: dict[str, Any], source: str, target: str, expected: int) -> float:
+    """Records a second, from the beginning of `source`, with the same keys, values, headers and partitions."""
+    async with AIOKafkaProducer(**PRODUCER, **login) as producer, AIOKafkaConsumer(**CONSUMER, **login) as consumer:
+        numbers = await producer.partitions_for(source)
+        consumer.assign([TopicPartition(source, number) for number in numbers])
         started, copied = time.monotonic(), 0
         while copied < expected:
             futures = []
             for place, records in (await consumer.getmany(timeout_ms=500, max_records=BATCH)).items():
                 batch = producer.create_batch()
                 for record in records:
-                    batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
+                    content = {"key": record.key, "value": record.value, "headers": list(record.headers)}
+                    if batch.append(timestamp=None, **content) is None:
+                        futures.append(await producer.send_batch(batch, target, partition=place.partition))
+                        batch = producer.create_batch()
+                        batch.append(timestamp=None, **content)
                 copied += len(records)
                 futures.append(await producer.send_batch(batch, target, partition=place.partition))
             await asyncio.gather(*futures)
-        took = time.monotonic() - started
-    await consumer.stop()
-    return copied / took
+        return copied / (time.monotonic() - started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 
@@ -21,7 +22,7 @@ ON CONFLICT (subject_id, system, data_class, anchor) DO UPDATE SET
 BATCH = 6_000  # 2,000 events of three parts each, as the product's own batches
 
 
-async def upsert(dsn: str, table: str, rows: Sequence[asyncpg.Record]) -> float:
+async def upsert(dsn: str, table: str, rows: Sequence[tuple[Any, ...]]) -> float:
     """Rows a second, a transaction per batch; the table is made anew when it does not exist. The server's own fsync settings."""
     connection = await asyncpg.connect(dsn)
     try:

@@ -84,9 +84,21 @@ def _raw_order(
     return RawOrder(order, json.dumps(extra | body).encode(), headers)
 
 
-def produce_orders(stack: Stack, orders: Iterable[RawOrder]) -> None:
-    """Sends the records as the order service's user, with another client library."""
-    user, password = stack.kafka_credentials("order")
+def anew(orders: Iterable[RawOrder]) -> list[RawOrder]:
+    """The same orders as other events, that happened now."""
+    now = datetime.now(UTC).isoformat().encode()
+
+    def renewed(name: str, value: str | bytes | None) -> str | bytes | None:
+        return {"ce_id": str(uuid4()).encode(), "ce_time": now}.get(name, value)
+
+    return [RawOrder(o.order_id, o.value, [(n, renewed(n, value)) for n, value in o.headers]) for o in orders]
+
+
+def produce_orders(
+    stack: Stack, orders: Iterable[RawOrder], topic: str = "order.events", login: tuple[str, str] | None = None
+) -> None:
+    """Sends the records with another client library, as the order service's user or with another (user, password)."""
+    user, password = login or stack.kafka_credentials("order")
     producer = Producer(
         {
             "bootstrap.servers": stack.kafka.bootstrap,
@@ -99,7 +111,7 @@ def produce_orders(stack: Stack, orders: Iterable[RawOrder]) -> None:
         }
     )
     for order in orders:
-        producer.produce("order.events", key=str(order.order_id), value=order.value, headers=order.headers)
+        producer.produce(topic, key=str(order.order_id), value=order.value, headers=order.headers)
         producer.poll(0)
     if producer.flush(60):
         raise TimeoutError("Kafka did not take all orders within 60 s")

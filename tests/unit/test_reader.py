@@ -4,10 +4,13 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from faststream.kafka import KafkaBroker
+
 from servicekit.batches import Batch
 from servicekit.clock import FakeClock
 from servicekit.cloudevents import RawRecord
-from servicekit.consuming import BATCHES_AHEAD, Consumes, Reader
+from servicekit.consuming import BATCH, BATCHES_AHEAD, POLL_MS, Consumes, Reader, _subscribe
 from servicekit.health import Progress
 from servicekit.kit import Kit
 
@@ -49,6 +52,22 @@ async def test_a_batch_that_arrives_while_the_reader_is_idle_is_not_lost() -> No
     await reader._queue.put((applier, batch, asyncio.ensure_future(asyncio.sleep(0, batch))))
     await asyncio.wait_for(running, 60)
     assert applied == [batch]
+
+
+async def test_an_idle_reader_never_sleeps_while_something_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastStream does, for as long as it has polled in vain."""
+
+    async def slept(seconds: float) -> None:
+        raise AssertionError(f"asleep for {seconds} s")
+
+    class Quiet:
+        async def getmany(self, **options: Any) -> dict[Any, Any]:
+            assert options == {"timeout_ms": POLL_MS, "max_records": BATCH}
+            return {}
+
+    monkeypatch.setattr("anyio.sleep", slept)
+    subscriber = _subscribe(KafkaBroker(), "test", Consumes(topics=("x",)), None, None)
+    assert await subscriber.get_msg(Quiet()) == ()
 
 
 async def test_no_more_is_taken_than_may_be_under_way() -> None:

@@ -102,8 +102,8 @@ async def write_inventory(kit: Kit, tx: Tx, batch: Batch) -> None:
 
 async def _of_the_living(tx: Tx, noted: Noted) -> tuple[list[Fact], list[Receipt]]:
     """An event that comes late, or again, brings back no row about what was erased; the evidence keeps that it was disclosed."""
-    named = {fact.subject_id for fact in noted.facts} | {receipt.subject_id for receipt in noted.receipts}
-    erased = await tx.erased_subjects(named)
+    named = {fact.subject_id for fact in noted.facts if fact.key_id is None}
+    erased = await tx.erased_subjects(named | {receipt.subject_id for receipt in noted.receipts})
     revoked = await tx.revoked([fact.key_id for fact in noted.facts if fact.key_id is not None])
     facts = [
         fact
