@@ -20,7 +20,7 @@ test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
 	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) $(ARGS) --faults-report
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
-	@$(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report
+	@SAGA_HITS=$${SAGA_HITS:-2} $(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report
 
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
 	@$(PY) -m tests.faults.long $(WORKERS) $(ARGS)

@@ -308,6 +308,42 @@ async def test_work_whose_answer_got_lost_has_one_effect(world: World) -> None:
     await nobody_has_ended(world.stack)
 
 
+@pytest.mark.fault(19, "all services are cut off from Postgres under load")
+async def test_services_without_postgres_refuse_and_lose_nothing(world: World) -> None:
+    postgres, _ = world.wires
+    answers = world.floor.storefront.answers
+    before = answers[503]
+
+    async def refused() -> bool:
+        return answers[503] >= before + 20 and postgres.refused >= 20
+
+    async with selling(world.floor):
+        with postgres.cut():
+            fired("cut: postgres")
+            await until(refused, "orders and connections are refused", PATIENCE)
+    await world.floor.settle()
+    await all_is_well(world.floor)
+    await nobody_has_ended(world.stack)
+
+
+@pytest.mark.fault(19, "all services are cut off from Kafka under load")
+async def test_services_without_kafka_take_orders_and_publish_them_later(world: World) -> None:
+    _, kafka = world.wires
+
+    async def refused() -> bool:
+        return kafka.refused >= 20
+
+    async with selling(world.floor):
+        with kafka.cut():
+            fired("cut: kafka")
+            await until(refused, "connections are refused", PATIENCE)
+            await more_accepted(world.floor)
+            assert await unpublished(world.stack, "order") >= 10
+    await world.floor.settle()
+    await all_is_well(world.floor)
+    await nobody_has_ended(world.stack)
+
+
 @pytest.mark.fault(22, "the next version's migrations run under load, beside processes of this version")
 async def test_processes_go_on_when_the_next_version_has_migrated(world: World, tmp_path: Path) -> None:
     """Columns come into the busiest tables. A process of this version that starts after that refuses: it does not know them."""

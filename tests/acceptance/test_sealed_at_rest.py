@@ -204,14 +204,16 @@ async def search(stack: Stack, values: set[str], folder: Path) -> tuple[Findings
     return findings, planted
 
 
-@pytest.mark.fault(28, "handlers fail at a point, poison and carriers' errors, while every byte is searched")
+@pytest.mark.fault(
+    28, "a driver's error shows a row, handlers fail, poison comes, while every byte is searched, metrics too"
+)
 async def test_no_value_of_two_hundred_people_stands_in_clear_anywhere(stack: Stack, tmp_path: Path) -> None:
-    canaries = [Canary() for _ in range(PEOPLE)]
+    canaries, driver = [Canary() for _ in range(PEOPLE)], Canary()
     poison = Canary()
     visits = Visits(stack)
     async with Carrier(account_of(stack, CARRIERS[0])) as carrier:
         await all_of(visits.visit, canaries[: PEOPLE // 2])
-        await break_driver(stack, visits, Canary())
+        await break_driver(stack, visits, driver)
         break_handlers(stack)
         send_poison(stack, poison)
         await all_of(visits.visit, canaries[PEOPLE // 2 :])
@@ -222,10 +224,15 @@ async def test_no_value_of_two_hundred_people_stands_in_clear_anywhere(stack: St
     await visits.close()
     assert visits.placed == PEOPLE
 
-    ours = set().union(*(canary.values for canary in canaries))
+    ours = driver.values.union(*(canary.values for canary in canaries))
     answers = tmp_path / "answers"
     answers.mkdir()
     (answers / "refusals").write_text("\n".join(visits.answers))
+    async with open_http() as http:
+        for process in stack.processes:
+            metrics = (await http.get(f"{process.url}/metrics")).raise_for_status().text
+            assert metrics.startswith("# HELP"), process.name
+            (answers / f"{process.name}.metrics").write_text(metrics)
     findings, planted = await search(stack, ours | poison.values, tmp_path)
     print(f"\ncanary_values={len(ours)} canary_hits={len(findings.values & ours)}")
     print(f"controls={len(planted)} control_hits={len(findings.values & planted)} searched={findings.searched}")

@@ -8,14 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pytest
+
 from tests.faults.simulation import READERS, Op, ops_of
 
 
 @dataclass(frozen=True)
 class Reproduction:
+    """`rows`: of `tests/faults/rows.py`, whose fault it is."""
+
     name: str
     reason: str
     listed: tuple[tuple[Any, ...], ...]
+    rows: tuple[int, ...] = ()
 
     @property
     def ops(self) -> list[Op]:
@@ -35,6 +40,7 @@ REPRODUCTIONS: Final = (
         "erased_while_the_parcel_is_under_way",
         "An open order is held for its delivery, which ends; then the rest goes, too.",
         (("place", 0, 0), ("flow", 0), ("erase", 0, 0), ("flow", 0), ("approve", 0), ("tick", 1), ("flow", 0), FLOW),
+        rows=(16,),
     ),
     Reproduction(
         "ten_years_later",
@@ -52,6 +58,7 @@ REPRODUCTIONS: Final = (
             *(("replay", reader) for reader in READERS),
             FLOW,
         ),
+        rows=(11,),
     ),
     Reproduction(
         "new_groups_after_the_erasure_of_a_class",
@@ -65,6 +72,7 @@ REPRODUCTIONS: Final = (
             ("flow", 0),
             FLOW,
         ),
+        rows=(11,),
     ),
     Reproduction(
         "gateway_dies_between_the_ledger_and_the_send",
@@ -76,6 +84,7 @@ REPRODUCTIONS: Final = (
             ("consume", "logistics-gateway.orders", 0),
             FLOW,
         ),
+        rows=(1,),
     ),
     Reproduction(
         "zombie_reader_commits_late",
@@ -89,11 +98,13 @@ REPRODUCTIONS: Final = (
             ("wake", 0),
             FLOW,
         ),
+        rows=(7,),
     ),
     Reproduction(
         "the_same_after_forty_days",
         "By then the inbox and the outbox have forgotten what they saw.",
         (("place", 0, 0), FLOW, *FORGET, ("tick", 5), *(("replay", reader) for reader in READERS), FLOW, FLOW),
+        rows=(7,),
     ),
     Reproduction(
         "zombie_gateway_delivers_after_the_recall",
@@ -109,11 +120,13 @@ REPRODUCTIONS: Final = (
             ("wake", 0),
             FLOW,
         ),
+        rows=(7,),
     ),
     Reproduction(
         "zombie_gateway_sends_what_was_erased",
         "The same, with an erasure while it stands still: its lease is waited out, and the carrier refuses what comes late.",
         (("place", 0, 0), ("relay", "order"), ("rebalance", "logistics-gateway.orders", 1), *FORGET, ("wake", 0), FLOW),
+        rows=(7,),
     ),
     Reproduction(
         "zombie_holds_a_key",
@@ -133,6 +146,7 @@ REPRODUCTIONS: Final = (
             ("tick", 2),
             FLOW,
         ),
+        rows=(7,),
     ),
     Reproduction(
         "killed_between_the_file_and_the_commit",
@@ -145,6 +159,7 @@ REPRODUCTIONS: Final = (
             ("kill", "vault.list_flushed", 1),
             FLOW,
         ),
+        rows=(1,),
     ),
     Reproduction(
         "killed_between_destruction_and_evidence",
@@ -157,6 +172,7 @@ REPRODUCTIONS: Final = (
             ("kill", "rights.vault_answered", 0),
             FLOW,
         ),
+        rows=(1, 17),
     ),
     Reproduction(
         "half_a_batch_is_produced",
@@ -172,11 +188,13 @@ REPRODUCTIONS: Final = (
             ("relay", "order"),
             FLOW,
         ),
+        rows=(5,),
     ),
     Reproduction(
         "order_placed_while_its_answers_are_lost",
         "The vault's answer and then the shop's are lost; the buyer asks again under the same key.",
         (("lose_call", 0, 1), ("lose_request", 0, 1), ("place", 0, 1), ("again", 0), FLOW),
+        rows=(4,),
     ),
     Reproduction(
         "databases_from_before_the_erasure",
@@ -189,11 +207,13 @@ REPRODUCTIONS: Final = (
             *(("restore", name) for name in ("vault", "order", "account", "logistics-gateway")),
             FLOW,
         ),
+        rows=(12,),
     ),
     Reproduction(
         "privacy_from_before_the_erasure",
         "The privacy service forgets a request that it carried out; its inventory and its evidence know it all the same.",
         (("place", 0, 0), FLOW, ("back_up", "privacy"), *FORGET, ("restore", "privacy"), FLOW),
+        rows=(12,),
     ),
     Reproduction(
         "an_erased_class_is_not_a_forbidden_class",
@@ -236,6 +256,7 @@ REPRODUCTIONS: Final = (
         "held_by_hand_and_let_go",
         "A dispute keeps deliveries from an erasure, until somebody lifts the hold.",
         (("place", 0, 0), FLOW, ("hold", 0, 0), *FORGET, ("lift", 0), ("tick", 2), FLOW),
+        rows=(16,),
     ),
     Reproduction(
         "the_clock_is_set_back_while_a_person_is_erased",
@@ -253,20 +274,55 @@ REPRODUCTIONS: Final = (
             ("place", 1, 1),
             FLOW,
         ),
+        rows=(21,),
     ),
     Reproduction(
         "the_clock_jumps_four_hundred_days_ahead",
         "Rows of a day that nobody has prepared for are written, published and applied all the same.",
         (("place", 0, 0), ("jump", 3), ("place", 1, 1), FLOW, *FORGET),
+        rows=(21,),
     ),
     Reproduction(
         "a_service_starts_after_the_clock_was_set_back_by_a_day",
         "It says no behind its gate, and serves once it has compared itself with the list; what people ask for again is done.",
         (("place", 0, 0), ("jump", 1), ("back_up", "privacy"), ("place", 1, 0), ("hold", 0, 0), FLOW, *FORGET),
+        rows=(21,),
     ),
     Reproduction(
         "asked_of_a_service_that_has_just_started",
         "It says no behind its gate; whoever asked asks again until there is an answer.",
         (("place", 0, 0), ("place", 0, 0), ("place", 0, 0), ("crash", "privacy"), ("erase", 0, 0)),
+        rows=(1,),
+    ),
+    Reproduction(
+        "two_erasures_of_one_person",
+        "Of everything and of one class, approved one after the other while neither has ended.",
+        (
+            ("place", 0, 0),
+            FLOW,
+            ("erase", 0, 0),
+            ("erase", 0, 1),
+            FLOW,
+            ("approve", 0),
+            ("approve", 1),
+            ("tick", 1),
+            FLOW,
+        ),
+        rows=(16,),
+    ),
+    Reproduction(
+        "corrected_while_it_is_erased",
+        "The buyer corrects to whom an open order goes, before and after the approval of the erasure.",
+        (("place", 0, 0), ("erase", 0, 0), ("edit", 0), ("flow", 0), ("approve", 0), ("edit", 0), ("tick", 1), FLOW),
+        rows=(16,),
     ),
 )
+
+MARKED: Final = [
+    pytest.param(
+        case,
+        marks=[pytest.mark.fault(row, f"in a list of operations: {case.name.replace('_', ' ')}") for row in case.rows],
+        id=case.name,
+    )
+    for case in REPRODUCTIONS
+]

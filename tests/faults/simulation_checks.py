@@ -226,6 +226,8 @@ async def check_effects(world: Simulation) -> None:
     for carrier, desk in world.desks.items():
         versions = Counter((opened.shipment_id, opened.number) for opened in desk.opened if opened.kind == "shipment")
         assert not versions or max(versions.values()) == 1, f"L4: {carrier} has a parcel twice"
+        gone = desk.shipments.keys() & (desk.recalled | desk.erased)
+        assert not gone, f"{carrier} has taken a parcel that was recalled or erased before it came"
 
 
 def _check_order_on_the_wire(world: Simulation, numbers: dict[str, int], name: str) -> None:
@@ -335,4 +337,4 @@ async def _erasures_ended(world: Simulation) -> None:
         if entry.action == "destroy":
             for key_id in entry.key_ids:
                 count = recorded[str(entry.request_id), str(key_id)]
-                assert count >= 1, "L6: a key was destroyed and nothing records it"
+                assert count == 1, f"L6: a key was destroyed, and {count} times recorded"

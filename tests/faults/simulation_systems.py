@@ -6,6 +6,7 @@ had in its memory is dropped. The next use of the system starts a new process on
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -118,7 +119,11 @@ class System:
         """Runs `work` in the process; None when it dies of it."""
         try:
             return await work(await self.up())
-        except Killed:
+        except (Killed, asyncio.CancelledError):
+            # Cancelled is what waited for a task in which the process died, unless all is to end.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             self.kills += 1
             await self.die(zombies=False)
             return None

@@ -12,7 +12,7 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
-from tests.faults.reproductions import REPRODUCTIONS, Reproduction
+from tests.faults.reproductions import MARKED, Reproduction
 from tests.faults.simulation import CHOICES, Op, simulation
 from tests.faults.simulation_checks import Safety, ended
 from tests.faults.simulation_ground import Ground, ground
@@ -91,6 +91,6 @@ def test_whatever_happens_nothing_erased_opens_and_all_comes_to_its_end(ground: 
     lists()
 
 
-@pytest.mark.parametrize("case", REPRODUCTIONS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", MARKED)
 def test_a_list_that_once_failed(ground: Ground, case: Reproduction) -> None:
     play(ground, case.ops)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,8 +158,7 @@ async def test_an_erased_delivery_is_withheld(world: World) -> None:
     assert await world.emitted() == []
 
 
-@pytest.mark.fault(7, "a late send of a cancelled order reaches its carrier")
-async def test_a_cancelled_order_is_recalled_and_a_late_send_is_refused(world: World) -> None:
+async def test_a_cancelled_order_is_recalled(world: World) -> None:
     async with running(world, ORDERS, *REPLIES), Carrier(world.accounts["meridian"], ["acknowledged"]) as carrier:
         order = await world.order()
         shipment = shipment_id_of(order)
@@ -184,18 +184,27 @@ async def test_an_order_cancelled_before_it_was_read_never_leaves(world: World) 
 
 @pytest.mark.fault(1, "a crash between a disclosure and its send")
 @pytest.mark.fault(22, "a lane changes between a disclosure and its send")
-async def test_what_a_crash_left_recorded_is_sent_under_the_same_id_by_its_stored_lane(world: World) -> None:
+async def test_what_a_crash_left_recorded_is_sent_under_the_same_id_by_its_stored_lane(
+    world: World, tmp_path: Path
+) -> None:
     world.gateway.producer.send = _fails  # type: ignore[method-assign]
     async with running(world, ORDERS):
         order = await world.order()
         await until(lambda: _is(world, order, "recorded"))
-    # a new process: nothing in memory, and its own producer
-    fresh = make_gateway(world.gateway.settings, load_lanes(POLICY / "lanes"), world.kit.clock.boottime)
+    lane = (await world.line(order))["lane"]
+    lanes = shutil.copytree(POLICY / "lanes", tmp_path / "lanes")
+    text = next(path for path in lanes.iterdir() if f"id: {lane}\n" in path.read_text()).read_text()
+    (lanes / f"{lane}-2.yaml").write_text(text.replace("version: 1\n", "version: 2\n"))
+    # a new process: nothing in memory, its own producer, and a lane that has changed meanwhile
+    fresh = make_gateway(world.gateway.settings, load_lanes(lanes), world.kit.clock.boottime)
     again = World(replace(world.kit, own=fresh), world.vault, world.orders, world.accounts)
     async with running(again, ORDERS), Carrier(world.accounts["meridian"]) as carrier:
         await carrier.wait_until(lambda desk: shipment_id_of(order) in desk.shipments)
         await until(lambda: _is(world, order, "sent"))
+        later = await again.order()
+        await until(lambda: _is(world, later, "sent"))
     await fresh.producer.stop()
+    assert [(await world.line(each))["lane_version"] for each in (order, later)] == [1, 2]
 
 
 @pytest.mark.fault(18, "a send to a carrier fails")
@@ -330,3 +339,24 @@ async def _quarantined(world: World, count: int) -> bool:
 
 async def _early(world: World, count: int) -> bool:
     return bool(await world.kit.db.fetchval("-- test\nSELECT count(*) FROM early_replies") == count)
+
+
+@pytest.mark.fault(7, "what a stopped process had begun to send comes after the recall")
+async def test_a_send_that_comes_after_its_recall_is_refused_by_the_carrier(world: World) -> None:
+    """The last test here: every carrier that comes after it refuses that parcel again."""
+    send, late = world.gateway.producer.send, list[OutRecord]()
+
+    async def stops(records: Sequence[OutRecord]) -> None:
+        late.extend(records)
+        world.gateway.producer.send = send  # type: ignore[method-assign]
+
+    world.gateway.producer.send = stops  # type: ignore[method-assign]
+    async with running(world, ORDERS, *REPLIES), Carrier(world.accounts["meridian"], ["acknowledged"]) as carrier:
+        order = await world.order()
+        shipment = shipment_id_of(order)
+        await until(lambda: _is(world, order, "sent"))
+        await world.publish(OrderCancelled(order_id=order, buyer_id=uuid4(), reason=CancelReason.BY_BUYER))
+        await carrier.wait_until(lambda desk: shipment in desk.recalled)
+        await send(late)
+        await carrier.wait_until(lambda desk: shipment in desk.refused)
+    assert shipment not in carrier.desk.shipments

@@ -44,7 +44,6 @@ async def test_a_gift_order_concerns_two_people(world: World) -> None:
 
 
 @pytest.mark.fault(6, "the inventory reads all again")
-@pytest.mark.fault(11, "the inventory replays from its first record")
 async def test_a_replay_from_the_first_record_changes_nothing(world: World) -> None:
     shoppers = [Shopper() for _ in range(3)]
     expected = {row for shopper in shoppers for row in shopper.holdings()}

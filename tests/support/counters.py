@@ -18,6 +18,16 @@ from servicekit.kit import Kit
 from servicekit.postgres import Tx
 
 SERVICE = "counter"
+# Nesting, NaN, a number without an end, a doubled key, bad UTF-8, no object.
+NO_EVENTS = (
+    b'{"number":' + b"[" * 100_000,
+    b'{"counter_id":"00000000-0000-4000-8000-000000000000","number":NaN}',
+    b'{"counter_id":"00000000-0000-4000-8000-000000000000","number":1e400}',
+    b'{"counter_id":"00000000-0000-4000-8000-000000000000","number":1,"number":"one"}',
+    b'{"counter_id":"00000000-0000-4000-8000-000000000000","number":1,"\xff\xfe":1}',
+    b"[]",
+    b"",
+)
 
 
 class Counted(Event, topic="counted.events", key="counter_id"):

@@ -1,13 +1,13 @@
-"""Proxies that count what passes (Kafka requests by client and kind, HTTP requests by path, commits of Postgres), and that
-can lose the answers."""
+"""Proxies that count what passes (Kafka requests by client and kind, HTTP requests by path, commits of Postgres), that can lose
+the answers, and that can be cut."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 PRODUCE, OFFSET_COMMIT = 0, 8  # https://kafka.apache.org/protocol#protocol_api_keys
 COMMIT = b"Q\0\0\0\x0bCOMMIT\0"  # a simple query: type, length, text
@@ -27,6 +27,9 @@ class Wire:
         self.lost: Counter[Name] = Counter()
         self._loses = loses
         self._deaf: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
+        self.refused = 0
         self.target = ""
         self.port = 0
 
@@ -45,7 +48,23 @@ class Wire:
         finally:
             server.close()
 
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Nothing gets through meanwhile: all connections end, and each new one at once, counted as `refused`."""
+        self._is_cut = True
+        for writer in self._open:
+            writer.transport.abort()
+        try:
+            yield
+        finally:
+            self._is_cut = False
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            self.refused += 1
+            writer.transport.abort()
+            return
+        self._open.add(writer)
         host, _, port = self.target.rpartition(":")
         with suppress(OSError, asyncio.IncompleteReadError):
             upstream_reader, upstream_writer = await asyncio.open_connection(host, int(port))
@@ -56,6 +75,7 @@ class Wire:
                 task.cancel()
             self._deaf.discard(upstream_writer)
             upstream_writer.close()
+        self._open.discard(writer)
         writer.close()
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -161,8 +161,7 @@ async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked:
         for key in answer.keys:
             state = of[answer.request_id]
             keys[state.request_id, key.key_id] = (state, key)
-    if keys:
-        await answers_store.save_keys(tx, list(keys.values()))
+    new = await answers_store.save_keys(tx, list(keys.values())) if keys else set()
     if step is not Step.DESTROY:
         return
     horizons = [(of[answer.request_id], answer.horizon) for answer in mine if answer.horizon and answer.keys]
@@ -174,7 +173,8 @@ async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked:
         gone = [
             KeyFact(key.key_id, state.subject_id, key.data_class, key.anchor, key.fingerprint)
             for key in answer.keys
-            if key.state == "destroyed"
+            # A second round's answer names those of the first as well, which are on record.
+            if key.state == "destroyed" and (state.request_id, key.key_id) in new
         ]
         leaves += key_destructions(state.request_id, answer.number, gone, kit.clock.now())
     await evidence.append(tx, leaves)
