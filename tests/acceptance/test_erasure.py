@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+import httpx
 import pytest
 
 from deploy.local.http import open_http
@@ -97,6 +98,33 @@ async def test_new_input_after_the_erasure_of_one_class_works(world: World) -> N
     loot = await raid(world.stack)
     assert "behaviour" in {data_class for data_class, _ in loot.of(who.subject_id)}
     assert own_values(who) <= loot.values
+
+
+@pytest.mark.fault(25, "the command line against the web")
+async def test_a_request_that_is_approved_in_two_ways_at_once_is_approved_once(world: World) -> None:
+    """The tool needs a moment to start, so the others come at several times, before, with and after it."""
+    people = [await world.shop.register(each) for each in world.crowd.customers(5)]
+    requests = [await world.staff.open("erasure", who.subject_id) for who in people]
+    await all_of(world.staff.previewed, requests)
+
+    async def over_http(request_id: UUID, after: float) -> None:
+        await asyncio.sleep(after)
+        await world.staff._ask("POST", f"/v1/requests/{request_id}/approve", world.staff._officer)
+
+    decisions = [
+        decision
+        for place, request_id in enumerate(requests)
+        for decision in (
+            privacyctl(world.stack, "approve", str(request_id), role="privacy_officer"),
+            over_http(request_id, 0.4 * place),
+        )
+    ]
+    ends = await asyncio.gather(*decisions, return_exceptions=True)
+    refused = [isinstance(end, RuntimeError | httpx.HTTPStatusError) for end in ends]
+    assert [refused[at : at + 2].count(True) for at in range(0, len(refused), 2)] == [1] * len(requests), ends
+    for request_id in requests:
+        state = await world.staff.certified(request_id)
+        assert [line["what"] for line in state["history"]].count("approved") == 1
 
 
 @pytest.mark.fault(16, "an erasure during a hold on one order")

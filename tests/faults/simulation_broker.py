@@ -5,11 +5,14 @@ Records go through the kit's own `Applier` and positions; only Kafka's client an
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from event_contracts.topics import TOPICS
 from servicekit.batches import AWAY, UNHELPED, Applier, Batch, Consumes
@@ -32,8 +35,10 @@ class Lost(OSError):
 class Broker:
     """The logs. `losses` says of the next produces what is lost: `request`, `reply`, or `half` of the records and the reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeats: random.Random | None = None) -> None:
+        """With `repeats` up to four earlier records of its partition come again with each."""
         self._logs: Logs = {name: [[] for _ in range(count)] for name, count in PARTITIONS.items()}
+        self._repeats = repeats
         self.losses: deque[str] = deque()
 
     @property
@@ -53,6 +58,9 @@ class Broker:
         partition = zlib.crc32(key) % PARTITIONS[topic]
         log = self._logs[topic][partition]
         log.append(RawRecord(topic, partition, len(log), key, value, tuple(headers)))
+        if self._repeats is not None:
+            for again in self._repeats.choices(log, k=self._repeats.randint(0, 4)):
+                log.append(structs.replace(again, offset=len(log)))
 
     def repeat(self, topic: str, number: int) -> None:
         """A record comes a second time, behind all that came since: what a producer does that starts anew."""

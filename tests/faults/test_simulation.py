@@ -12,11 +12,12 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
-from tests.faults.reproductions import MARKED, Reproduction
+from tests.faults.reproductions import MARKED, REPRODUCTIONS, Reproduction
 from tests.faults.simulation import CHOICES, Op, simulation
+from tests.faults.simulation_broker import Broker
 from tests.faults.simulation_checks import Safety, ended
 from tests.faults.simulation_ground import Ground, ground
-from tests.support.faults import long_run
+from tests.support.faults import long_run, seeded
 from tests.support.infra import postgres_server
 
 __all__ = ["ground", "postgres_server"]
@@ -26,6 +27,13 @@ IS_LONG = long_run()
 EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "60" if IS_LONG else "12"))
 LONGEST = 60 if IS_LONG else 30
 SEED = int(os.environ.setdefault("FAULTS_SEED", str(secrets.randbits(32))))
+REPEATED = (
+    "order_and_erasure",
+    "erased_while_the_parcel_is_under_way",
+    "an_erased_class_is_not_a_forbidden_class",
+    "two_erasures_of_one_person",
+    "corrected_while_it_is_erased",
+)
 PEOPLE_DO = ("place", "again", "edit", "cancel", "erase", "approve", "forget", "hold", "lift")
 HAPPENS = ("tick", "follow", "relay", "consume", "jobs", "carry", "reply", "flow", "flow", "flow")
 BREAKS = (
@@ -94,3 +102,15 @@ def test_whatever_happens_nothing_erased_opens_and_all_comes_to_its_end(ground: 
 @pytest.mark.parametrize("case", MARKED)
 def test_a_list_that_once_failed(ground: Ground, case: Reproduction) -> None:
     play(ground, case.ops)
+
+
+@pytest.mark.seeded
+@pytest.mark.fault(6, "records come again and again, out of turn, in named lists of operations")
+@pytest.mark.parametrize("case", [c for c in REPRODUCTIONS if c.name in REPEATED], ids=lambda case: case.name)
+def test_a_list_holds_when_every_record_comes_up_to_five_times(ground: Ground, case: Reproduction) -> None:
+    chance = seeded(f"repeats {case.name}")
+    ground.make_broker = lambda: Broker(chance)
+    try:
+        play(ground, case.ops)
+    finally:
+        ground.make_broker = Broker
