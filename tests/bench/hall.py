@@ -77,19 +77,19 @@ async def values_since(stack: Stack, topic: str, begin: dict[int, int]) -> list[
 
 
 class Watch:
-    """Counts a topic's records, or several topics', without reading them."""
+    """Counts a topic's records, or several topics', without fetching them."""
 
     def __init__(self, stack: Stack, *topics: str) -> None:
-        self._client = AIOKafkaConsumer(*topics, **login_of(stack))
+        self._stack, self._topics = stack, topics
+        self._client = AIOKafkaConsumer(**login_of(stack))
 
     async def __aenter__(self) -> Self:
-        await self._client.start()
         self._places = [
-            TopicPartition(topic, number)
-            for topic in self._client.subscription()
-            for number in self._client.partitions_for_topic(topic) or ()
+            TopicPartition(topic, number) for topic in self._topics for number in await ends(self._stack, topic)
         ]
-        assert self._places, "no partitions of the topics to watch"
+        await self._client.start()
+        self._client.assign(self._places)
+        self._client.pause(*self._places)
         return self
 
     async def __aexit__(self, *_: object) -> None:
