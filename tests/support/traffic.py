@@ -87,11 +87,12 @@ def _raw_order(
 def anew(orders: Iterable[RawOrder]) -> list[RawOrder]:
     """The same orders as other events, that happened now."""
     now = datetime.now(UTC).isoformat().encode()
-
-    def renewed(name: str, value: str | bytes | None) -> str | bytes | None:
-        return {"ce_id": str(uuid4()).encode(), "ce_time": now}.get(name, value)
-
-    return [RawOrder(o.order_id, o.value, [(n, renewed(n, value)) for n, value in o.headers]) for o in orders]
+    found = []
+    for order in orders:
+        renewed = {"ce_id": str(uuid4()).encode(), "ce_time": now}
+        headers = [(name, renewed.get(name, value)) for name, value in order.headers]
+        found.append(RawOrder(order.order_id, order.value, headers))
+    return found
 
 
 def produce_orders(

@@ -297,8 +297,6 @@ def _subscribe(
         batch=True,
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
-        max_records=BATCH,
-        batch_timeout_ms=POLL_MS,
         fetch_max_wait_ms=500,
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
         session_timeout_ms=10_000,

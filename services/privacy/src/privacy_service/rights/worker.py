@@ -6,6 +6,7 @@ is over; the vault gives the same answer again, and only the holder of the lease
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -160,7 +161,10 @@ async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked:
     for answer in mine:
         for key in answer.keys:
             state = of[answer.request_id]
-            keys[state.request_id, key.key_id] = (state, key)
+            # What is gone before this request fenced it, by another one or by itself before this database was restored, goes on
+            # record with the answer to `destroy`, as the rest does.
+            known = replace(key, state="fenced") if step is not Step.DESTROY and key.state == "destroyed" else key
+            keys[state.request_id, key.key_id] = (state, known)
     new = await answers_store.save_keys(tx, list(keys.values())) if keys else set()
     if step is not Step.DESTROY:
         return

@@ -118,7 +118,7 @@ async def read_items(db: Database | Tx, question_ids: Sequence[UUID]) -> dict[UU
 
 
 async def save_keys(tx: Tx, keys: Sequence[tuple[State, KeyOutcome]]) -> set[tuple[UUID, UUID]]:
-    """What the vault says of each key now. Returns those of which it says something new, as (request, key)."""
+    """What the vault says of each key now; destroyed stays destroyed. Returns those that were not, as (request, key)."""
     rows = await tx.fetch(
         """-- save_keys
         INSERT INTO rights_keys AS known (key_id, request_id, subject_id, data_class, anchor, state, fingerprint)
@@ -126,7 +126,7 @@ async def save_keys(tx: Tx, keys: Sequence[tuple[State, KeyOutcome]]) -> set[tup
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[])
              AS u(k, r, s, c, a, state, f)
         ON CONFLICT (request_id, key_id) DO UPDATE SET state = excluded.state, fingerprint = excluded.fingerprint
-        WHERE (known.state, known.fingerprint) IS DISTINCT FROM (excluded.state, excluded.fingerprint)
+        WHERE known.state <> 'destroyed'
         RETURNING request_id, key_id""",
         [key.key_id for _, key in keys],
         [state.request_id for state, _ in keys],
