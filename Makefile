@@ -1,6 +1,6 @@
 # `make` shows what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
+.PHONY: help setup demo test attack faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 # Where it is set, every process that starts compiles all our sources anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,6 +21,9 @@ test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
 	@SAGA_HITS=$${SAGA_HITS:-2} $(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report
+
+attack: .venv/ready ## try what a stranger or a thief would try; prints attempt, expected, seen: .local/attack.md
+	@$(PY) -m pytest $(WORKERS) -q -m attack $(ARGS) --attack-report
 
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
 	@$(PY) -m tests.faults.long $(WORKERS) $(ARGS)

@@ -1,4 +1,4 @@
-"""For all tests: the plugin that reports on faults, and which tests must stay together."""
+"""For all tests: the plugins that report on faults and on attacks, and which tests must stay together."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["tests.faults.plugin"]
+pytest_plugins = ["tests.faults.plugin", "tests.security.plugin"]
 ROOT = Path(__file__).parent
 ACCEPTANCE = ROOT / "tests" / "acceptance"
 

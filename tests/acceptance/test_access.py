@@ -62,6 +62,10 @@ def allowed_operations(client: AdminClient, topics: list[str]) -> dict[str, set[
     return allowed
 
 
+@pytest.mark.attack(
+    "a service or a carrier uses a topic that is not its own",
+    expected="exactly the operations of the hand-written table",
+)
 def test_every_kafka_user_has_exactly_the_operations_of_the_table(stack: Stack) -> None:
     rows = {topic: (names(writers), names(readers)) for topic, writers, readers in table("kafka.txt")}
     live = {name for name in stack.kafka.admin.list_topics(timeout=10).topics if not name.startswith("__")}
@@ -76,6 +80,7 @@ def test_every_kafka_user_has_exactly_the_operations_of_the_table(stack: Stack) 
         assert actual == expected | {topic: set() for topic in internal}, user
 
 
+@pytest.mark.attack("a service or a carrier writes into the topic of another", expected="the broker refuses")
 async def test_a_refused_write_is_refused_by_the_broker_and_an_allowed_one_is_not(stack: Stack) -> None:
     for user, own, foreign in (
         ("order", "order.events", "account.events"),
@@ -98,6 +103,7 @@ async def test_a_refused_write_is_refused_by_the_broker_and_an_allowed_one_is_no
                 await producer.send_and_wait(own, b"garbage, which the gateway puts into quarantine")
 
 
+@pytest.mark.attack("a service or a carrier makes a topic", expected="the broker refuses")
 def test_no_user_may_create_or_change_anything(stack: Stack) -> None:
     from confluent_kafka.admin import NewTopic
 
@@ -108,6 +114,10 @@ def test_no_user_may_create_or_change_anything(stack: Stack) -> None:
             created.result()
 
 
+@pytest.mark.attack(
+    "a service opens or seals a class that it has no grant for",
+    expected="403 in every cell without a grant",
+)
 async def test_every_cell_of_service_class_and_purpose(stack: Stack) -> None:
     """An unknown key is asked for: 404 says that the grant is there, 403 that it is not."""
     rows = {
@@ -138,6 +148,10 @@ async def _lease(http: httpx.AsyncClient, headers: dict[str, str], data_class: s
     return (await http.post("/v1/keys/lease", json=body, headers=headers)).status_code
 
 
+@pytest.mark.attack(
+    "a database password is used on another service's database",
+    expected="no connection, no change of the schema",
+)
 async def test_every_database_role_reaches_its_own_database_only(stack: Stack) -> None:
     for role in SERVICES:
         for database in SERVICES:

@@ -42,7 +42,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(row, what): stands for a fault of tests/faults/rows.py")
-    config.addinivalue_line("markers", "attack(attempt, expected): shows what a stranger or a thief gets")
     config.addinivalue_line("markers", "seeded: differs with FAULTS_SEED; `make faults-long` repeats it")
     if config.getoption("faults_report"):
         config.pluginmanager.register(Faults(config), "faults-report")

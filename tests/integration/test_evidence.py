@@ -215,6 +215,7 @@ async def test_thousands_of_leaves_are_taken_up_in_one_transaction(world: World)
     assert await world.problems() == []
 
 
+@pytest.mark.attack("privacy's database password changes or removes leaves", expected="refused by the database")
 async def test_the_applications_role_can_only_append(world: World) -> None:
     await append(world.kit, decision())
     await world.take()
@@ -229,6 +230,7 @@ async def test_the_applications_role_can_only_append(world: World) -> None:
                 await world.kit.db.fetch(statement)
 
 
+@pytest.mark.attack("the owner of the database changes leaves", expected="found with the index")
 @pytest.mark.fault(24, "rows of the log edited and cut by the database's owner")
 async def test_what_the_owner_of_the_database_changes_is_found_with_its_index(world: World) -> None:
     await append(world.kit, *[decision(n) for n in range(9)])
@@ -244,6 +246,7 @@ async def test_what_the_owner_of_the_database_changes_is_found_with_its_index(wo
     assert await world.problems() == [("index 4", "the leaf is not the one of its hash")]
 
 
+@pytest.mark.attack("the witness is asked to sign a fork or a rolled back log", expected="refused")
 @pytest.mark.fault(24, "the witness is shown a fork and a log rolled back")
 async def test_the_witness_refuses_a_fork_and_a_log_that_was_rolled_back(
     world: World,

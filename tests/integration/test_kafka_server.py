@@ -109,6 +109,7 @@ def test_reading_that_is_not_listed_is_refused(kafka: KafkaServer, user: str, gr
     assert caught.value.args[0].name() in {refusal, "GROUP_AUTHORIZATION_FAILED"}
 
 
+@pytest.mark.attack("a Kafka user administers the broker", expected="refused")
 def test_users_cannot_administer(kafka: KafkaServer) -> None:
     admin = admin_client(kafka.bootstrap, "writer", USERS["writer"])
     for future in admin.delete_topics(["test.orders"]).values():
@@ -126,6 +127,7 @@ def test_a_wrong_password_is_refused(kafka: KafkaServer, user: str, password: st
     assert "_AUTHENTICATION" in errors
 
 
+@pytest.mark.attack("Kafka without a password", expected="refused")
 def test_nobody_gets_in_without_a_password(kafka: KafkaServer) -> None:
     anonymous = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
     with pytest.raises(KafkaException):

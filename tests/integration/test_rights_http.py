@@ -137,6 +137,7 @@ async def test_nothing_can_be_cancelled_once_the_fence_is_up(shop: Shop) -> None
     assert (cancelled.status_code, denied.status_code) == (409, 409)
 
 
+@pytest.mark.attack("one member of staff opens and approves an erasure", expected="403 or 409")
 async def test_an_erasure_is_approved_by_another_person_of_another_role(shop: Shop) -> None:
     subject, opener = uuid4(), uuid4()
     body = {"kind": "erasure", "subject_ids": [str(subject)], "identity_check": "document"}
@@ -166,6 +167,7 @@ async def test_the_identity_comes_first_and_a_denial_has_a_reason(shop: Shop) ->
         assert [item["request_id"] for item in listed.json()["items"]] == [opened["request_id"]]
 
 
+@pytest.mark.attack("a customer reads or cancels another person's request", expected="404")
 async def test_a_customer_opens_sees_and_cancels_only_their_own(shop: Shop) -> None:
     me, other = uuid4(), uuid4()
     async with shop.client() as client:
@@ -277,6 +279,7 @@ async def test_an_access_request_is_ready_when_all_have_handed_over(shop: Shop) 
         assert (await show(shop, client, request_id))["status"] == "completed"
 
 
+@pytest.mark.attack("privacy's database password changes a request's history", expected="refused by the database")
 async def test_the_history_can_neither_be_changed_nor_removed(shop: Shop) -> None:
     async with shop.client() as client:
         await open_erasure(shop, client, uuid4())

@@ -90,6 +90,7 @@ async def test_an_unknown_key_raises_and_never_reads_as_erased(world: World, vau
         await world.client(vault, "logistics-gateway").lease("delivery", [known, other._replace(key_id=uuid4())])
 
 
+@pytest.mark.attack("a key id is leased under another person, anchor or class", expected="unknown key")
 @pytest.mark.parametrize("moved", ["subject", "anchor", "data_class"])
 async def test_a_key_asked_for_under_another_name_is_unknown(world: World, vault: ServiceProcess, moved: str) -> None:
     wanted = names("order_record")
@@ -100,6 +101,10 @@ async def test_a_key_asked_for_under_another_name_is_unknown(world: World, vault
         await client.lease("refund_settlement", [lease._replace(**{moved: other[moved]})])
 
 
+@pytest.mark.attack(
+    "a service opens or seals a class that it has no grant for",
+    expected="403 in every cell without a grant",
+)
 async def test_services_open_what_the_hand_written_table_says_and_nothing_else(
     world: World, vault: ServiceProcess
 ) -> None:
@@ -119,6 +124,10 @@ async def test_services_open_what_the_hand_written_table_says_and_nothing_else(
     assert found == MAY_OPEN
 
 
+@pytest.mark.attack(
+    "a service computes or looks up digests without a grant",
+    expected="exactly the hand-written tables",
+)
 async def test_services_seal_and_index_what_the_hand_written_tables_say(world: World, vault: ServiceProcess) -> None:
     policy = Policy.load([POLICY])
     may_seal, index_keys, may_find = set(), set(), set()
@@ -177,6 +186,7 @@ def past(seconds: float) -> int:
     return int(Clock().now().timestamp() - seconds)
 
 
+@pytest.mark.attack("a forged, expired, unsigned or foreign token at the vault", expected="401")
 @pytest.mark.parametrize(
     "forge",
     [
@@ -201,6 +211,7 @@ async def test_a_token_is_refused_that_is(world: World, vault: ServiceProcess, f
     assert (bad.status_code, bad.json()["type"]) == (401, "/problems/unauthenticated")
 
 
+@pytest.mark.attack("the vault's routes without a token", expected="401")
 async def test_without_a_token_nothing_is_answered(vault: ServiceProcess) -> None:
     async with open_http(vault.url) as http:
         for method, path in (
@@ -254,6 +265,7 @@ async def test_a_lease_without_a_purpose_is_refused(world: World, vault: Service
 # --- keys at rest ---
 
 
+@pytest.mark.attack("wrapped keys are changed in the vault's database", expected="refused, and never read as erased")
 @pytest.mark.fault(14, "a wrapped key that was changed")
 async def test_a_wrapped_key_that_was_changed_is_refused_and_never_erased(world: World, vault: ServiceProcess) -> None:
     wanted = names()
@@ -266,6 +278,7 @@ async def test_a_wrapped_key_that_was_changed_is_refused_and_never_erased(world:
     assert (response.status_code, response.json()["type"]) == (503, "/problems/wrong_kek")
 
 
+@pytest.mark.attack("wrapped keys are swapped in the vault's database", expected="refused")
 async def test_wrapped_keys_that_were_swapped_between_rows_are_refused(world: World, vault: ServiceProcess) -> None:
     wanted = names(count=2)
     sealing = await world.client(vault, "order").ensure(wanted)
@@ -275,6 +288,7 @@ async def test_wrapped_keys_that_were_swapped_between_rows_are_refused(world: Wo
         await world.client(vault, "logistics-gateway", patience=0.3).lease("delivery", leases(wanted, sealing)[:1])
 
 
+@pytest.mark.attack("keys are read from the vault's database", expected="no key in clear")
 async def test_no_key_lies_in_the_database_in_clear(world: World, vault: ServiceProcess) -> None:
     name = names()[0]
     response = await post(world, vault, "order", "/v1/keys/ensure", {"keys": [as_json(name)]})

@@ -113,6 +113,7 @@ def test_ids_flags_and_amounts_pass_at_any_depth(value: object) -> None:
     assert find_card_in_body(json.dumps(value).encode()) is None
 
 
+@pytest.mark.attack("a body that is nested without end", expected="refused as malformed")
 def test_nesting_beyond_reading_is_an_error() -> None:
     with pytest.raises(ValueError, match="too deep"):
         find_card_in_body(b"[" * 60_000 + b"]" * 60_000)

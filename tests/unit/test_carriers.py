@@ -77,6 +77,7 @@ def test_a_new_window_has_a_new_agreement() -> None:
     assert header_of(sealer.seal(PAYLOAD))["epk"]["x"] not in keys
 
 
+@pytest.mark.attack("a carrier message is changed on its way", expected="refused")
 @pytest.mark.parametrize("part", range(5))
 @pytest.mark.parametrize("make_key", [x25519, p256])
 def test_a_changed_message_is_refused_wherever_it_was_changed(make_key: Any, part: int) -> None:
@@ -89,6 +90,7 @@ def test_a_changed_message_is_refused_wherever_it_was_changed(make_key: Any, par
         Desk(private_json(key)).open(b".".join(parts))
 
 
+@pytest.mark.attack("a carrier's key opens another carrier's message", expected="refused")
 def test_another_carrier_cannot_open_it() -> None:
     with pytest.raises(JWException):
         Desk(private_json(x25519())).open(envelopes(x25519()).seal(PAYLOAD))
@@ -141,6 +143,7 @@ def test_a_reply_is_opened_and_what_else_it_says_is_dropped(reply_key: OKPKey | 
     assert "Canary" not in repr(reply)
 
 
+@pytest.mark.attack("a reply that is not sealed to the gateway", expected="poison, not an effect")
 @pytest.mark.parametrize(
     "value", [None, b"", b"{}", b"a.b.c.d.e", b"\xff\xfe", b"x" * 20_000, b"eyJhbGciOiJkaXIifQ...."]
 )
@@ -176,6 +179,7 @@ def test_a_time_without_a_zone_is_poison() -> None:
     assert poison.value.reason == "reply_time_without_zone"
 
 
+@pytest.mark.attack("two carriers compare record keys and digests", expected="nothing matches")
 def test_record_keys_and_digests_belong_to_one_carrier_and_one_gateway() -> None:
     key, consignee = ReplyKey(x25519().as_dict(private=True)), uuid4()
     meridian, pacifica = key.record_keys("meridian"), key.record_keys("pacifica")

@@ -198,6 +198,7 @@ def test_access_log_has_the_template_not_the_path(client: AsgiClient, caplog: py
     assert [(f["route"], f["status"]) for f in fields] == [("/v1/things/:thing_id", 201), ("unmatched", 404)]
 
 
+@pytest.mark.attack("a body without an end", expected="413")
 def test_bodies_are_limited_in_size_also_without_a_length(client: AsgiClient) -> None:
     big = [{"name": "abc"}] * 8_000
     assert client.post("/v1/batches", json=big).json() == 8_000
@@ -218,6 +219,7 @@ def test_card_numbers_are_refused_before_any_route(client: AsgiClient) -> None:
     assert client.post("/v1/nowhere", json={"phone": "+4222222222222"}).status_code == 404
 
 
+@pytest.mark.attack("a customer's token that is expired, foreign or of another kind", expected="401")
 def test_customer_tokens(client: AsgiClient, keys: Keys) -> None:
     def get(token: str) -> int:
         return client.get("/v1/me", headers=bearer(token)).status_code
@@ -233,6 +235,7 @@ def test_customer_tokens(client: AsgiClient, keys: Keys) -> None:
     assert get("x" * 5000) == 401
 
 
+@pytest.mark.attack("an unsigned or symmetric customer's or staff token", expected="401")
 def test_unsigned_and_symmetric_tokens_are_refused(client: AsgiClient, keys: Keys) -> None:
     _, payload, _ = keys.token("account", scope="customer").split(".")
     for header in (b'{"alg":"none"}', b'{"alg":"HS256"}'):
@@ -240,6 +243,7 @@ def test_unsigned_and_symmetric_tokens_are_refused(client: AsgiClient, keys: Key
         assert client.get("/v1/me", headers=bearer(f"{head}.{payload}.")).status_code == 401
 
 
+@pytest.mark.attack("a staff token without the role", expected="403")
 def test_staff_tokens_need_one_of_the_roles(client: AsgiClient, keys: Keys) -> None:
     def get(token: str) -> int:
         return client.get("/v1/desk", headers=bearer(token)).status_code

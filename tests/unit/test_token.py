@@ -23,6 +23,7 @@ def test_what_was_sealed_opens_again(plaintext: bytes, data_class: str, model_na
     assert open_token(seal(KEY, plaintext, **bound), KEY, **bound) == plaintext
 
 
+@pytest.mark.attack("a sealed value is changed", expected="refused")
 def test_every_flipped_bit_is_refused() -> None:
     assert open_token(TOKEN, KEY, **BOUND) == CANARY
     for bit in range(8 * len(TOKEN)):
@@ -32,6 +33,7 @@ def test_every_flipped_bit_is_refused() -> None:
             open_token(bytes(changed), KEY, **BOUND)
 
 
+@pytest.mark.attack("a sealed value is cut or made longer", expected="refused")
 def test_every_shortened_and_lengthened_token_is_refused() -> None:
     for size in range(len(TOKEN)):
         with pytest.raises(TokenRefused):
@@ -40,6 +42,7 @@ def test_every_shortened_and_lengthened_token_is_refused() -> None:
         open_token(TOKEN + b"\0", KEY, **BOUND)
 
 
+@pytest.mark.attack("a sealed value is moved to another person, order or field", expected="refused")
 @pytest.mark.parametrize(
     "moved",
     [
@@ -57,12 +60,14 @@ def test_a_moved_token_is_refused(moved: dict[str, Any]) -> None:
         open_token(TOKEN, KEY, **{**BOUND, **moved})
 
 
+@pytest.mark.attack("a sealed value is opened under another key", expected="refused")
 def test_a_token_under_another_key_is_refused() -> None:
     for other in (SealingKey.derive(KEY_ID, bytes(32)), SealingKey.derive(uuid4(), bytes(range(32)))):
         with pytest.raises(TokenRefused):
             open_token(TOKEN, other, **BOUND)
 
 
+@pytest.mark.attack("the key id of a sealed value is replaced", expected="refused")
 def test_a_key_id_cannot_be_rewritten_to_that_of_the_opener() -> None:
     other = SealingKey.derive(uuid4(), bytes(range(32)))
     with pytest.raises(TokenRefused):

@@ -190,6 +190,7 @@ def test_a_certificate_and_a_log_that_nobody_changed_are_verified() -> None:
         assert check(GOOD, pin, OWN.consistency(*sorted((size, 21)))) == []
 
 
+@pytest.mark.attack("a certificate is changed", expected="found and located")
 @pytest.mark.fault(24, "a certificate edited")
 @pytest.mark.parametrize("start", range(0, CHANGES // 2, 125))
 def test_every_change_of_a_certificate_is_found_and_located(start: int) -> None:
@@ -246,6 +247,7 @@ def spoil(chance: random.Random, lines: list[bytes], at: int) -> None:
 HOW: list[Callable[[random.Random, list[bytes], int], None]] = [edit_leaf, edit_leaf_and_hash, cut, move, repeat, spoil]
 
 
+@pytest.mark.attack("the evidence log is changed", expected="found with its index")
 @pytest.mark.fault(24, "a log edited, cut, reordered")
 @pytest.mark.parametrize("start", range(CHANGES // 2, CHANGES, 125))
 def test_every_change_of_a_log_is_found_with_its_index(start: int) -> None:
@@ -272,6 +274,7 @@ def forked() -> Grown:
     return Grown.of(bodies, HEADS)
 
 
+@pytest.mark.attack("the log's own key signs another history", expected="the witness is missing")
 @pytest.mark.fault(24, "a log signed anew")
 def test_a_log_signed_anew_by_the_holder_of_its_key_lacks_the_witness() -> None:
     mallory = signer(WITNESS_KEY.name, WITNESS, 66)
@@ -284,6 +287,7 @@ def test_a_log_signed_anew_by_the_holder_of_its_key_lacks_the_witness() -> None:
     )
 
 
+@pytest.mark.attack("log and witness sign a fork", expected="not the pinned log")
 @pytest.mark.fault(24, "a fork that the witness signed")
 def test_a_fork_that_even_the_witness_signed_is_not_the_pinned_log() -> None:
     assert check_log(list(forked().lines())) == []
@@ -292,6 +296,7 @@ def test_a_fork_that_even_the_witness_signed_is_not_the_pinned_log() -> None:
     assert wheres == ["pinned checkpoint"]
 
 
+@pytest.mark.attack("the evidence log is rolled back", expected="found by the pinned checkpoint")
 @pytest.mark.fault(24, "a log rolled back")
 @pytest.mark.parametrize("size", [5, 12, 30])
 def test_a_log_that_was_rolled_back_is_found_by_a_pinned_checkpoint(size: int) -> None:
@@ -301,6 +306,7 @@ def test_a_log_that_was_rolled_back_is_found_by_a_pinned_checkpoint(size: int) -
     assert (where, what.partition(":")[0]) == (f"index {size}", "rolled back or forked")
 
 
+@pytest.mark.attack("a certificate is changed and sealed anew", expected="not what the log recorded")
 @pytest.mark.fault(24, "a certificate changed and sealed anew")
 def test_a_certificate_changed_and_sealed_anew_is_not_what_the_log_recorded() -> None:
     changed = {**CERTIFICATE, "holds": []}
