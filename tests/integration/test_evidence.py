@@ -32,9 +32,10 @@ from servicekit.clock import Clock
 from servicekit.errors import NotFound
 from servicekit.faults import InjectedFault
 from servicekit.health import Health
-from servicekit.http import make_app, serving
+from servicekit.http import make_app
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
+from servicekit.serving import serving
 from tests.support.asgi import open_client
 from tests.support.infra import postgres_server  # noqa: F401
 from tests.support.kits import open_test_kit

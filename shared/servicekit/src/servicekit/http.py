@@ -1,17 +1,15 @@
-"""The HTTP edge of a process: `make_app` and `serve`.
+"""The HTTP edge of a process: `make_app`.
 
 Sizes, card numbers, errors and the access log are dealt with here for all routes.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Header
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
@@ -246,36 +244,3 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     metrics.HTTP_REQUESTS.labels(method, route, status).inc()
     metrics.HTTP_SECONDS.labels(method, route).observe(seconds)
     log.info("request", method=code(method), route=code(route), status=status, ms=round(seconds * 1000, 1))
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # The process stops all its parts in order; the server must not answer signals by itself.
-        yield
-
-
-@asynccontextmanager
-async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
-    """Serve `app` at the address of the settings; gives the port. On leaving, requests under way get 5 s to end."""
-    config = uvicorn.Config(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-        backlog=512,
-        limit_concurrency=500,
-    )
-    server = _Server(config)
-    with config.bind_socket() as listening:
-        task = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await task

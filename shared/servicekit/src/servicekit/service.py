@@ -28,7 +28,7 @@ from servicekit.faults import check_armed
 from servicekit.harden import harden
 from servicekit.health import Health, Progress
 from servicekit.holdings import Holding
-from servicekit.http import make_app, serving
+from servicekit.http import make_app
 from servicekit.kafka import Producer
 from servicekit.kit import Kit
 from servicekit.logs import code, configure_logs, get_log
@@ -40,6 +40,7 @@ from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
 from servicekit.replay import list_waiting, replay
 from servicekit.republish import REPUBLISH, SayAgain, republish, since_of
 from servicekit.revocations import Follower
+from servicekit.serving import serving
 from servicekit.settings import Settings
 from servicekit.vault_client import ServiceIdentity, VaultClient
 

@@ -33,8 +33,9 @@ from servicekit.clock import Clock
 from servicekit.errors import KitError, Misconfigured
 from servicekit.harden import harden
 from servicekit.health import Health
-from servicekit.http import make_app, serving
+from servicekit.http import make_app
 from servicekit.logs import configure_logs, get_log
+from servicekit.serving import serving
 from servicekit.settings import Settings
 
 log = get_log("witness")

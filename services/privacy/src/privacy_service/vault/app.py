@@ -37,11 +37,12 @@ from servicekit.errors import KitError, Misconfigured
 from servicekit.faults import check_armed
 from servicekit.harden import harden
 from servicekit.health import Health
-from servicekit.http import make_app, serving
+from servicekit.http import make_app
 from servicekit.logs import configure_logs, get_log
 from servicekit.policy import Policy
 from servicekit.postgres import Database, Tx, check_schema, migrate
 from servicekit.republish import REPUBLISH, since_of
+from servicekit.serving import serving
 
 ROLES: Final = ("api", "jobs", "all")
 MIGRATIONS: Final = (Path(__file__).parent / "migrations",)
