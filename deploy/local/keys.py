@@ -4,6 +4,7 @@ Layout of the folder (mode 0700, files 0600):
 
     identities/<system>.pem          a service's own Ed25519 key (PKCS#8)
     service_keys/<system>.pem        its public half (SPKI), for the vault
+    ids/<system>.key                 32 random bytes in hex: a service makes ids under them
     customer.pem, customer.pub.pem   sign and verify customers' tokens (Ed25519)
     staff.pem, staff.pub.pem         the same for staff
     kek/epoch-1.key, kek/index.key   32 random bytes each, the vault's
@@ -40,7 +41,7 @@ StaffRole = Literal["support", "privacy_officer", "auditor"]
 
 def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) -> None:
     """Write every key that a new stack of these systems and carriers needs into the new folder."""
-    for part in ("", "identities", "service_keys", "kek", "carriers", "carrier_keys", "evidence", "witness"):
+    for part in ("", "identities", "service_keys", "ids", "kek", "carriers", "carrier_keys", "evidence", "witness"):
         (folder / part).mkdir(mode=0o700)
     for name in ("customer", "staff"):
         _write_pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
@@ -59,8 +60,9 @@ def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) ->
 
 
 def add_service(folder: Path, system: str) -> None:
-    """The identity of one service: its private key, and the public one where the vault looks."""
+    """The keys of one service: its private key, the public one where the vault looks, and the key of its ids."""
     _write_pair(identity_file(folder, system), folder / "service_keys" / f"{system}.pem")
+    _write(id_key_file(folder, system), secrets.token_hex(32).encode())
 
 
 def add_carrier(folder: Path, carrier: str) -> None:
@@ -83,6 +85,11 @@ def witness_key_file(folder: Path) -> Path:
 def identity_file(folder: Path, system: str) -> Path:
     """Where a service's private key is."""
     return folder / "identities" / f"{system}.pem"
+
+
+def id_key_file(folder: Path, system: str) -> Path:
+    """Where the key is under which a service makes ids."""
+    return folder / "ids" / f"{system}.key"
 
 
 def reply_key_file(folder: Path) -> Path:

@@ -157,6 +157,7 @@ class Stack:
             "KAFKA_PASSWORD_FILE": str(self._password_file(system)),
             "VAULT_URL": self.url("vault") if "vault" in self.specs else "",
             "IDENTITY_KEY_FILE": str(keys.identity_file(self.keys, system)),
+            "ID_KEY_FILE": str(keys.id_key_file(self.keys, system)),
             "POLICY_FILES": os.pathsep.join(map(str, self.policy_files)),
             "LANES_DIR": str(POLICY_DIR / "lanes"),
             "CUSTOMER_PUBLIC_KEY_FILE": str(self.keys / "customer.pub.pem"),

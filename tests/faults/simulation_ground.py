@@ -129,6 +129,7 @@ class Ground:
             "policy_files": str(POLICY / "policy.yaml"),
             "customer_public_key_file": folder / "customer.pub.pem",
             "staff_public_key_file": folder / "staff.pub.pem",
+            "id_key_file": keys.id_key_file(folder, name),
         }
         match name:
             case "account":

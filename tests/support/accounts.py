@@ -98,6 +98,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> AccountSettings:
     return AccountSettings(
         customer_key_file=folder / "customer.pem",
         customer_public_key_file=folder / "customer.pub.pem",
+        id_key_file=keys.id_key_file(folder, "account"),
         argon2_time_cost=1,
         argon2_memory_kib=8,
         argon2_lanes=1,

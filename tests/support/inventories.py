@@ -119,6 +119,7 @@ async def world(
             kafka_password_file=secrets_folder / user,
             customer_public_key_file=secrets_folder / "keys" / "customer.pub.pem",
             staff_public_key_file=secrets_folder / "keys" / "staff.pub.pem",
+            id_key_file=keys.id_key_file(secrets_folder / "keys", "privacy"),
         )
 
     dsns = postgres_server.create_system_database(f"privacy{uuid4().hex[:8]}")

@@ -192,7 +192,9 @@ def order_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[Shop]:
-    settings = Settings(customer_public_key_file=order_keys / "customer.pub.pem")
+    settings = Settings(
+        customer_public_key_file=order_keys / "customer.pub.pem", id_key_file=keys.id_key_file(order_keys, "order")
+    )
     async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
         kit = replace(bare, vault=cast(Any, Vault()))
         assert SERVICE.router is not None

@@ -304,6 +304,7 @@ async def shop(postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pyt
     settings = PrivacySettings(
         customer_public_key_file=tmp_path / "keys" / "customer.pub.pem",
         staff_public_key_file=tmp_path / "keys" / "staff.pub.pem",
+        id_key_file=keys.id_key_file(tmp_path / "keys", "privacy"),
         erasure_wait_seconds=0,
         command_retry_seconds=1,
         hold_check_seconds=3600,

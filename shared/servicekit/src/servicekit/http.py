@@ -22,6 +22,7 @@ from servicekit.cards import Found, find_card_in_body, has_card
 from servicekit.clock import Clock
 from servicekit.errors import CardNumber, Invalid, KitError, Malformed, TooLarge, Unavailable
 from servicekit.health import Health
+from servicekit.ids import Ids
 from servicekit.logs import code, get_log
 from servicekit.problems import RESPONSES, FieldProblem, InvalidFields, add_handlers, problem_response
 from servicekit.settings import Settings
@@ -69,6 +70,7 @@ def make_app(
         customer_key=settings.read("customer_public_key_file") if settings.customer_public_key_file else None,
         staff_key=settings.read("staff_public_key_file") if settings.staff_public_key_file else None,
     )
+    app.state.ids = Ids.of(health.service, settings)
     for router in routers:
         app.include_router(router)
     _add_operational_routes(app, health)

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     lanes_dir: Path | None = None
     customer_public_key_file: Path | None = None
     staff_public_key_file: Path | None = None
+    # The ids of what callers make are computed under it (`servicekit.ids`); only the role `api` needs it.
+    id_key_file: Path | None = None
     log_level: str = "INFO"
 
     @field_validator("policy_files", mode="before")
