@@ -34,6 +34,7 @@ ROWS: Final[dict[int, str]] = {
     26: "SIGTERM under load",
     27: "a consumer group loses its offsets",
     28: "errors whose text has a personal value in it",
+    31: "partitions are added, a topic is made anew, transactions abort, commit markers stand in a topic",
 }
 
 # What a row names and this product does not have. A fault that should be tested and is not does not belong here.

@@ -53,6 +53,12 @@ class Client:
     def highwater(self, place: TopicPartition) -> int:
         return self.end
 
+    def last_stable_offset(self, place: TopicPartition) -> int:
+        return self.end
+
+    async def position(self, place: TopicPartition) -> int:
+        return 0
+
     def last_poll_timestamp(self, place: TopicPartition) -> int:
         return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Union
 
@@ -121,7 +122,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                 except AWAY as error:
                     # The batch waits. What it needs comes back, or the partitions go to somebody else.
                     log.error("reader_waits", reader=code(self._consumes.reader), error=error, pause=pause)
-                    self._progress.beat(lag=self._lag() or 1)
+                    self._progress.beat(lag=await self._lag() or 1)
                     await pause_until(stopping, pause)
                     if stopping.is_set():
                         break
@@ -134,7 +135,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._report()
 
     async def _report(self) -> None:
-        self._progress.beat(lag=self._lag(), advanced=True)
+        self._progress.beat(lag=await self._lag(), advanced=True)
         self._is_told = False
         if self._kit.clock.boottime() - self._told_at > TELL_SECONDS:
             await self._tell()
@@ -142,11 +143,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _tell(self) -> None:
         """Tells Kafka the positions, for lag only: the database has the truth."""
         self._is_told, self._told_at = True, self._kit.clock.boottime()
-        offsets = {TopicPartition(*place): offset for place, offset in self._applier.next.items()}
         consumer = self._subscriber.consumer
         if consumer is not None:
             try:
-                mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
+                mine = {tp: at for tp, at in (await self._reached(consumer)).items() if tp in consumer.assignment()}
                 await asyncio.wait_for(consumer.commit(mine), COMMIT_SECONDS)
             except (KafkaError, TimeoutError):
                 return
@@ -154,7 +154,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _idle(self) -> None:
         if not self._is_told:
             await self._tell()
-        lag = self._lag()
+        lag = await self._lag()
         if self._hears():
             self._progress.beat(lag=lag)
         if self._consumes.idle is not None and self._kit.gate.is_open:
@@ -172,20 +172,36 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         before, self._polled = self._polled, {tp: consumer.last_poll_timestamp(tp) for tp in consumer.assignment()}
         return not self._polled or self._polled != before
 
-    def _lag(self) -> int:
+    async def _lag(self) -> int:
         """Records to come. Raises `SetBack` where a topic ends before the position: what is new would be skipped."""
         consumer = self._subscriber.consumer
         if consumer is None:
             return 0
         by_topic: dict[str, int] = dict.fromkeys(self._consumes.topics, 0)
+        reached = await self._reached(consumer)
         for (topic, partition), following in self._applier.next.items():
-            end = consumer.highwater(TopicPartition(topic, partition))
+            place = TopicPartition(topic, partition)
+            end = consumer.highwater(place)
             if end is not None and 0 <= end < following:
                 raise SetBack({(topic, partition): end})
-            by_topic[topic] += max(0, (end or 0) - following)
+            by_topic[topic] += max(0, _readable(consumer, place) - reached.get(place, following))
         for topic, lag in by_topic.items():
             CONSUMER_LAG.labels(topic).set(lag)
         return sum(by_topic.values())
+
+    async def _reached(self, consumer: Any) -> dict[TopicPartition, int]:
+        """How far each partition is read. Where all that was taken is applied, this is the consumer's own position: commit
+        markers and aborted records have offsets, and nothing of them is ever applied.
+        """
+        reached: dict[TopicPartition, int] = {}
+        for place, following in list(self._applier.next.items()):
+            tp = TopicPartition(*place)
+            reached[tp] = following
+            if self._fetched.get(place, following + 1) <= following:
+                with suppress(KafkaError, TimeoutError):
+                    async with asyncio.timeout(COMMIT_SECONDS):
+                        reached[tp] = max(following, await consumer.position(tp))
+        return reached
 
     async def _take(self, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
         """Called by FastStream with each fetched batch; waits while enough batches are under way."""
@@ -267,6 +283,12 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             self._kit.works.end(unit)
 
 
+def _readable(consumer: Any, place: TopicPartition) -> int:
+    """Where what can be read ends: behind it stand, at most, records of a transaction that is still open."""
+    ends = [end for end in (consumer.highwater(place), consumer.last_stable_offset(place)) if end is not None and end >= 0]
+    return min(ends, default=0)
+
+
 def _retrieve(prepared: asyncio.Task[Batch]) -> None:
     # Whoever awaits it later gets the error; this only keeps a dropped batch from being reported as forgotten.
     if not prepared.cancelled():
@@ -297,6 +319,7 @@ def _subscribe(
         batch=True,
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
+        isolation_level="read_committed",
         fetch_max_wait_ms=500,
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
         session_timeout_ms=10_000,

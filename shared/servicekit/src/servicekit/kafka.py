@@ -197,7 +197,9 @@ async def _end(client: Any) -> None:
 
 async def read_again(settings: Settings, topic: str, partition: int, offset: int) -> RawRecord | None:
     """One record from its place, or None when the topic does not keep it any more. Raises one of `Producer.ERRORS`."""
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="earliest", **_login(settings))
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed", **_login(settings)
+    )
     place = TopicPartition(topic, partition)
     await consumer.start()
     try:
