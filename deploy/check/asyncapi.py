@@ -12,8 +12,8 @@ from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 
 from deploy.check.findings import ROOT, Finding, files
-from servicekit.consuming import describe
 from servicekit.service import Service
+from servicekit.subscription import describe
 
 FOLDER = ROOT / "docs" / "asyncapi"
 WHY = "Storefront engineers read it instead of the code."

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.topics import Topic
-from servicekit.consuming import BATCH, BATCHES_AHEAD, Batch, Consumes, Received, run_reader
+from servicekit.consuming import BATCHES_AHEAD, Batch, Consumes, Received, run_reader
 from servicekit.health import Progress
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
@@ -21,6 +21,7 @@ from servicekit.postgres import Tx
 from servicekit.replay import replay
 from servicekit.republish import republish
 from servicekit.settings import Settings
+from servicekit.subscription import BATCH
 from tests.support.counters import (
     NO_EVENTS,
     SERVICE,

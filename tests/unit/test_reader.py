@@ -10,9 +10,10 @@ from faststream.kafka import KafkaBroker
 from servicekit.batches import Batch
 from servicekit.clock import FakeClock
 from servicekit.cloudevents import RawRecord
-from servicekit.consuming import BATCH, BATCHES_AHEAD, POLL_MS, Consumes, Reader, _subscribe
+from servicekit.consuming import BATCHES_AHEAD, Consumes, Reader
 from servicekit.health import Progress
 from servicekit.kit import Kit
+from servicekit.subscription import BATCH, POLL_MS, subscribe
 
 BLANK: dict[str, Any] = {"topic": "x", "partition": 0, "key": None, "value": None, "headers": ()}
 
@@ -66,7 +67,7 @@ async def test_an_idle_reader_never_sleeps_while_something_may_come(monkeypatch:
             return {}
 
     monkeypatch.setattr("anyio.sleep", slept)
-    subscriber = _subscribe(KafkaBroker(), "test", Consumes(topics=("x",)), None, None)
+    subscriber = subscribe(KafkaBroker(), "test", Consumes(topics=("x",)), None, None)
     assert await subscriber.get_msg(Quiet()) == ()
 
 

@@ -9,34 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
-from typing import Any, Union
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
-from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 
-from event_contracts import Event
 from servicekit.batches import AWAY, LONGEST_PAUSE, UNHELPED, Applier, Batch, Consumes
 from servicekit.clock import pause_until
 from servicekit.cloudevents import Received
 from servicekit.errors import PositionLost, Unavailable
 from servicekit.health import Progress
 from servicekit.inbox import Place, load_positions, set_back
-from servicekit.kafka import FEW, GATHER_SECONDS, MAX_RECORD_BYTES, make_broker, to_raw
+from servicekit.kafka import FEW, GATHER_SECONDS, make_broker, to_raw
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
 from servicekit.metrics import CONSUMER_LAG
 from servicekit.quarantine import waiting
+from servicekit.subscription import subscribe
 
-__all__ = ["Batch", "Consumes", "Received", "describe", "run_reader"]
+__all__ = ["Batch", "Consumes", "Received", "run_reader"]
 
 log = get_log("consuming")
-BATCH = 2_000
 BATCHES_AHEAD = 2
-POLL_MS = 500
 IDLE_SECONDS = 0.2
 DRAIN_SECONDS = 8.0
 COMMIT_SECONDS = 2.0
@@ -76,7 +71,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber: Any = None
 
     def subscribe(self, broker: KafkaBroker) -> None:
-        self._subscriber = _subscribe(
+        self._subscriber = subscribe(
             broker, self._kit.name, self._consumes, self._take, self, self._kit.settings.kafka_member
         )
 
@@ -285,7 +280,9 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _readable(consumer: Any, place: TopicPartition) -> int:
     """Where what can be read ends: behind it stand, at most, records of a transaction that is still open."""
-    ends = [end for end in (consumer.highwater(place), consumer.last_stable_offset(place)) if end is not None and end >= 0]
+    ends = [
+        end for end in (consumer.highwater(place), consumer.last_stable_offset(place)) if end is not None and end >= 0
+    ]
     return min(ends, default=0)
 
 
@@ -293,73 +290,6 @@ def _retrieve(prepared: asyncio.Task[Batch]) -> None:
     # Whoever awaits it later gets the error; this only keeps a dropped batch from being reported as forgotten.
     if not prepared.cancelled():
         prepared.exception()
-
-
-async def _raw_message(records: Any) -> KafkaMessage:
-    # The default parser decodes headers before any error handling: a null header would be skipped silently.
-    return KafkaMessage(body=records, raw_message=records, consumer=FAKE_CONSUMER)
-
-
-async def _as_it_came(message: KafkaMessage) -> Any:
-    return message.raw_message
-
-
-def _subscribe(
-    broker: KafkaBroker,
-    service: str,
-    consumes: Consumes,
-    take: Any,
-    listener: ConsumerRebalanceListener | None,
-    member: str = "",
-) -> Any:
-    subscriber: Any = broker.subscriber(
-        *consumes.topics,
-        group_id=f"{service}.{consumes.reader}",
-        group_instance_id=member or None,
-        batch=True,
-        ack_policy=AckPolicy.MANUAL,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=500,
-        max_partition_fetch_bytes=MAX_RECORD_BYTES,
-        session_timeout_ms=10_000,
-        heartbeat_interval_ms=1_000,
-        max_poll_interval_ms=120_000,
-        listener=listener,
-        parser=_raw_message,
-        decoder=_as_it_came,
-        no_reply=True,
-        title=f"{service}.{consumes.reader}",
-    )
-
-    async def get_batch(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
-        found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        return tuple(chain.from_iterable(found.values()))
-
-    # FastStream's own sleeps for another POLL_MS after each poll that found nothing: what came then had to wait.
-    subscriber.get_msg = get_batch
-
-    async def on_records(records: Any) -> None:
-        await take(records)
-
-    # Only for the AsyncAPI document: nothing is parsed by it.
-    model: Any = Union.__getitem__(consumes.types) if consumes.types else bytes
-    on_records.__annotations__["records"] = list[model]
-    subscriber(on_records)
-    return subscriber
-
-
-def describe(broker: KafkaBroker, service: str, consumes: Sequence[Consumes], emits: Sequence[type[Event]]) -> None:
-    """Declares the subscriptions and publications on a broker that is never started, for the AsyncAPI document."""
-
-    async def nothing(records: Any) -> None:
-        raise AssertionError("this broker only describes")
-
-    for each in consumes:
-        _subscribe(broker, service, each, nothing, None)
-    for topic in sorted({event.topic_of(service) for event in emits}):
-        contracts = tuple(event for event in emits if event.topic_of(service) == topic)
-        broker.publisher(topic, schema=Union.__getitem__(contracts), title=f"{service}.{topic}")
 
 
 async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, progress: Progress) -> None:

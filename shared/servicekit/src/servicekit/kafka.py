@@ -1,6 +1,6 @@
 """Kafka clients with every default that loses data set by hand (FIELD-NOTES: FastStream and aiokafka).
 
-Together with `consuming.py` the only module that imports faststream and aiokafka.
+Together with `consuming.py` and `subscription.py` the only module that imports faststream and aiokafka.
 """
 
 from __future__ import annotations
