@@ -1,6 +1,6 @@
 # `make` shows what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attack faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
+.PHONY: help setup demo test test-long attack faults faults-long faults-selftest bench test-kills test-erasures check defects up status down customer-token format schemas asyncapi lock clean
 
 # Where it is set, every process that starts compiles all our sources anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,10 @@ demo: .venv/ready ## the whole system from nothing: start, run the main job, sho
 	@$(PY) -m deploy.local.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
-	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) $(ARGS) --faults-report
+	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) -m 'not long' $(ARGS) --faults-report
+
+test-long: .venv/ready ## the tests that take long and show again, with more, what shorter ones show
+	@$(PY) -m pytest $(WORKERS) -m long $(ARGS)
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
 	@SAGA_HITS=$${SAGA_HITS:-2} $(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report

@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(row, what): stands for a fault of tests/faults/rows.py")
+    config.addinivalue_line("markers", "long: runs in `make test-long` and not in `make test`")
     config.addinivalue_line("markers", "seeded: differs with FAULTS_SEED; `make faults-long` repeats it")
     if config.getoption("faults_report"):
         config.pluginmanager.register(Faults(config), "faults-report")
@@ -76,7 +77,9 @@ class Faults:
                 self._cases.setdefault(item.nodeid, []).append(Case(row, fault, item.nodeid))
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self._whole = self._whole and not any(item.nodeid in self._cases for item in items)
+        """A run without the long tests is whole: its rows and points are asked of all others."""
+        short = (item for item in items if item.get_closest_marker("long") is None)
+        self._whole = self._whole and not any(item.nodeid in self._cases for item in short)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

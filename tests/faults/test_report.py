@@ -129,6 +129,11 @@ def test_fails():
 def test_skips():
     pytest.skip("not on this machine")
 
+@pytest.mark.long
+@pytest.mark.fault(3, "a process dies for long")
+def test_long():
+    pass
+
 def test_unmarked():
     pass
 """
@@ -144,7 +149,7 @@ def finished(
 def run_project(
     folder: Path, options: tuple[str, ...], **more: str
 ) -> tuple[int, dict[tuple[int, str], dict[str, object]], str]:
-    """The exit code, the report and the output of a run over a project of four tests, all of which are selected."""
+    """The exit code, the report and the output of a run over a project of five tests, all of which are selected."""
     (folder / "test_it.py").write_text(PROJECT)
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULTS_SEED": "77", **more}
@@ -189,12 +194,20 @@ def test_a_whole_run_finds_the_points_that_never_fired_and_the_rows_that_nobody_
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one-process", "two-workers"])
+def test_a_run_without_the_long_tests_is_whole_and_names_their_faults(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    _, entries, _ = run_project(tmp_path, ("-m", "not long", *workers))
+    assert entries[3, "a process dies for long"]["verdict"] == "absent"
+    assert entries[1, "point relay.marked"]["reason"] == NEVER_FIRED
+    assert entries[6, "all of the row"]["reason"] == NO_TEST
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one-process", "two-workers"])
 def test_after_its_time_a_run_begins_no_fault_and_says_which_it_left_out(
     tmp_path: Path, workers: tuple[str, ...]
 ) -> None:
     code, entries, output = run_project(tmp_path, workers, FAULTS_UNTIL="1")
     assert code == 0
-    assert "1 passed, 3 skipped" in output
+    assert "1 passed, 4 skipped" in output
     for left_out in ((3, "a process dies"), (4, "an assertion fails"), (5, "a machine that cannot")):
         assert (entries[left_out]["verdict"], entries[left_out]["reason"]) == ("absent", f"Skipped: {OVER}")
     assert entries[1, "point order.sealed"]["verdict"] == "absent"
