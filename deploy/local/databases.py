@@ -10,6 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import asyncpg
 
+IDLE_SECONDS = 30
+
 
 @dataclass(frozen=True)
 class Dsn:
@@ -100,6 +102,8 @@ def _database(app: str, owner: str, app_password: str, owner_password: str) -> l
         f'CREATE DATABASE "{app}" OWNER "{owner}" TEMPLATE template0 ENCODING \'UTF8\'',
         f'REVOKE ALL ON DATABASE "{app}" FROM PUBLIC',
         f'GRANT CONNECT ON DATABASE "{app}" TO "{app}"',
+        # An erasure waits for every transaction that may write here: a forgotten shell ends by itself.
+        f"ALTER DATABASE \"{app}\" SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'",
     ]
 
 

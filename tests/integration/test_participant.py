@@ -3,20 +3,24 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
+from deploy.local.databases import IDLE_SECONDS, Dsn, execute
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Sealed
 from event_contracts.personal import PersonalData, category
 from event_contracts.privacy import EraseHoldings
+from servicekit import writers
 from servicekit.batches import Batch
 from servicekit.cloudevents import Received
-from servicekit.errors import Fenced, Unavailable
+from servicekit.errors import Fenced, Misconfigured, Unavailable
 from servicekit.health import Health
 from servicekit.holdings import Holding
 from servicekit.kit import Kit
@@ -25,6 +29,7 @@ from servicekit.postgres import Tx
 from servicekit.revocation_list import FIRST_HASH, Entry, RevocationAction, RevocationPage, make_entry
 from servicekit.revocations import Follower, ListDiffers, apply_entries
 from servicekit.settings import Settings
+from servicekit.writers import OldestWriter, check_writers, read_writers
 from tests.support.infra import postgres_server
 from tests.support.kits import FakeVault, open_test_kit
 
@@ -71,6 +76,7 @@ class Shelf:
 
     kit: Kit
     vault: ListVault
+    owner_dsn: str
     person: UUID = field(default_factory=uuid4)
 
     async def sealed(self) -> tuple[UUID, Sealed[Note]]:
@@ -120,17 +126,21 @@ async def shelf(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterato
     dsns = postgres_server.create_system_database(f"{SYSTEM}{uuid4().hex[:8]}")
     async with open_test_kit(SYSTEM, dsns, Settings(), ANSWERS, [tmp_path]) as kit:
         vault: Any = ListVault()
-        yield Shelf(replace(kit, vault=vault), vault)
+        yield Shelf(replace(kit, vault=vault), vault, dsns[1])
 
 
 # --- fence, wait out, sweep (PROTOCOLS §3) ---
 
 
+@pytest.mark.parametrize("drawn", ["before_the_fence_begins", "before_the_fence_commits"])
 async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_swept(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, drawn: str
 ) -> None:
-    """It read the fences before there was one, stood still right before its commit, and commits after the first sweep."""
-    has_read, go_on = asyncio.Event(), asyncio.Event()
+    """It read the fences before there was one, stood still right before its commit, and commits after the first sweep.
+
+    The second one draws its id after the fence's. Then no later id has ended when the wait begins.
+    """
+    fencing, has_read, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     refuse_revoked = Tx.refuse_revoked
 
     async def stands_still(tx: Tx) -> None:
@@ -139,12 +149,20 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_s
             has_read.set()
             await go_on.wait()
 
+    async def fence(tx: Tx) -> None:
+        fencing.set()
+        await has_read.wait()
+        await apply_entries(tx, HOLDINGS, shelf.vault.incarnation, shelf.vault.entries)
+
     monkeypatch.setattr(Tx, "refuse_revoked", stands_still)
     note_id, note = await shelf.sealed()
+    number = shelf.vault.add("fence", shelf.person, [note.key_id])
+    following = asyncio.create_task(shelf.kit.run_tx("fence", fence)) if drawn == "before_the_fence_commits" else None
+    if following is not None:
+        await fencing.wait()
     writing = asyncio.create_task(shelf.write(note_id, note))
     await has_read.wait()
-    number = shelf.vault.add("fence", shelf.person, [note.key_id])
-    await shelf.follow()
+    await (following or shelf.follow())
     erasing = asyncio.create_task(shelf.erase(number))
     done, _ = await asyncio.wait([erasing], timeout=1)
     answered_early = bool(done)
@@ -153,6 +171,104 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_s
     assert not answered_early, "the participant answered while a writer that had missed the fence was still under way"
     answer = await erasing
     assert (answer["left"], await shelf.rows()) == (0, 0), "the late row is still there"
+
+
+@asynccontextmanager
+async def open_transaction(dsn: str, application: str = "psql") -> AsyncIterator[None]:
+    """A session that drew an id and then stands idle."""
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": application})
+    try:
+        await connection.execute("BEGIN; SELECT pg_current_xact_id()")
+        yield
+    finally:
+        await connection.close()
+
+
+@pytest.mark.fault(33, "an idle transaction of another database, and of a role that writes no table of ours")
+@pytest.mark.attack("leave a transaction open beside a service's database", expected="erasures go on")
+async def test_an_idle_transaction_that_cannot_write_here_holds_no_erasure_up(
+    shelf: Shelf, postgres_server: PostgresServer
+) -> None:
+    other, _ = postgres_server.create_system_database(f"other{uuid4().hex[:8]}")
+    here = Dsn.parse(shelf.owner_dsn).database
+    reader = f"reader_{here}"
+    execute(
+        str(replace(Dsn.parse(postgres_server.admin_dsn), database=here)),
+        f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'",
+        f"GRANT CONNECT ON DATABASE {here} TO {reader}",
+        f"GRANT USAGE ON SCHEMA public TO {reader}",
+        f"GRANT SELECT ON notes TO {reader}",
+    )
+    reader_dsn = str(replace(Dsn.parse(shelf.owner_dsn), user=reader, password="reader"))
+    note = await shelf.written()
+    async with open_transaction(other), open_transaction(reader_dsn):
+        number = shelf.vault.add("fence", shelf.person, [note.key_id])
+        await shelf.follow()
+        erasing = asyncio.create_task(shelf.erase(number))
+        done, _ = await asyncio.wait([erasing], timeout=20)
+    answer = await erasing
+    assert done, "a transaction that cannot write here held the erasure up"
+    assert (answer["left"], await shelf.rows()) == (0, 0)
+    execute(
+        str(replace(Dsn.parse(postgres_server.admin_dsn), database=here)),
+        f"DROP OWNED BY {reader}",
+        f"DROP ROLE {reader}",
+    )
+
+
+@pytest.mark.fault(33, "an idle transaction of the owner, or of an operator who may write")
+@pytest.mark.parametrize("who", ["owner", "superuser", "member"])
+async def test_an_idle_transaction_that_can_write_here_is_waited_for_and_named(
+    shelf: Shelf, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """A member has its rights only after SET ROLE, and it counts before that."""
+    monkeypatch.setattr(writers, "LONGEST_WAIT", 0.2)
+    here = Dsn.parse(shelf.owner_dsn)
+    admin = str(replace(Dsn.parse(postgres_server.admin_dsn), database=here.database))
+    member = f"member_{here.database}"
+    execute(
+        admin,
+        f"CREATE ROLE {member} LOGIN NOINHERIT PASSWORD 'member'",
+        f"GRANT CONNECT ON DATABASE {here.database} TO {member}",
+        f"GRANT {here.user} TO {member}",
+    )
+    dsn = {"owner": str(here), "superuser": admin, "member": str(replace(here, user=member, password="member"))}[who]
+    role = Dsn.parse(dsn).user
+    note = await shelf.written()
+    number = shelf.vault.add("fence", shelf.person, [note.key_id])
+    await shelf.follow()
+    oldest = OldestWriter(shelf.kit.clock)
+    async with open_transaction(dsn, "forgotten-shell"):
+        with pytest.raises(Unavailable, match=f"role {role}, application forgotten-shell"):
+            await shelf.erase(number)
+        oldest.note(await read_writers(shelf.kit.db, ["notes"]))
+        assert f"role {role}, application forgotten-shell" in (oldest.fact() or "")
+    execute(admin, f"DROP OWNED BY {member}", f"DROP ROLE {member}")
+    assert (await shelf.erase(number))["left"] == 0
+    oldest.note(await read_writers(shelf.kit.db, ["notes"]))
+    assert oldest.fact() is None
+
+
+async def test_a_forgotten_shell_in_a_database_of_ours_ends_by_itself(shelf: Shelf) -> None:
+    connection = await asyncpg.connect(shelf.owner_dsn)
+    try:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == f"{IDLE_SECONDS}s"
+    finally:
+        await connection.close()
+    assert writers.LONGEST_WAIT > IDLE_SECONDS
+
+
+async def test_a_role_that_may_not_look_at_sessions_does_not_begin(
+    shelf: Shelf, postgres_server: PostgresServer
+) -> None:
+    here = str(replace(Dsn.parse(postgres_server.admin_dsn), database=Dsn.parse(shelf.owner_dsn).database))
+    await check_writers(shelf.kit.db, ["notes"])
+    execute(here, "REVOKE SELECT ON pg_stat_activity FROM PUBLIC")
+    try:
+        with pytest.raises(Misconfigured, match="pg_stat_activity"):
+            await check_writers(shelf.kit.db, ["notes"])
+    finally:
+        execute(here, "GRANT SELECT ON pg_stat_activity TO PUBLIC")
 
 
 async def test_what_names_a_fenced_key_is_neither_stored_nor_swept_away_later(shelf: Shelf) -> None:

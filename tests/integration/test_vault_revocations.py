@@ -3,21 +3,38 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from deploy.local.interfaces import PostgresServer
 from deploy.local.services import ServiceProcess
+from privacy_service.vault import epochs
+from privacy_service.vault import store as vault_store
+from privacy_service.vault.domain import StoredKey
+from privacy_service.vault.handlers import Vault, ensure_keys
+from privacy_service.vault.kek_files import FileKek
+from privacy_service.vault.revocations import handlers as revocations
+from privacy_service.vault.revocations import store as revocations_store
+from privacy_service.vault.revocations.domain import Wanted
+from privacy_service.vault.revocations.file import RevocationFile
+from servicekit.clock import Clock
 from servicekit.errors import Fenced
 from servicekit.leases import KeyName
+from servicekit.policy import Policy
+from servicekit.postgres import Database, Tx
 from servicekit.vault_client import IndexEntry
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Case, listed, of_one_person, states
 from tests.support.vaults import (  # noqa: F401 - fixtures
+    POLICY,
     World,
     module_world,
     names,
+    run_vault,
     vault,
     world,
 )
@@ -324,6 +341,48 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_key_f
     (answer,) = await revoking
     assert [(UUID(each["key_id"]), each["state"]) for each in answer["keys"]] == [(key.key_id, "fenced")]
     assert not await asking.can_open("logistics-gateway", "delivery", name, key)
+
+
+async def test_a_writer_that_draws_its_id_while_the_fence_commits_is_waited_for_and_its_key_fenced(
+    world: World, postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a quiet server: no id that is later than the writer's has ended when the wait begins."""
+    quiet = World(world.folder, *postgres_server.create_system_database(f"quiet{uuid4().hex[:8]}"))
+    run_vault(quiet, "migrate", quiet.environment())
+    database = await Database.connect(quiet.app_dsn, "vault-test")
+    file = RevocationFile.open(tmp_path / "list.jsonl", (world.folder / "keys" / "revocations.pem").read_bytes())
+    kek = await epochs.prepare(database, FileKek(world.folder / "keys" / "kek"), Clock())
+    inside = Vault(database, Policy.load([POLICY]), kek, Clock(), file=file)
+    fencing, has_written, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    write_fences, insert_keys = revocations_store.write_fences, vault_store.insert_keys
+
+    async def fences_slowly(tx: Tx, wanted: Sequence[Wanted]) -> None:
+        await write_fences(tx, wanted)
+        fencing.set()
+        await has_written.wait()
+
+    async def stands_still(tx: Tx, keys: Sequence[StoredKey]) -> int:
+        made = await insert_keys(tx, keys)
+        has_written.set()
+        await go_on.wait()
+        return made
+
+    monkeypatch.setattr(revocations_store, "write_fences", fences_slowly)
+    monkeypatch.setattr(vault_store, "insert_keys", stands_still)
+    (name,) = of_one_person("delivery")
+    wanted = Wanted(revocations.Case(uuid4(), name.subject), None, None, frozenset())
+    revoking = asyncio.create_task(revocations.revoke(inside, "privacy", [wanted]))
+    await fencing.wait()
+    writing = asyncio.create_task(ensure_keys(inside, "order", [name], ()))
+    await has_written.wait()
+    done, _ = await asyncio.wait([revoking], timeout=1)
+    answered_early = bool(done)
+    go_on.set()
+    _, ((key, _),) = await writing
+    _, (outcome,) = await revoking
+    await database.close()
+    assert not answered_early, "the vault answered while a writer that had missed the fence was still under way"
+    assert [(each.key_id, each.state) for each in outcome.keys] == [(key.key_id, "fenced")]
 
 
 async def until(world: World, condition: str, *args: object) -> None:

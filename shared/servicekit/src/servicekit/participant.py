@@ -33,7 +33,8 @@ from servicekit.faults import declare, faultpoint
 from servicekit.holdings import Erasure, Holding
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
-from servicekit.revocations import read_position, sweep, wait_out
+from servicekit.revocations import read_position, sweep
+from servicekit.writers import wait_out
 
 ANSWERS: Final = (HoldingsCounted, HoldingsDescribed, HoldingsErased, HoldingsExported, ExpiredFound)
 COMMANDS: Final = (CountHoldings, DescribeHoldings, EraseHoldings, ExportHoldings, FindExpired)
@@ -47,6 +48,10 @@ declare("participant.waited", "participant.swept")
 
 def participant(holdings: Sequence[Holding]) -> Consumes:
     """Reads `privacy.commands` and answers on the system's own replies topic, in the transaction that read the rows."""
+    tables = [holding.table for holding in holdings]
+
+    async def prepare(kit: Kit, batch: Batch) -> None:
+        await _wait_out(kit, batch, tables)
 
     async def answer(kit: Kit, tx: Tx, batch: Batch) -> None:
         commands = [received.event for received in batch.events]
@@ -63,7 +68,7 @@ def participant(holdings: Sequence[Holding]) -> Consumes:
                 await tx.emit(await _answer(tx, kit.name, holdings, command))
 
     return Consumes(
-        (PRIVACY_COMMANDS,), contracts=COMMANDS, prepare=_wait_out, apply=answer, reader="participant", inbox=True
+        (PRIVACY_COMMANDS,), contracts=COMMANDS, prepare=prepare, apply=answer, reader="participant", inbox=True
     )
 
 
@@ -160,7 +165,7 @@ async def _note_export(tx: Tx, asked: ExportHoldings, kit: Kit) -> None:
     tx.wake(kit.wakes[EXPORT])
 
 
-async def _wait_out(kit: Kit, batch: Batch) -> None:
+async def _wait_out(kit: Kit, batch: Batch, tables: Sequence[str]) -> None:
     """Before the transaction of a batch that erases: the list is applied as far as the commands say, and no writer is left
     that could have missed that. Raises `Unavailable` until then."""
     numbers = [received.event.number for received in batch.events if isinstance(received.event, EraseHoldings)]
@@ -172,7 +177,7 @@ async def _wait_out(kit: Kit, batch: Batch) -> None:
         await asyncio.sleep(LOOK_SECONDS)
     else:
         raise Unavailable("The list of revocations is not applied as far as a command asks. It is tried again.")
-    await wait_out(kit.db)
+    await wait_out(kit.db, kit.clock, tables)
     faultpoint("participant.waited")
 
 

@@ -221,10 +221,6 @@ class Database:
         except CONNECTION_ERRORS as error:
             raise Unavailable(_AWAY) from error
 
-    async def ping(self) -> None:
-        """Raises `Unavailable` when the server does not answer."""
-        await self.fetchval("-- ping\nSELECT 1")
-
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         async with self._connection() as connection:
             rows: list[Record] = await connection.fetch(sql, *_stored(args))

@@ -30,11 +30,9 @@ PAGE: Final = 500
 WAIT_SECONDS: Final = 3.0
 # While work is under way that was begun with keys that are gone, its end is looked for this often and told this often.
 LOOK_SECONDS: Final = 0.02
-WAIT_OUT_LOOK_SECONDS: Final = 0.005
 TELL_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
-WAIT_OUT_SECONDS: Final = 45.0
 
 declare("revocations.swept", "revocations.applied")
 
@@ -63,19 +61,6 @@ async def read_position(source: Database | Tx, *, lock: bool = False) -> Positio
     )
     assert row is not None
     return Position(row["incarnation"], row["number"], row["hash"])
-
-
-async def wait_out(db: Database) -> None:
-    """Returns when every transaction has ended that may have missed what is committed by now (`PROTOCOLS.md` §3).
-
-    Raises `Unavailable` when one takes longer than time-outs allow.
-    """
-    until = await db.fetchval("-- wait_out\nSELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    for _ in range(int(WAIT_OUT_SECONDS / WAIT_OUT_LOOK_SECONDS)):
-        if await db.fetchval("-- wait_out\nSELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") >= until:
-            return
-        await asyncio.sleep(WAIT_OUT_LOOK_SECONDS)
-    raise Unavailable("A transaction from before the erasure does not end. It is tried again.")
 
 
 def erasures_of(entries: Iterable[Entry]) -> list[Erasure]:

@@ -43,6 +43,7 @@ from servicekit.revocations import Follower
 from servicekit.serving import serving
 from servicekit.settings import Settings
 from servicekit.vault_client import ServiceIdentity, VaultClient
+from servicekit.writers import OldestWriter, check_writers, read_writers
 
 log = get_log("service")
 ROLES: Final = ("api", "consume", "relay", "jobs")
@@ -100,6 +101,11 @@ class Service:
     def participates(self) -> bool:
         # Whoever asks does not answer itself.
         return bool(self.holdings) and all(event.topic != PRIVACY_COMMANDS for event in self.emits)
+
+    @property
+    def tables(self) -> list[str]:
+        """What holds personal data: an erasure waits for writers of these."""
+        return [holding.table for holding in self.holdings]
 
     @property
     def migration_folders(self) -> list[Path]:
@@ -167,6 +173,7 @@ async def open_kit(service: Service, settings: Settings, clock: Clock | None = N
         db = await Database.connect(settings.database_dsn, service.name)
         stack.push_async_callback(db.close)
         await check_schema(db, service.migration_folders)
+        await check_writers(db, service.tables)
         identity = ServiceIdentity(service.name, settings.read("identity_key_file"), clock)
         vault = VaultClient(settings.vault_url, identity, clock)
         stack.push_async_callback(vault.close)
@@ -212,8 +219,7 @@ def _parts(
     service: Service, kit: Kit, roles: Sequence[str], health: Health, stopping: asyncio.Event
 ) -> list[tuple[str, Any]]:
     parts: list[tuple[str, Any]] = []
-    # A process without a loop of its own, as the API, would be healthy with no database behind it.
-    jobs = [Job("ask_database", timedelta(seconds=5), _ask_database, is_work=False)]
+    jobs = [_watch_writers(service, kit, health)]
     if "consume" in roles:
         for consumes in service.readers:
             progress = health.loop(f"consume.{consumes.reader}")
@@ -230,6 +236,20 @@ def _parts(
         progress = health.loop(f"job.{job.name}", stale_after=max(job.every * 3, LEAST_STALE))
         parts.append((job.name, _run_job(kit, job, stopping, progress)))
     return parts
+
+
+def _watch_writers(service: Service, kit: Kit, health: Health) -> Job:
+    """Health names the oldest transaction that an erasure would wait for.
+
+    Every process looks: one without another loop, as the API, would be healthy with no database behind it.
+    """
+    oldest = OldestWriter(kit.clock)
+    health.facts["oldest_writer"] = oldest.fact
+
+    async def run(kit: Kit) -> None:
+        oldest.note(await read_writers(kit.db, service.tables))
+
+    return Job("writers", timedelta(seconds=5), run, is_work=False)
 
 
 def _watch_depth(health: Health) -> Job:
@@ -266,10 +286,6 @@ async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progre
             JOB_RUNS.labels(job.name, "done").inc()
             progress.beat()
         await pause_until_any((stopping, wake), job.every.total_seconds())
-
-
-async def _ask_database(kit: Kit) -> None:
-    await kit.db.ping()
 
 
 async def _roll_partitions(kit: Kit) -> None:

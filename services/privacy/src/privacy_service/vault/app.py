@@ -28,7 +28,7 @@ from privacy_service.vault.revocations import handlers as revocations
 from privacy_service.vault.revocations import http as revocations_http
 from privacy_service.vault.revocations.file import ListRefused, RevocationFile
 from privacy_service.vault.revocations.publishing import Publisher
-from privacy_service.vault.revocations.store import unmark_published
+from privacy_service.vault.revocations.store import KEY_TABLES, unmark_published
 from privacy_service.vault.settings import VaultSettings
 from privacy_service.vault.store import delete_lease_counts
 from servicekit.clock import Clock
@@ -43,6 +43,7 @@ from servicekit.policy import Policy
 from servicekit.postgres import Database, Tx, check_schema, migrate
 from servicekit.republish import REPUBLISH, since_of
 from servicekit.serving import serving
+from servicekit.writers import OldestWriter, check_writers, read_writers
 
 ROLES: Final = ("api", "jobs", "all")
 MIGRATIONS: Final = (Path(__file__).parent / "migrations",)
@@ -52,6 +53,7 @@ _CHECK_LIST_EVERY: Final = 1.0
 _PUBLISH_EVERY: Final = 0.2
 _PRUNE_EVERY: Final = 3600.0
 _LOOK_AT_EPOCHS_EVERY: Final = 1.0
+_LOOK_AT_WRITERS_EVERY: Final = 2.0
 _EPOCHS_SLOWEST: Final = timedelta(minutes=10)
 _STALE_AFTER: Final = timedelta(seconds=60)
 _STALE_SOON: Final = timedelta(seconds=15)
@@ -80,6 +82,7 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         db = await Database.connect(settings.database_dsn, f"vault-{role}")
         parts.push_async_callback(db.close)
         await check_schema(db, MIGRATIONS)
+        await check_writers(db, KEY_TABLES)
         kek = await epochs.prepare(db, epochs.make_provider(settings), clock)
 
         async def loop(seconds: float, name: str, work: Callable[[], Awaitable[None]], stale_after: timedelta) -> None:
@@ -98,6 +101,7 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         if role in ("api", "all"):
             vault = await _open_vault(settings, clock, db, kek)
             parts.push_async_callback(handlers.store_counts, vault)
+            await loop(_LOOK_AT_WRITERS_EVERY, "writers", _watch_writers(db, clock, health), _STALE_AFTER)
             await loop(_STORE_COUNTS_EVERY, "counts", partial(handlers.store_counts, vault), _STALE_SOON)
             await loop(_CHECK_LIST_EVERY, "revocation_list", partial(_check_list, vault, health), _STALE_SOON)
             await loop(_LOOK_AT_EPOCHS_EVERY, "keks", partial(epochs.refresh, db, kek), _STALE_AFTER)
@@ -140,6 +144,17 @@ async def _check_list(vault: Vault, health: Health) -> None:
         health.refuse("revocation_list")
         raise
     health.accept("revocation_list")
+
+
+def _watch_writers(db: Database, clock: Clock, health: Health) -> Callable[[], Awaitable[None]]:
+    """Health names the oldest transaction that a revocation would wait for."""
+    oldest = OldestWriter(clock)
+    health.facts["oldest_writer"] = oldest.fact
+
+    async def look() -> None:
+        oldest.note(await read_writers(db, KEY_TABLES))
+
+    return look
 
 
 async def _prune(db: Database, clock: Clock) -> None:

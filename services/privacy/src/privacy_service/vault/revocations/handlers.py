@@ -28,19 +28,15 @@ from privacy_service.vault.revocations.domain import (
 )
 from privacy_service.vault.revocations.file import ListRefused, RevocationFile, Tip
 from privacy_service.vault.revocations.store import ListHead
-from servicekit.errors import Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.logs import get_log
 from servicekit.postgres import Tx
 from servicekit.revocation_list import Entry
+from servicekit.writers import wait_out
 
 declare("vault.fenced", "vault.waited_out", "vault.list_flushed", "vault.listed")
 log = get_log("vault")
 
-# Longer than a statement plus an idle transaction may take, which end every writer (servicekit.postgres).
-LONGEST_WAIT_OUT: Final = 50.0
-_FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 0.2
 _REPLAYED_AT_ONCE: Final = 1000
 _FINGERPRINT: Final = b"fingerprint/v1\n"
 _FINGERPRINT_OF_WRAPPED: Final = b"fingerprint-of-wrapped/v1\n"
@@ -70,7 +66,7 @@ async def revoke(vault: Vault, service: str, wanted: Sequence[Wanted]) -> tuple[
 
     await vault.db.run_tx("write_fences", write_fences)
     faultpoint("vault.fenced")
-    await wait_out(vault)
+    await wait_out(vault.db, vault.clock, store.KEY_TABLES)
     faultpoint("vault.waited_out")
     found: dict[Case, dict[UUID, FoundKey]] = {}
 
@@ -119,17 +115,6 @@ async def destroy_keys(vault: Vault, service: str, request_ids: Sequence[UUID]) 
 
     head, named = await _list(vault, "destroy", decide)
     return head, [Outcome(case, named[case].number, tuple(keys)) for case, keys in found.items()]
-
-
-async def wait_out(vault: Vault) -> None:
-    """Until every transaction has ended that began before this call. Raises Unavailable when one does not."""
-    horizon = await store.read_next_xid(vault.db)
-    give_up, pause = vault.clock.boottime() + LONGEST_WAIT_OUT, _FIRST_PAUSE
-    while await store.read_oldest_xid(vault.db) < horizon:
-        if vault.clock.boottime() > give_up:
-            raise Unavailable("An older transaction of this database server does not end. Look for it, and try again.")
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 async def catch_up(vault: Vault) -> None:

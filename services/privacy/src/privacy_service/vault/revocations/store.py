@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from privacy_service.vault.domain import StoredKey
@@ -14,6 +15,8 @@ from servicekit.leases import KeyName
 from servicekit.postgres import Database, Record, Tx
 from servicekit.revocation_list import Entry
 
+# What `ensure` writes: a revocation waits for writers of this.
+KEY_TABLES: Final = ("keys",)
 # Of one page of the list, in key ids.
 _KEYS_A_PAGE = 20_000
 _NO_HEAD = "The vault's head row is missing: the database is not a whole one. Restore it."
@@ -67,18 +70,6 @@ async def write_fences(tx: Tx, wanted: Sequence[Wanted]) -> None:
         DO UPDATE SET generation = greatest(fences.generation, excluded.generation)""",
         *_scopes(wanted),
     )
-
-
-async def read_next_xid(db: Database) -> int:
-    """Every transaction that has its id already has one below this."""
-    found: int = await db.fetchval("-- read_next_xid\nSELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    return found
-
-
-async def read_oldest_xid(db: Database) -> int:
-    """Every transaction with an id below this has ended."""
-    found: int = await db.fetchval("-- read_oldest_xid\nSELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    return found
 
 
 async def read_tip(db: Database) -> Tip:
