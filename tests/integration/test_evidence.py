@@ -182,6 +182,23 @@ async def test_a_slow_transaction_is_waited_for_and_its_leaf_is_not_lost(world: 
     assert await world.problems() == []
 
 
+@pytest.mark.fault(33, "an idle transaction of another database, while the evidence log grows")
+@pytest.mark.attack("leave a transaction open in another database", expected="the evidence log goes on")
+async def test_an_idle_transaction_of_another_database_does_not_hold_the_log_up(
+    world: World,
+    postgres_server: PostgresServer,  # noqa: F811
+) -> None:
+    other, _ = postgres_server.create_system_database(f"other{uuid4().hex[:8]}")
+    forgotten = await asyncpg.connect(other)
+    try:
+        await forgotten.execute("BEGIN; SELECT pg_current_xact_id()")
+        await append(world.kit, decision(1))
+        await world.take()
+        assert await world.size() == 1
+    finally:
+        await forgotten.close()
+
+
 async def test_a_leaf_that_is_recorded_twice_is_one_leaf(world: World) -> None:
     leaf = decision()
     await append(world.kit, leaf, decision())

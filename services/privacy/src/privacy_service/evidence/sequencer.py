@@ -64,7 +64,7 @@ async def sequence_batch(kit: Kit, tx: Tx) -> int:
         return await _take_up(kit, tx, journal, size, cursor)
     if await store.is_ahead_of_database(tx, cursor):
         raise DumpLoaded
-    rows = await store.read_pending(tx, cursor, BATCH)
+    rows = await store.read_pending(tx, cursor, await store.read_horizon(tx), BATCH)
     if not rows:
         return 0
     hashes = [leaf_hash(row["body"]) for row in rows]

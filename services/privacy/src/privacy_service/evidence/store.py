@@ -8,6 +8,7 @@ from uuid import UUID
 
 from privacy_service.evidence.merkle import Node
 from servicekit.postgres import Database, Record, Tx
+from servicekit.writers import read_writers
 
 _SEQUENCER_LOCK = 7_302_118_400_917
 
@@ -72,16 +73,22 @@ async def is_ahead_of_database(tx: Tx, cursor: Cursor) -> bool:
     return ahead
 
 
-async def read_pending(tx: Tx, after: Cursor, limit: int) -> list[Record]:
-    """Leaves without an index whose place is certain: no transaction that is under way could put one before them."""
+async def read_horizon(tx: Tx) -> int:
+    """Every transaction that can add a leaf and has an id below this has ended. To be read before the leaves are."""
+    return (await read_writers(tx, ["evidence_leaves"])).horizon
+
+
+async def read_pending(tx: Tx, after: Cursor, horizon: int, limit: int) -> list[Record]:
+    """Leaves without an index whose place is certain: no transaction in progress can put one before them."""
     return await tx.fetch(
         """-- read_pending
         SELECT entry_id, xact_id::text::bigint AS xact, body FROM evidence_leaves l
-        WHERE (xact_id, entry_id) > ($1::text::xid8, $2) AND xact_id < pg_snapshot_xmin(pg_current_snapshot())
+        WHERE (xact_id, entry_id) > ($1::text::xid8, $2) AND xact_id < $3::text::xid8
           AND NOT EXISTS (SELECT FROM evidence_sequence s WHERE s.entry_id = l.entry_id)
-        ORDER BY xact_id, entry_id LIMIT $3""",
+        ORDER BY xact_id, entry_id LIMIT $4""",
         str(after.xact),
         after.entry,
+        str(horizon),
         limit,
     )
 
