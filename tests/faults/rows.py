@@ -36,6 +36,7 @@ ROWS: Final[dict[int, str]] = {
     28: "errors whose text has a personal value in it",
     31: "partitions are added, a topic is made anew, transactions abort, commit markers stand in a topic",
     33: "an idle transaction of another role or an operator's shell",
+    34: "a lease holder that renews and never reports",
 }
 
 # What a row names and this product does not have. A fault that should be tested and is not does not belong here.

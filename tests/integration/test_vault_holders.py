@@ -1,14 +1,21 @@
 """Who holds keys of the vault and when they are done, and who may revoke at all, on a real PostgreSQL."""
 # ruff: noqa: F811 - fixtures are imported, and named again as parameters
 
+import asyncio
+import time
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from deploy.local.services import ServiceProcess
+from servicekit.clock import Clock
+from servicekit.errors import Unavailable
+from servicekit.vault_client import VaultClient
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Case, of_one_person
 from tests.support.vaults import (  # noqa: F401 - fixtures
+    POLICY,
     SYSTEMS,
     World,
     leases,
@@ -64,6 +71,46 @@ async def test_a_holder_whose_lease_is_over_is_not_waited_for(asking: Asking) ->
     over = "UPDATE holders SET lease_until = clock_timestamp() - interval '1 ms' WHERE holder = $1"
     await asking.world.sql(over, holder.holder_id)
     assert ("order", str(holder.holder_id)) not in await holders(asking, answer["number"])
+
+
+@pytest.mark.fault(34, "a holder renews its leases and never reports")
+@pytest.mark.attack("renew leases and never report", expected="erasures wait for the leases from before the entry")
+async def test_a_holder_that_renews_and_never_reports_holds_up_nothing_for_ever(world: World, tmp_path: Path) -> None:
+    """Leases last 5 s here. It asks for another key all the time, as a busy process does."""
+    world.policy = tmp_path / "policy.yaml"
+    world.policy.write_text(POLICY.read_text().replace("lease_seconds: 60", "lease_seconds: 5"))
+    short = Asking(world, world.start())
+    holder = world.client(short.process, "order")
+    (name,) = of_one_person("delivery")
+    await holder.ensure([name])
+    (answer,) = await short.revoke(Case(name.subject))
+    revoked = time.monotonic()
+    assert ("order", str(holder.holder_id)) in await holders(short, answer["number"])
+    while ("order", str(holder.holder_id)) in await holders(short, answer["number"]):
+        assert time.monotonic() < revoked + 40, "a holder that renews its leases holds the erasure up"
+        await holder.ensure(of_one_person("delivery"))
+        await asyncio.sleep(0.05)
+    rows = await world.sql(
+        "SELECT lease_until > clock_timestamp() AS runs FROM holders WHERE holder = $1", holder.holder_id
+    )
+    assert [row["runs"] for row in rows] == [True]
+
+
+@pytest.mark.fault(34, "a holder is too far behind the list")
+async def test_a_holder_that_is_too_far_behind_gets_no_lease_until_it_reports(asking: Asking) -> None:
+    world = asking.world
+    holder = world.client(asking.process, "order")
+    await holder.ensure(of_one_person("delivery"))
+    (answer,) = await asking.revoke(Case(of_one_person("delivery")[0].subject))
+    late = "UPDATE revocations SET committed_at = committed_at - interval '1 hour' WHERE number = $1"
+    await world.sql(late, answer["number"])
+    other = world.start()  # one that has not noted this holder a moment ago
+    world.clients.append(behind := VaultClient(other.url, world.identity("order"), Clock()))
+    behind.holder_id = holder.holder_id
+    with pytest.raises(Unavailable, match="too far behind the list"):
+        await behind.ensure(of_one_person("delivery"))
+    await behind.revocations(answer["number"], 0, done=answer["number"])
+    assert await behind.ensure(of_one_person("delivery"))
 
 
 async def test_nobody_is_done_for_another_system_or_with_entries_that_do_not_exist_yet(asking: Asking) -> None:

@@ -85,6 +85,13 @@ class Fenced(Conflict):
     code = "fenced"
 
 
+class HolderBehind(Conflict):
+    """This process has long not reported that its work with revoked keys has ended, so the vault leases it no keys.
+    It gets keys again once it reports, or once its leases are over."""
+
+    code = "holder_behind"
+
+
 class TooLarge(KitError):
     """The request body is larger than this route allows. Send less at once."""
 

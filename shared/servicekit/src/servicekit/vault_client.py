@@ -368,6 +368,11 @@ def _error(response: httpx.Response) -> KitError:
             return UnknownKey()
         case 409, "fenced":
             return Fenced()
+        case 409, "holder_behind":
+            return Unavailable(
+                "This process is too far behind the list of revocations, so the vault leases it no keys. It goes on by"
+                " itself once it has reported; if it does not, restart it."
+            )
         case 422, _:
             return Invalid("The vault could not read this request; services and vault may differ in their versions.")
         case 429, _:

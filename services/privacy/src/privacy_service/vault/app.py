@@ -20,6 +20,7 @@ from privacy_service.vault.callers import Callers
 from privacy_service.vault.epochs import commands as epoch_commands
 from privacy_service.vault.epochs import http as epoch_http
 from privacy_service.vault.handlers import Vault
+from privacy_service.vault.holders import handlers as holders
 from privacy_service.vault.holders import store as holders_store
 from privacy_service.vault.http import make_router
 from privacy_service.vault.kek import Kek
@@ -104,6 +105,7 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
             await loop(_LOOK_AT_WRITERS_EVERY, "writers", _watch_writers(db, clock, health), _STALE_AFTER)
             await loop(_STORE_COUNTS_EVERY, "counts", partial(handlers.store_counts, vault), _STALE_SOON)
             await loop(_CHECK_LIST_EVERY, "revocation_list", partial(_check_list, vault, health), _STALE_SOON)
+            await loop(_CHECK_LIST_EVERY, "ages", partial(_see_head, vault), _STALE_SOON)
             await loop(_LOOK_AT_EPOCHS_EVERY, "keks", partial(epochs.refresh, db, kek), _STALE_AFTER)
             app = _api(settings, clock, health, vault)
         else:
@@ -155,6 +157,10 @@ def _watch_writers(db: Database, clock: Clock, health: Health) -> Callable[[], A
         oldest.note(await read_writers(db, KEY_TABLES))
 
     return look
+
+
+async def _see_head(vault: Vault) -> None:
+    await holders.see_head(vault)
 
 
 async def _prune(db: Database, clock: Clock) -> None:

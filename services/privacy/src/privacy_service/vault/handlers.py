@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from privacy_service.vault import store
 from privacy_service.vault.domain import Action, Standing, StoredKey, Tally, bound
-from privacy_service.vault.holders.notes import Notes
+from privacy_service.vault.holders.notes import Ages, Notes
 from privacy_service.vault.kek import Kek, WrongKek
 from privacy_service.vault.revocations.file import RevocationFile
 from privacy_service.vault.store import Head, Leased
@@ -39,6 +39,7 @@ class Vault:
     tally: Tally = field(default_factory=Tally)
     file: RevocationFile | None = None
     notes: Notes = field(default_factory=Notes)
+    ages: Ages = field(default_factory=Ages)
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -7,18 +7,37 @@ from privacy_service.vault.handlers import Vault, refused
 from privacy_service.vault.holders import store
 from privacy_service.vault.holders.store import Waiting
 from privacy_service.vault.store import read_head
-from servicekit.errors import Invalid
+from servicekit.errors import HolderBehind, Invalid
+from servicekit.logs import code, get_log
+from servicekit.metrics import LEASES_REFUSED
+
+# In lease times: a holder that has not reported for so long gets no lease.
+LONGEST_BEHIND: Final = 5
+log = get_log("vault")
 
 # A caller that does not say who it is: nobody knows when it is done, so its lease is waited out.
 ANONYMOUS: Final = UUID(int=0)
 
 
 async def note(vault: Vault, system: str, holder: UUID) -> None:
-    """To be called before keys are read for it, so that whoever asks later who holds keys finds it."""
+    """To be called before keys are read for it, so that a later question who holds keys finds it.
+
+    Raises HolderBehind when it has long not said that its work with revoked keys has ended.
+    """
     now, lease = vault.clock.boottime(), vault.policy.limits.lease_seconds
     if not vault.notes.is_fresh(system, holder, now, lease):
-        await store.note_holder(vault.db, system, holder, 1.5 * lease)
+        if not await store.note_holder(vault.db, system, holder, 1.5 * lease, LONGEST_BEHIND * lease):
+            LEASES_REFUSED.labels(system, "holder_behind").inc()
+            log.warning("holder_behind", system=code(system), holder=holder)
+            raise HolderBehind
         vault.notes.write(system, holder, now)
+
+
+async def see_head(vault: Vault) -> int:
+    """The number of the last entry. From now on the leases that were granted before it run out."""
+    head = (await read_head(vault.db)).revision
+    vault.ages.see(head, vault.clock.boottime(), vault.policy.limits.lease_seconds)
+    return head
 
 
 async def report_done(vault: Vault, system: str, holder: UUID, done: int) -> None:
@@ -33,9 +52,13 @@ async def sign_off(vault: Vault, system: str, holder: UUID) -> None:
 
 
 async def waiting_for(vault: Vault, service: str, number: int) -> list[Waiting]:
-    """Who may still work with keys that entries up to `number` name: none means drained. Raises Forbidden, Invalid."""
+    """Who may still work with keys that entries up to `number` name: none means drained. Raises Forbidden, Invalid.
+
+    A holder that renews its lease and never reports is waited for until the leases are over that it had before.
+    """
     if not vault.policy.may_revoke(service):
         raise refused(service, "no_revoke_grant")
-    if number > (await read_head(vault.db)).revision:
+    if number > await see_head(vault):
         raise Invalid("The list of revocations has no entry of this number.")
-    return await store.read_waiting(vault.db, number)
+    now, lease = vault.clock.boottime(), vault.policy.limits.lease_seconds
+    return await store.read_waiting(vault.db, number, vault.ages.over(now, lease), vault.ages.left(number, now, lease))

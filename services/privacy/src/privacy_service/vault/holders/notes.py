@@ -1,10 +1,13 @@
-"""What this process has written of the holders of keys, in memory."""
+"""What this process knows of the holders of keys, in memory: what it has written of them, and which leases can still run."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 _MOST: Final = 10_000
+# Heads that follow sooner are seen a little later: so few are kept, and none runs out too early.
+_APART: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -25,3 +28,30 @@ class Notes:
 
     def forget(self, system: str, holder: UUID) -> None:
         self._written.pop((system, holder), None)
+
+
+@dataclass(slots=True)
+class Ages:
+    """When this process first saw each head of the list, on the boot clock.
+
+    A lease runs from the moment of its request. So a lease that was granted before an entry is over one lease time
+    after that entry was first seen, however often its holder asks for other leases.
+    """
+
+    # (boot time, head), the oldest first. The first one is older than a lease, the rest is not.
+    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def see(self, head: int, now: float, lease: float) -> None:
+        """The list has `head` entries now."""
+        if not self._seen or (head > self._seen[-1][1] and now >= self._seen[-1][0] + _APART):
+            self._seen.append((now, head))
+        while len(self._seen) > 1 and self._seen[1][0] + lease <= now:
+            self._seen.popleft()
+
+    def over(self, now: float, lease: float) -> int:
+        """No lease runs any more that was granted before an entry up to this number."""
+        return max((head for at, head in self._seen if at + lease <= now), default=0)
+
+    def left(self, number: int, now: float, lease: float) -> float:
+        """The seconds until that is so for this entry; a whole lease when it was not seen yet."""
+        return next((max(0.0, at + lease - now) for at, head in self._seen if head >= number), lease)

@@ -12,7 +12,7 @@ _MOST_WAITED_FOR: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A holder that is not done, and when its last lease is over."""
+    """A holder that is not done, and when the last lease is over that was granted to it before the entry."""
 
     system: str
     holder: UUID
@@ -20,10 +20,11 @@ class Waiting:
     until: datetime
 
 
-async def note_holder(db: Database, system: str, holder: UUID, seconds: float) -> None:
+async def note_holder(db: Database, system: str, holder: UUID, seconds: float, longest_behind: float) -> bool:
     """It may hold keys for so long. One without a lease cannot work with keys that were revoked before this moment: it is
-    done up to the head."""
-    await db.fetch(
+    done up to the head. False when it is behind an entry that is older than `longest_behind` seconds; nothing is noted then.
+    """
+    noted = await db.fetchval(
         """-- note_holder
         INSERT INTO holders AS known (system, holder, incarnation, done, lease_until)
         SELECT $1, $2, incarnation, revision, clock_timestamp() + make_interval(secs => $3) FROM list_head
@@ -31,11 +32,17 @@ async def note_holder(db: Database, system: str, holder: UUID, seconds: float) -
             incarnation = excluded.incarnation,
             lease_until = greatest(known.lease_until, excluded.lease_until),
             done = CASE WHEN known.lease_until < clock_timestamp() THEN greatest(known.done, excluded.done)
-                        ELSE known.done END""",
+                        ELSE known.done END
+        WHERE known.lease_until < clock_timestamp() OR NOT EXISTS (
+            SELECT FROM revocations
+            WHERE number = known.done + 1 AND committed_at < clock_timestamp() - make_interval(secs => $4))
+        RETURNING true""",
         system,
         holder,
         seconds,
+        longest_behind,
     )
+    return noted is True
 
 
 async def write_done(db: Database, system: str, holder: UUID, done: int) -> None:
@@ -54,16 +61,23 @@ async def forget_holder(db: Database, system: str, holder: UUID) -> None:
     await db.fetch("-- forget_holder\nDELETE FROM holders WHERE system = $1 AND holder = $2", system, holder)
 
 
-async def read_waiting(db: Database, number: int) -> list[Waiting]:
-    """Who has a lease and is not done up to this entry, whoever is done first coming first."""
+async def read_waiting(db: Database, number: int, over: int, left: float) -> list[Waiting]:
+    """Who has a lease from before this entry and is not done up to it, the one that is done first coming first.
+
+    Leases from before entry `over` have run out; those from before this entry run for `left` seconds at most.
+    """
     rows = await db.fetch(
         """-- read_waiting
-        SELECT system, holder, done, lease_until FROM holders
-        WHERE done < $1 AND lease_until > clock_timestamp() ORDER BY lease_until, holder LIMIT $2""",
+        SELECT system, holder, greatest(done, $2) AS done,
+               least(lease_until, clock_timestamp() + make_interval(secs => $3)) AS until
+        FROM holders WHERE greatest(done, $2) < $1 AND lease_until > clock_timestamp()
+        ORDER BY until, holder LIMIT $4""",
         number,
+        over,
+        left,
         _MOST_WAITED_FOR,
     )
-    return [Waiting(row["system"], row["holder"], row["done"], row["lease_until"]) for row in rows]
+    return [Waiting(row["system"], row["holder"], row["done"], row["until"]) for row in rows]
 
 
 async def forget_old(tx: Tx) -> None:
