@@ -24,6 +24,7 @@ from privacy_service.vault.settings import VaultSettings
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPERATOR, SUPPORT, STOREFRONT = (ROOT / "docs" / f"{name}.md" for name in ("operator", "support", "storefront"))
+THREATS = ROOT / "docs" / "threats.md"
 SETTINGS = (AccountSettings, GatewaySettings, PrivacySettings, VaultSettings)
 # A third party's example runs with tests/support as its path.
 THIRD_PARTIES = {"reviews"}
@@ -66,6 +67,13 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def threats() -> list[list[str]]:
+    """The lines of all tables of the threats: what is tried, what stops it, the test."""
+    lines = [line for line in THREATS.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in rows if row[0] != "tries to" and not row[0].startswith("-")]
+
+
 def is_document(path: Path) -> str:
     return path.name
 
@@ -89,6 +97,12 @@ def test_every_link_and_every_file_that_is_named_exists(document: Path) -> None:
     spans = [span for span in _SPAN.findall(_FENCED.sub("", text)) if _FILE.fullmatch(span)]
     missing += [span for span in spans if not span.startswith(".local/") and not (ROOT / span).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("row", threats(), ids=lambda row: row[0])
+def test_every_threat_names_a_test_that_exists(row: list[str]) -> None:
+    path, _, name = row[2].strip("`").partition("::")
+    assert name in names(ROOT / path) if name else (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=is_document)
