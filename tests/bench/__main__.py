@@ -20,7 +20,7 @@ from deploy.local.postgres import SETTINGS
 from deploy.local.services import ROOT
 from deploy.local.stack import Stack
 from servicekit import collector
-from tests.bench import erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
+from tests.bench import disturbed, erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
 from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
 from tests.bench.hall import without
 
@@ -51,6 +51,7 @@ ON_THE_STACK = {
         lambda stack: erasures.run(stack, ROUNDS, PEOPLE),
         ("erasure_p50_ms", "erasure_p99_ms", "erasure_per_s", "erasure_vs_floor"),
     ),
+    "disturbed": Benchmark(lambda stack: disturbed.run(stack, ROUNDS), ("erasure_disturbed",)),
     "gateway": Benchmark(
         lambda stack: gateway.run(stack, ROUNDS, RECORDS),
         ("gateway_vs_raw", "gateway_vs_faststream_single"),

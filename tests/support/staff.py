@@ -54,6 +54,9 @@ class Staff:
                 if (await self.show(request_id))["status"] == "awaiting_approval":
                     raise
 
+    async def cancel(self, request_id: UUID) -> None:
+        await self._ask("POST", f"/v1/requests/{request_id}/cancel", self._support)
+
     async def show(self, request_id: UUID) -> State:
         state: State = await self._ask("GET", f"/v1/requests/{request_id}", self._support)
         return state
