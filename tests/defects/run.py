@@ -106,7 +106,7 @@ class Bench:
         harmed = self._folder / defect.name
         shutil.copytree(self.tree, harmed)
         try:
-            return self._apply(harmed, defect) or judge(defect, self._run(harmed, [defect.test]))
+            return apply(harmed, defect) or judge(defect, self._run(harmed, [defect.test]))
         finally:
             shutil.rmtree(harmed)
 
@@ -120,15 +120,6 @@ class Bench:
         if any(ending["outcome"] != "passed" for ending in before):
             return f"the test fails without the defect: {before}"
         return None
-
-    @staticmethod
-    def _apply(tree: Path, defect: Defect) -> str | None:
-        """Why the patch does not apply, or None."""
-        command = ["git", "apply", "--whitespace=nowarn", str(defect.patch)]
-        # Outside of a repository, or git would look at the paths from the top of the one around.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)}
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-        return f"the patch does not apply any more: {done.stderr.strip()}" if done.returncode else None
 
     def _run(self, tree: Path, tests: Sequence[str]) -> Run:
         """One pytest process for these tests, in which the copy's own sources come before the installed ones."""
@@ -151,6 +142,15 @@ class Bench:
         if not report.exists():
             return Run({}, (), output)
         return Run(**json.loads(report.read_text()), output=output)
+
+
+def apply(tree: Path, defect: Defect, *, check: bool = False) -> str | None:
+    """Why the patch does not apply to the tree, or None; with `check` the tree stays as it is."""
+    command = ["git", "apply", "--whitespace=nowarn", *(["--check"] if check else []), str(defect.patch)]
+    # Outside of a repository, or git would look at the paths from the top of the one around.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return f"the patch does not apply any more: {done.stderr.strip()}" if done.returncode else None
 
 
 def run_group(command: Sequence[str], folder: Path, environment: Mapping[str, str], seconds: float) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.defects.run import CAUGHT, ROOT, Defect, judging, read_all, read_defect
+from tests.defects.run import CAUGHT, ROOT, Defect, apply, copy_tree, judging, read_all, read_defect
 
 DEFECTS = read_all()
-LAWS = {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12"}
+LAWS = {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"}
 TOKEN = "shared/servicekit/src/servicekit/token.py"
 TWO_KEYS = "tests/contract/test_token_vectors.py::test_a_ciphertext_that_opens_under_two_keys_is_refused"
 REFUSED = "tests/unit/test_token.py::test_a_token_under_another_key_is_refused"
@@ -26,13 +26,30 @@ def verdicts(request: pytest.FixtureRequest) -> Iterator[Mapping[Defect, "Future
         yield verdicts
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def one_per_law() -> Iterator[object]:
+    """All defects; `make test` tries the first of each law, `make test-long` and `make defects` the others too."""
+    known = set[str]()
+    for defect in DEFECTS:
+        marks = [pytest.mark.long] if defect.law in known else []
+        known.add(defect.law)
+        yield pytest.param(defect, marks=marks, id=defect.name)
+
+
+@pytest.mark.parametrize("defect", list(one_per_law()))
 def test_the_named_test_sees_the_defect(verdicts: Mapping[Defect, "Future[str]"], defect: Defect) -> None:
     assert verdicts[defect].result() == CAUGHT, defect.what
 
 
 def test_every_law_that_stands_has_a_defect() -> None:
     assert {defect.law for defect in DEFECTS} == LAWS
+
+
+def test_every_patch_applies_and_names_a_test_that_exists(tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    refused = {defect.name: reason for defect in DEFECTS if (reason := apply(tree, defect, check=True))}
+    assert refused == {}
+    named = {defect.name: defect.test.partition("[")[0].split("::") for defect in DEFECTS}
+    assert [name for name, (path, test) in named.items() if f"def {test}(" not in (ROOT / path).read_text()] == []
 
 
 def planted(folder: Path, name: str, old: str, new: str, test: str = REFUSED) -> Defect:
