@@ -90,9 +90,10 @@ class Shop:
         """Places one order; a `consignee` makes it a gift."""
         person = consignee or who.customer.person
         body = crowd.order(person, gift=consignee is not None)
-        order_id = uuid4()
-        made = await self._post(self._order, "/v1/orders", body, who.token, order_id)
-        placed = Placed(order_id, made["order_number"], who.subject_id, person, consignee is not None, body)
+        made = await self._post(self._order, "/v1/orders", body, who.token, uuid4())
+        placed = Placed(
+            UUID(made["order_id"]), made["order_number"], who.subject_id, person, consignee is not None, body
+        )
         who.orders.append(placed)
         return placed
 

@@ -17,7 +17,8 @@ from fastapi import Depends, FastAPI
 from order_service.domain import Purchase
 from servicekit.auth import Customer, Tokens, customer
 from servicekit.clock import Clock
-from servicekit.http import idempotency_key
+from servicekit.ids import Ids, new_id
+from servicekit.settings import Settings
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS plain_orders (
@@ -38,6 +39,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=_lifespan)
+app.state.ids = Ids.of("order", Settings())
+_buyer = customer()
 app.state.tokens = Tokens(
     Clock(), customer_key=Path(os.environ["CUSTOMER_PUBLIC_KEY_FILE"]).read_bytes(), staff_key=None
 )
@@ -51,8 +54,8 @@ async def healthz() -> dict[str, bool]:
 @app.post("/v1/orders", status_code=201)
 async def place_order(
     purchase: Purchase,
-    buyer: Annotated[Customer, Depends(customer())],
-    order_id: Annotated[UUID, Depends(idempotency_key)],
+    buyer: Annotated[Customer, Depends(_buyer)],
+    order_id: Annotated[UUID, Depends(new_id(_buyer))],
 ) -> dict[str, str]:
     """Validated and stored; nothing is sealed, and nobody is told."""
     await app.state.pool.execute(

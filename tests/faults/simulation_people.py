@@ -11,12 +11,14 @@ import httpx
 
 from deploy.local import keys
 from tests.faults.simulation_systems import Run
+from tests.support.ids import id_of, order_id_of
 from tests.support.orders import a_line, a_purchase
 
 PEOPLE: Final = 3
 # What a person may ask to have erased: everything for good, or one class, after which they may order again.
 SCOPES: Final = (None, None, ["payment"], ["delivery"])
 HOLDABLE: Final = ("delivery", "payment")
+OPENER: Final = UUID(int=1)  # who opens requests and sets holds: only the same person finds them again
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Person:
 class Sale:
     """An order as its buyer knows it. `names` are the consignee's names that may be in force: each that was ever sent."""
 
+    key: UUID
     order_id: UUID
     buyer: Person
     body: dict[str, Any]
@@ -41,6 +44,7 @@ class Sale:
 class Request:
     """An erasure as its opener knows it."""
 
+    key: UUID
     request_id: UUID
     person: Person
     classes: list[str] | None
@@ -64,12 +68,14 @@ class People:
         name = f"Consignee number {number}"
         consignee = {**a_purchase()["consignee"], "name": name}
         body = a_purchase(lines=[a_line(sku=f"SKU-{number}")], consignee=consignee, gift=b % 2 == 1)
-        sale = Sale(self._new_id(), person, body, [name])
+        key = self._new_id()
+        order_id = order_id_of(self.run.ground.folder / "keys", person.subject_id, key)
+        sale = Sale(key, order_id, person, body, [name])
         self.sales.append(sale)
         await self._send(sale)
 
     async def _send(self, sale: Sale) -> None:
-        headers = {**sale.buyer.headers, "Idempotency-Key": str(sale.order_id)}
+        headers = {**sale.buyer.headers, "Idempotency-Key": str(sale.key)}
         answer = await self.ask("order", "POST", "/v1/orders", headers, sale.body)
         if answer is not None and answer.status_code in (200, 201):
             sale.accepted = True
@@ -98,7 +104,9 @@ class People:
 
     async def erase(self, a: int, b: int) -> None:
         """Support opens an erasure for somebody: of everything, or of one class."""
-        request = Request(self._new_id(), self.people[a % PEOPLE], SCOPES[b % len(SCOPES)])
+        key = self._new_id()
+        request_id = id_of(self.run.ground.folder / "keys", "privacy", "/v1/requests", f"staff:{OPENER}", key)
+        request = Request(key, request_id, self.people[a % PEOPLE], SCOPES[b % len(SCOPES)])
         self.requests.append(request)
         await self._open(request)
 
@@ -109,7 +117,7 @@ class People:
             "identity_check": "callback",
             "data_classes": request.classes,
         }
-        headers = {**self._staff("support"), "Idempotency-Key": str(request.request_id)}
+        headers = {**self._staff("support", OPENER), "Idempotency-Key": str(request.key)}
         answer = await self.ask("privacy", "POST", "/v1/requests", headers, body)
         request.accepted = request.accepted or (answer is not None and answer.status_code in (200, 201))
 
@@ -123,11 +131,13 @@ class People:
 
     async def hold(self, a: int, b: int) -> None:
         """A class of somebody's data is kept from erasure."""
-        hold_id = self._new_id()
+        key = self._new_id()
+        hold_id = id_of(self.run.ground.folder / "keys", "privacy", "/v1/holds", f"staff:{OPENER}", key)
         self.holds[hold_id] = True
         subject = str(self.people[a % PEOPLE].subject_id)
         body = {"subject_id": subject, "data_class": HOLDABLE[b % len(HOLDABLE)], "basis": "dispute"}
-        await self.ask("privacy", "PUT", f"/v1/holds/{hold_id}", self._staff("privacy_officer"), body)
+        headers = {**self._staff("privacy_officer", OPENER), "Idempotency-Key": str(key)}
+        await self.ask("privacy", "POST", "/v1/holds", headers, body)
 
     async def lift(self, a: int, b: int) -> None:
         """The end of a hold."""
@@ -152,8 +162,8 @@ class People:
     def _new_id(self) -> UUID:
         return UUID(int=self.random.getrandbits(128), version=4)
 
-    def _staff(self, role: Any) -> dict[str, str]:
-        return {"Authorization": f"Bearer {keys.staff_token(self.run.ground.folder / 'keys', role)}"}
+    def _staff(self, role: Any, staff_id: UUID | None = None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {keys.staff_token(self.run.ground.folder / 'keys', role, staff_id)}"}
 
     async def ask_again(self) -> None:
         """Whatever had no answer is asked again, under its old id."""

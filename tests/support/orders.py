@@ -38,6 +38,7 @@ from servicekit.settings import Settings
 from servicekit.token import SealingKey
 from servicekit.vault_client import IndexEntry
 from tests.support.asgi import open_client
+from tests.support.ids import order_id_of
 from tests.support.kits import FakeVault, open_test_kit
 
 CANARY = "Zoe Canary 7731"
@@ -144,9 +145,13 @@ class Buyer:
     async def get(self, path: str) -> httpx.Response:
         return await self.shop.http.get(path, headers=self.headers)
 
-    async def place(self, order_id: UUID | None = None, **fields: Any) -> httpx.Response:
-        chosen = {"Idempotency-Key": str(order_id)} if order_id else {}
+    async def place(self, key: UUID | None = None, **fields: Any) -> httpx.Response:
+        chosen = {"Idempotency-Key": str(key)} if key else {}
         return await self.post("/v1/orders", a_purchase(**fields), **chosen)
+
+    def order_id(self, key: UUID) -> UUID:
+        """The id of the order that is placed under this Idempotency-Key."""
+        return order_id_of(self.shop.keys, self.subject_id, key)
 
     async def placed(self, **fields: Any) -> str:
         """The id of a new order."""

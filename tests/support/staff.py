@@ -100,10 +100,9 @@ class Staff:
         return await all_of(self.certified, requests)
 
     async def hold(self, subject: UUID, data_class: str, anchor: UUID) -> UUID:
-        hold_id = uuid4()
         body = {"subject_id": str(subject), "data_class": data_class, "anchor": str(anchor), "basis": "dispute"}
-        await self._ask("PUT", f"/v1/holds/{hold_id}", self._officer, json=body)
-        return hold_id
+        headers = {**self._officer, "Idempotency-Key": str(uuid4())}
+        return UUID((await self._ask("POST", "/v1/holds", headers, json=body))["hold_id"])
 
     async def lift(self, hold_id: UUID) -> None:
         await self._ask("DELETE", f"/v1/holds/{hold_id}", self._officer)

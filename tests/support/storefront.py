@@ -37,7 +37,7 @@ class Storefront:
 
     def __init__(self, stack: Stack, buyers: list[Registered], crowd: Crowd) -> None:
         self.accepted: dict[UUID, Sale] = {}
-        self.addresses = {who.subject_id: uuid4() for who in buyers}  # one entry in the address book of each
+        self.addresses: dict[UUID, str] = {}  # one entry in the address book of each buyer
         self.answers: Counter[int] = Counter()
         self.under_way: Counter[str] = Counter()
         self.repeated = 0
@@ -56,10 +56,9 @@ class Storefront:
             await shop.close()
         storefront = cls(stack, buyers, crowd)
         for who in buyers:
-            await storefront._until_accepted(
-                who, "account", "POST", "/v1/accounts/me/addresses", who.customer.person.address(),
-                storefront.addresses[who.subject_id],
-            )  # fmt: skip
+            address = who.customer.person.address()
+            added = await storefront._until_accepted(who, "account", "POST", "/v1/accounts/me/addresses", address)
+            storefront.addresses[who.subject_id] = added["address_id"]
         return storefront
 
     async def close(self) -> None:
@@ -73,11 +72,11 @@ class Storefront:
         person = replace(
             person, name=f"{person.name[:20].strip()} {''.join(secrets.choice(ascii_lowercase) for _ in range(TAG))}"
         )
-        sale = Sale(uuid4(), buyer.subject_id, person.name, person.country, gift)
         address = f"/v1/accounts/me/addresses/{self.addresses[buyer.subject_id]}"
         await self._until_accepted(buyer, "account", "PUT", address, person.address())
         order = self._crowd.order(person, gift=gift)
-        await self._until_accepted(buyer, "order", "POST", "/v1/orders", order, sale.order_id)
+        placed = await self._until_accepted(buyer, "order", "POST", "/v1/orders", order)
+        sale = Sale(UUID(placed["order_id"]), buyer.subject_id, person.name, person.country, gift)
         self.accepted[sale.order_id] = sale
         return sale
 
@@ -92,24 +91,27 @@ class Storefront:
         await asyncio.gather(*(keep_placing() for _ in range(at_once)))
 
     async def _until_accepted(
-        self, who: Registered, system: str, method: str, path: str, body: dict[str, Any], key: UUID | None = None
-    ) -> None:
-        headers = {"Authorization": f"Bearer {who.token}"} | ({} if key is None else {"Idempotency-Key": str(key)})
+        self, who: Registered, system: str, method: str, path: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What the service answers in the end; {} without a body."""
+        headers = {"Authorization": f"Bearer {who.token}", "Idempotency-Key": str(uuid4())}
         request = self._http.build_request(method, self._urls[system] + path, json=body, headers=headers)
         async with asyncio.timeout(PATIENCE):
-            while not await self._accepted(system, request):
+            while (response := await self._accepted(system, request)) is None:
                 self.repeated += 1
                 await asyncio.sleep(self._crowd.random.uniform(0.05, 0.3))
+        answer: dict[str, Any] = response.json() if response.content else {}
+        return answer
 
-    async def _accepted(self, system: str, request: httpx.Request) -> bool:
+    async def _accepted(self, system: str, request: httpx.Request) -> httpx.Response | None:
         self.under_way[system] += 1
         try:
             response = await self._http.send(request)
         except httpx.TransportError:
-            return False
+            return None
         finally:
             self.under_way[system] -= 1
         self.answers[response.status_code] += 1
         # Whoever fails says 503; a 500 would be an error that nobody thought of, and any other 4xx would be final.
         assert response.is_success or response.status_code in (429, 503), f"{system}: {response.text}"
-        return response.is_success
+        return response if response.is_success else None

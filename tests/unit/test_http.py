@@ -3,11 +3,11 @@
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID, uuid1, uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,7 +21,7 @@ from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.clock import FakeClock
 from servicekit.errors import NotFound, TooMany
 from servicekit.health import Health
-from servicekit.http import MAX_BODY, idempotency_key, make_app, max_body
+from servicekit.http import MAX_BODY, make_app, max_body
 from servicekit.limits import RateLimit
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.settings import Settings
@@ -67,10 +67,6 @@ def make_router() -> APIRouter:
     @router.get("/desk")
     async def desk(who: Annotated[Staff, Depends(staff("support"))]) -> str:
         return who.role
-
-    @router.post("/ids")
-    async def ids(key: Annotated[UUID, Depends(idempotency_key)]) -> UUID:
-        return key
 
     @router.get("/numbers")
     async def numbers(wanted: Annotated[Paging, Depends(paging)]) -> Page[int]:
@@ -264,14 +260,6 @@ def test_a_process_that_refuses_serves_its_health_only(client: AsgiClient, healt
     assert client.get("/v1/numbers").status_code == 503
     assert client.get("/healthz").json()["problems"] == {"behind_revocations": "refused"}
     assert client.get("/metrics").status_code == 200
-
-
-def test_idempotency_key_is_the_new_id(client: AsgiClient) -> None:
-    chosen = uuid4()
-    post: Callable[[str], Any] = lambda key: client.post("/v1/ids", headers={"Idempotency-Key": key})  # noqa: E731
-    assert post(str(chosen)).json() == str(chosen)
-    assert UUID(client.post("/v1/ids").json()).version == 4
-    assert post(str(uuid1())).status_code == post(SECRET).status_code == post(str(UUID(int=0))).status_code == 422
 
 
 def test_pages_follow_each_other_to_the_end(client: AsgiClient) -> None:

@@ -16,6 +16,7 @@ from privacy_service.cli.client import Client
 from privacy_service.cli.commands import app
 
 REQUEST, SUBJECT, ANCHOR = uuid4(), uuid4(), uuid4()
+KEY = uuid4()
 SINCE, NEXT = "2026-11-23T14:46:48+00:00", "2026-11-23T14:46:58+00:00"
 Call = Callable[..., Result]
 
@@ -82,9 +83,9 @@ def call() -> Call:
 def test_an_erasure_of_two_classes_is_opened_under_one_id_however_often(service: Service, call: Call) -> None:
     service.on("POST /v1/requests", httpx.Response(201, json=state("awaiting_approval")))
     arguments = ("open", "erasure", SUBJECT, "--class", "contact", "--class", "behaviour", "--check", "callback")
-    opened = call(*arguments, "--id", REQUEST)
+    opened = call(*arguments, "--key", KEY)
     assert (opened.exit_code, opened.stdout.strip()) == (0, str(REQUEST))
-    assert service.asked[0].headers["idempotency-key"] == str(REQUEST)
+    assert service.asked[0].headers["idempotency-key"] == str(KEY)
     assert service.asked[0].headers["authorization"] == "Bearer token"
     assert service.body() == {
         "kind": "erasure",
@@ -93,7 +94,7 @@ def test_an_erasure_of_two_classes_is_opened_under_one_id_however_often(service:
         "identity_check": "callback",
     }
     call(*arguments)
-    assert UUID(service.asked[1].headers["idempotency-key"]) != REQUEST
+    assert UUID(service.asked[1].headers["idempotency-key"]) != KEY
 
 
 def test_corrections_come_from_the_pipe_and_never_from_arguments(service: Service, call: Call) -> None:
@@ -293,9 +294,10 @@ def test_a_certificate_on_its_way_is_waited_for_and_written_as_served(
 
 def test_holds_retention_and_keks(service: Service, call: Call) -> None:
     hold = uuid4()
-    service.on(f"PUT /v1/holds/{hold}", httpx.Response(204))
-    added = call("hold", "add", SUBJECT, "contact", "--basis", "litigation", "--until", "2027-03-31", "--id", hold)
+    service.on("POST /v1/holds", httpx.Response(201, json={"hold_id": str(hold)}))
+    added = call("hold", "add", SUBJECT, "contact", "--basis", "litigation", "--until", "2027-03-31", "--key", KEY)
     assert (added.exit_code, added.stdout.strip()) == (0, str(hold)), added.output
+    assert service.asked[0].headers["idempotency-key"] == str(KEY)
     assert service.body() == {
         "subject_id": str(SUBJECT),
         "data_class": "contact",

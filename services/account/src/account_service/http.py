@@ -13,13 +13,16 @@ from account_service.settings import AccountSettings
 from event_contracts.account import Address, Contact, Favourite, Identity
 from servicekit.auth import Customer, customer
 from servicekit.errors import Misconfigured
-from servicekit.http import idempotency_key
+from servicekit.ids import new_id
 from servicekit.kit import Kit
 from servicekit.paging import Page, Paging, paging
 
+_member = customer(guests=False)
 Who = Annotated[Customer, Depends(customer())]
-Member = Annotated[Customer, Depends(customer(guests=False))]
-NewId = Annotated[UUID, Depends(idempotency_key)]
+Member = Annotated[Customer, Depends(_member)]
+# Of what a stranger makes, and of what a member makes.
+StrangersId = Annotated[UUID, Depends(new_id())]
+MembersId = Annotated[UUID, Depends(new_id(_member))]
 Paged = Annotated[Paging, Depends(paging)]
 
 
@@ -39,7 +42,7 @@ def make_router(kit: Kit) -> APIRouter:
 
 def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
     @router.post("/accounts", status_code=201, summary="Register", tags=["accounts"])
-    async def register(subject_id: NewId, body: shapes.RegistrationBody) -> shapes.SubjectAnswer:
+    async def register(subject_id: StrangersId, body: shapes.RegistrationBody) -> shapes.SubjectAnswer:
         new = Registration(
             Identity(name=body.name, birth_date=body.birth_date),
             Contact(email=body.email, phone=body.phone),
@@ -54,7 +57,7 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         return shapes.TokenAnswer(access_token=token.text, expires_in=token.expires_in)
 
     @router.post("/guests", status_code=201, summary="Begin as a guest, without an account", tags=["accounts"])
-    async def add_guest(subject_id: NewId, body: shapes.GuestBody) -> shapes.GuestAnswer:
+    async def add_guest(subject_id: StrangersId, body: shapes.GuestBody) -> shapes.GuestAnswer:
         token = await handlers.add_guest(kit, access, subject_id, Contact(email=body.email, phone=body.phone))
         return shapes.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
 
@@ -91,7 +94,7 @@ def _account_answer(account: Account) -> shapes.AccountAnswer:
 
 def _add_addresses(router: APIRouter, kit: Kit) -> None:
     @router.post("/accounts/me/addresses", status_code=201, summary="Add to the address book", tags=["addresses"])
-    async def add_address(who: Member, address_id: NewId, body: shapes.AddressBody) -> shapes.AddressIdAnswer:
+    async def add_address(who: Member, address_id: MembersId, body: shapes.AddressBody) -> shapes.AddressIdAnswer:
         await belongings.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return shapes.AddressIdAnswer(address_id=address_id)
 
@@ -125,7 +128,9 @@ def _address_answer(entry: belongings.Entry[Address]) -> shapes.AddressAnswer:
 
 def _add_favourites(router: APIRouter, kit: Kit) -> None:
     @router.post("/accounts/me/favourites", status_code=201, summary="Add a favourite", tags=["favourites"])
-    async def add_favourite(who: Member, favourite_id: NewId, body: shapes.FavouriteBody) -> shapes.FavouriteIdAnswer:
+    async def add_favourite(
+        who: Member, favourite_id: MembersId, body: shapes.FavouriteBody
+    ) -> shapes.FavouriteIdAnswer:
         await belongings.add_favourite(kit, who.subject_id, favourite_id, Favourite(sku=body.sku))
         return shapes.FavouriteIdAnswer(favourite_id=favourite_id)
 

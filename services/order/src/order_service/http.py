@@ -15,13 +15,15 @@ from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
 from servicekit.auth import Customer, customer
 from servicekit.errors import Fenced
-from servicekit.http import idempotency_key
+from servicekit.ids import new_id
 from servicekit.kit import Kit
 from servicekit.paging import Page, Paging, paging
 from servicekit.together import Together
 
 ORDERS: Final = 100
-Buyer = Annotated[Customer, Depends(customer())]
+_buyer = customer()
+Buyer = Annotated[Customer, Depends(_buyer)]
+OrderId = Annotated[UUID, Depends(new_id(_buyer))]
 
 
 class ErasedPart(BaseModel):
@@ -82,10 +84,11 @@ def make_router(kit: Kit) -> APIRouter:
     @router.post(
         "/v1/orders", status_code=201, response_model_exclude_none=True, responses={200: {"model": OrderConfirmation}}
     )
-    async def place_order(
-        purchase: Purchase, buyer: Buyer, order_id: Annotated[UUID, Depends(idempotency_key)], response: Response
-    ) -> OrderConfirmation:
-        """Places an order; 200 with the same order when it was placed under this Idempotency-Key before."""
+    async def place_order(purchase: Purchase, buyer: Buyer, order_id: OrderId, response: Response) -> OrderConfirmation:
+        """Places an order; 200 with the same order when it was placed under this Idempotency-Key before.
+
+        The order's id is in the answer.
+        """
         order, new = await handlers.place_order(kit, writing.answer, buyer.subject_id, order_id, purchase)
         if not new:
             response.status_code = 200

@@ -32,6 +32,12 @@ class Invalid(KitError):
     status = 422
 
 
+class KeyReused(Invalid):
+    """The Idempotency-Key was used for another request body. Send this request with a fresh key."""
+
+    code = "key_reused"
+
+
 class CardNumber(Invalid):
     """The request contains a payment card number. Send the payment provider's verification token instead."""
 
@@ -70,6 +76,13 @@ class NoSuchKey(NotFound):
     """The vault has no key of this id with this subject, class and anchor. Check that the vault is the right one."""
 
     code = "unknown_key"
+
+
+class Gone(KitError):
+    """This was made before, and what was made is erased since. Nothing was made now; use a fresh Idempotency-Key."""
+
+    code = "gone"
+    status = 410
 
 
 class Conflict(KitError):

@@ -6,11 +6,10 @@ Sizes, card numbers, errors and the access log are dealt with here for all route
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
-from uuid import UUID, uuid4
 
-from fastapi import APIRouter, FastAPI, Header
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -24,7 +23,7 @@ from servicekit.errors import CardNumber, Invalid, KitError, Malformed, TooLarge
 from servicekit.health import Health
 from servicekit.ids import Ids
 from servicekit.logs import code, get_log
-from servicekit.problems import RESPONSES, FieldProblem, InvalidFields, add_handlers, problem_response
+from servicekit.problems import RESPONSES, add_handlers, problem_response
 from servicekit.settings import Settings
 from servicekit.work import Work
 
@@ -95,28 +94,6 @@ def _add_operational_routes(app: FastAPI, health: Health) -> None:
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:
         return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
-
-
-def idempotency_key(
-    key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            description="A random UUID (v4 or v7): the id of what is made. Send it again on a retry.",
-        ),
-    ] = None,
-) -> UUID:
-    """A dependency: the id of the new resource, chosen by the caller or fresh (PROTOCOLS §8). Raises `Invalid`."""
-    if key is None:
-        return uuid4()
-    try:
-        chosen = UUID(key)
-    except ValueError:
-        chosen = UUID(int=0)
-    # Other versions are not random: they can be guessed, or computed from something personal (law L2).
-    if chosen.version not in (4, 7):
-        raise InvalidFields([FieldProblem(at="header.idempotency-key", code="uuid_version")])
-    return chosen
 
 
 _CUT_OFF: Final = "The process is stopping, and this request had not ended. Send it again as it was."

@@ -49,16 +49,15 @@ def add_hold(
     until: Annotated[
         datetime | None, typer.Option(parser=parse_day, metavar="DAY", help="Its end; without one it is to be lifted.")
     ] = None,
-    as_id: Annotated[
-        UUID | None, typer.Option("--id", parser=parse_id, metavar="ID", help="Its id; the same twice makes one hold.")
+    key: Annotated[
+        UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="A random UUID; the same twice makes one hold.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Hold a class, or one anchor of it. Prints the hold's id, which lifts it."""
     with _upkeep() as upkeep:
-        hold_id = as_id or uuid4()
-        upkeep.add_hold(hold_id, subject, data_class, anchor, basis, until)
-        show({"hold_id": str(hold_id)}, as_json, lambda added: typer.echo(added["hold_id"]))
+        added = upkeep.add_hold(key or uuid4(), subject, data_class, anchor, basis, until)
+        show(added, as_json, lambda made: typer.echo(made["hold_id"]))
 
 
 @hold.command("lift")

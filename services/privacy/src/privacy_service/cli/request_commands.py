@@ -57,8 +57,8 @@ def open_request(
     regime: Annotated[
         str | None, typer.Option(help="Whose term counts; gdpr if not said.", **one_of("gdpr", "ccpa"))
     ] = None,
-    as_id: Annotated[
-        UUID | None, typer.Option("--id", parser=parse_id, metavar="ID", help="Its id; the same twice opens one.")
+    key: Annotated[
+        UUID | None, typer.Option(parser=parse_id, metavar="UUID", help="A random UUID; the same twice opens one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +71,7 @@ def open_request(
         body = scope_of(
             kind, subjects, data_class or (), identity_check=check, regime=regime, rectification=corrections
         )
-        show(requests.open(as_id or uuid4(), body), as_json, show_opened)
+        show(requests.open(key or uuid4(), body), as_json, show_opened)
 
 
 @commands.command()

@@ -24,9 +24,9 @@ class Requests:
 
     client: Client
 
-    def open(self, request_id: UUID, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Opens a request under this id, however often it is called; `asked` is the body."""
-        headers = {"Idempotency-Key": str(request_id)}
+    def open(self, key: UUID, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Opens one request under this key, however often it is called; `asked` is the body. The answer has its id."""
+        headers = {"Idempotency-Key": str(key)}
         return self.client.ask("POST", "/v1/requests", "request_id", json=asked, headers=headers)
 
     def show(self, request_id: UUID) -> dict[str, Any]:

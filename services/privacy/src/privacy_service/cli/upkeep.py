@@ -15,9 +15,9 @@ class Upkeep:
     client: Client
 
     def add_hold(
-        self, hold_id: UUID, subject_id: UUID, data_class: str, anchor: UUID | None, basis: str, until: datetime | None
-    ) -> None:
-        """`anchor` None: the whole class. `until` None: until it is lifted."""
+        self, key: UUID, subject_id: UUID, data_class: str, anchor: UUID | None, basis: str, until: datetime | None
+    ) -> dict[str, Any]:
+        """`anchor` None: the whole class. `until` None: until it is lifted. The same `key` twice makes one hold."""
         body = {
             "subject_id": str(subject_id),
             "data_class": data_class,
@@ -25,7 +25,7 @@ class Upkeep:
             "basis": basis,
             "until": None if until is None else until.isoformat(),
         }
-        self.client.ask("PUT", f"/v1/holds/{hold_id}", json=body)
+        return self.client.ask("POST", "/v1/holds", "hold_id", json=body, headers={"Idempotency-Key": str(key)})
 
     def lift_hold(self, hold_id: UUID) -> None:
         self.client.ask("DELETE", f"/v1/holds/{hold_id}", missing="There is no such hold. Check its id.")

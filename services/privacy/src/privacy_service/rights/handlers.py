@@ -36,7 +36,7 @@ from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import first
 from privacy_service.rights.store import Line
 from servicekit.auth import Staff
-from servicekit.errors import Conflict, Invalid, NotFound
+from servicekit.errors import Conflict, Invalid, KeyReused, NotFound
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
@@ -312,21 +312,27 @@ def is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
     return request.kind is not Kind.RETENTION and [state.subject_id for state in states] == [owner]
 
 
-async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> None:
-    """Raises `Invalid` for a class that the policy does not know or an end in the past, `Conflict` for another hold's id."""
+async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> bool:
+    """False when it was set before under this id.
+
+    Raises `Invalid` for a class that the policy does not know or an end in the past, `KeyReused` when it is another hold.
+    """
     if hold.data_class not in kit.policy.classes:
         raise Invalid("The data class is not one of the policy. Name one that is.")
     if hold.until is not None and hold.until <= kit.clock.now():
         raise Invalid("The hold would be over already. Name a later end, or none.")
 
-    async def work(tx: Tx) -> None:
+    async def work(tx: Tx) -> bool:
         now = kit.clock.now()
-        if not await answers_store.set_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
-            raise Conflict("The id is another hold's. Choose a fresh one.")
+        if not await answers_store.insert_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
+            if await answers_store.read_hold(tx, hold_id) != (subject_id, hold):
+                raise KeyReused
+            return False
         await evidence.append(tx, [_hold_decision(kit, by, hold_id, "hold_set", hold.basis)])
         await answers_store.check_holds(tx, subject_id, now)
+        return True
 
-    await kit.run_tx("set_hold", work)
+    return await kit.run_tx("set_hold", work)
 
 
 async def lift_hold(kit: Kit, by: Staff, hold_id: UUID) -> None:

@@ -22,6 +22,7 @@ from privacy_service.rights.shapes import (
     DenialBody,
     ExtensionBody,
     HoldBody,
+    HoldId,
     IdentityBody,
     OwnRequestBody,
     Preview,
@@ -35,7 +36,7 @@ from privacy_service.rights.shapes import (
 )
 from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.errors import Conflict, Forbidden, NotFound
-from servicekit.http import idempotency_key
+from servicekit.ids import new_id
 from servicekit.kit import Kit
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.postgres import Tx
@@ -43,9 +44,11 @@ from servicekit.together import Together
 
 P = TypeVar("P", bound=PersonalData)
 APPROVALS: Final = 100
-_Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
-_Customer = Annotated[Customer, Depends(customer())]
-_NewId = Annotated[UUID, Depends(idempotency_key)]
+_staff, _customer = staff("support", "privacy_officer"), customer()
+_Staff = Annotated[Staff, Depends(_staff)]
+_Customer = Annotated[Customer, Depends(_customer)]
+_StaffsId = Annotated[UUID, Depends(new_id(_staff))]
+_CustomersId = Annotated[UUID, Depends(new_id(_customer))]
 
 
 def make_router(kit: Kit) -> APIRouter:
@@ -60,7 +63,7 @@ def make_router(kit: Kit) -> APIRouter:
 
 def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
     @router.post("/v1/requests", status_code=201, responses={200: {"model": RequestState}})
-    async def open_request(body: RequestBody, who: _Staff, request_id: _NewId, response: Response) -> RequestState:
+    async def open_request(body: RequestBody, who: _Staff, request_id: _StaffsId, response: Response) -> RequestState:
         """Open a request; 200 with the same when it was opened under this Idempotency-Key before."""
         wanted = _wanted(body, body.subject_ids, body.identity_check)
         request, fresh = await handlers.open_request(kit, _person(who), request_id, wanted)
@@ -128,7 +131,9 @@ def _add_decisions(router: APIRouter, kit: Kit) -> None:
 
 def _add_own_routes(router: APIRouter, kit: Kit) -> None:
     @router.post("/v1/me/requests", status_code=201, responses={200: {"model": RequestState}})
-    async def open_own(body: OwnRequestBody, who: _Customer, request_id: _NewId, response: Response) -> RequestState:
+    async def open_own(
+        body: OwnRequestBody, who: _Customer, request_id: _CustomersId, response: Response
+    ) -> RequestState:
         """Ask for something about yourself; an erasure is approved by our staff."""
         wanted = _wanted(body, [who.subject_id], Check.SIGNED_IN)
         request, fresh = await handlers.open_request(kit, _customer_person(who), request_id, wanted)
@@ -168,11 +173,16 @@ def _add_own_routes(router: APIRouter, kit: Kit) -> None:
 
 
 def _add_holds(router: APIRouter, kit: Kit) -> None:
-    @router.put("/v1/holds/{hold_id}", status_code=204)
-    async def set_hold(hold_id: UUID, body: HoldBody, who: _Staff) -> None:
-        """Keep data of a person from erasure, for a reason and until a day."""
+    @router.post("/v1/holds", status_code=201, responses={200: {"model": HoldId}})
+    async def set_hold(body: HoldBody, who: _Staff, hold_id: _StaffsId, response: Response) -> HoldId:
+        """Keep data of a person from erasure, for a reason and until a day; 200 when it was set under this key before.
+
+        To change a hold, set another one and lift this one.
+        """
         hold = ManualHold(body.data_class, body.anchor, Basis(body.basis), body.until)
-        await handlers.set_hold(kit, who, hold_id, body.subject_id, hold)
+        if not await handlers.set_hold(kit, who, hold_id, body.subject_id, hold):
+            response.status_code = 200
+        return HoldId(hold_id=hold_id)
 
     @router.delete("/v1/holds/{hold_id}", status_code=204)
     async def lift_hold(hold_id: UUID, who: _Staff) -> None:

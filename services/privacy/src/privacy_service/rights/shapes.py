@@ -89,6 +89,10 @@ class HoldBody(_Body):
     until: AwareDatetime | None = None
 
 
+class HoldId(BaseModel):
+    hold_id: UUID
+
+
 class Silent(BaseModel):
     """Who has not answered yet, since when it is waited for, and when it is asked again."""
 

@@ -253,16 +253,13 @@ async def read_manual_holds(db: Database | Tx, subject_ids: Sequence[UUID]) -> d
     return found
 
 
-async def set_hold(tx: Tx, hold_id: UUID, subject_id: UUID, hold: ManualHold, by: UUID, now: datetime) -> bool:
-    """Sets it, or changes its end and basis. False when the id is another hold's."""
+async def insert_hold(tx: Tx, hold_id: UUID, subject_id: UUID, hold: ManualHold, by: UUID, now: datetime) -> bool:
+    """False when there is one of this id."""
     row = await tx.fetchrow(
-        """-- set_hold
-        INSERT INTO holds AS h (hold_id, subject_id, data_class, anchor, basis, until, set_by, set_at)
+        """-- insert_hold
+        INSERT INTO holds (hold_id, subject_id, data_class, anchor, basis, until, set_by, set_at)
         VALUES ($1, $2, $3, $4, $5::text::manual_basis, $6, $7, $8)
-        ON CONFLICT (hold_id) DO UPDATE SET basis = excluded.basis, until = excluded.until, lifted_at = NULL
-        WHERE (h.subject_id, h.data_class) = (excluded.subject_id, excluded.data_class)
-          AND h.anchor IS NOT DISTINCT FROM excluded.anchor
-        RETURNING hold_id""",
+        ON CONFLICT (hold_id) DO NOTHING RETURNING hold_id""",
         hold_id,
         subject_id,
         hold.data_class,
@@ -273,6 +270,15 @@ async def set_hold(tx: Tx, hold_id: UUID, subject_id: UUID, hold: ManualHold, by
         now,
     )
     return row is not None
+
+
+async def read_hold(tx: Tx, hold_id: UUID) -> tuple[UUID, ManualHold]:
+    """Whose it is, and what it keeps."""
+    row = await tx.fetchrow(
+        "-- read_hold\nSELECT subject_id, data_class, anchor, basis::text, until FROM holds WHERE hold_id = $1", hold_id
+    )
+    assert row is not None
+    return row["subject_id"], ManualHold(row["data_class"], row["anchor"], Basis(row["basis"]), row["until"])
 
 
 async def lift_hold(tx: Tx, hold_id: UUID, now: datetime) -> UUID | None:

@@ -26,7 +26,7 @@ from privacy_service.rights.retention.vault_keys import KEYS_A_PAGE, AgedKey
 from privacy_service.settings import settings_of
 from servicekit.auth import Staff
 from servicekit.cloudevents import Received
-from servicekit.errors import Conflict, NotFound
+from servicekit.errors import KeyReused, NotFound
 from servicekit.kit import Kit
 from servicekit.postgres import Record, Tx
 
@@ -47,7 +47,7 @@ class Shown:
 
 
 async def start_run(kit: Kit, by: Staff, run_id: UUID, dry_run: bool) -> Run:
-    """Begins a run, or finds the one that was begun under this id. Raises `Conflict` when it is of the other sort."""
+    """Begins a run, or finds the one that was begun under this id. Raises `KeyReused` when it is of the other sort."""
 
     async def work(tx: Tx) -> Run:
         await store.lock_head(tx)
@@ -68,7 +68,7 @@ async def start_run(kit: Kit, by: Staff, run_id: UUID, dry_run: bool) -> Run:
                 ],
             )
         if run.dry_run != dry_run:
-            raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
+            raise KeyReused
         return run
 
     return await kit.run_tx("start_retention", work)

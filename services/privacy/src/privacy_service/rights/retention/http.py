@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from privacy_service.rights.retention import handlers
 from servicekit.auth import Staff, staff
-from servicekit.http import idempotency_key
+from servicekit.ids import new_id
 from servicekit.kit import Kit
 
-_Officer = Annotated[Staff, Depends(staff("privacy_officer"))]
-_NewId = Annotated[UUID, Depends(idempotency_key)]
+_officer = staff("privacy_officer")
+_Officer = Annotated[Staff, Depends(_officer)]
+_NewId = Annotated[UUID, Depends(new_id(_officer))]
 
 
 class RunBody(BaseModel):
