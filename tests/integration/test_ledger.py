@@ -1,10 +1,17 @@
 """The disclosure ledger and what leaves, step by step on Postgres, with a wire in the place of Kafka."""
 
 import json
-from uuid import UUID
+from datetime import timedelta
+from uuid import UUID, uuid4
 
+import pytest
+
+from event_contracts.order import CancelReason, OrderCancelled
+from logistics_gateway.cancellations.handlers import KEPT, cancel_late
+from logistics_gateway.cancellations.store import remember
 from logistics_gateway.domain import shipment_id_of
 from servicekit.kit import Kit
+from servicekit.postgres import Tx
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, apply, kit
 
@@ -51,3 +58,51 @@ async def test_a_disclosure_says_what_left_to_whom_and_why(kit: Kit) -> None:
     assert (line["policy_version"], len(line["digest"])) == (kit.policy.version, 32)
     (row,) = await kit.db.fetch("SELECT body FROM kit.outbox")
     assert json.loads(row["body"])["fields"] == line["fields"]
+
+
+def cancelled(order: Order) -> OrderCancelled:
+    return OrderCancelled(order_id=order.order_id, buyer_id=uuid4(), reason=CancelReason.BY_BUYER)
+
+
+@pytest.mark.fault(31, "a cancellation is read before its order")
+async def test_an_order_whose_cancellation_came_first_never_leaves(kit: Kit) -> None:
+    """Partitions are read side by side, and added ones move keys: the order of types is nobody's promise then."""
+    wire = kit.own.producer = Wire(kit)
+    first, corrected, other = Order(kit), Order(kit), Order(kit)
+    await apply(kit, cancelled(first), cancelled(corrected))
+    await apply(kit, await other.placed(), await first.placed(), await corrected.corrected(2))
+    await apply(kit, await first.corrected(2), await corrected.placed())
+    await cancel_late(kit)
+    for order in (first, corrected):
+        line = await order.line()
+        assert (line["state"], line["reason"]) == ("withheld", "cancelled")
+        assert (line["recall"], line["delivery"]) == (None, None)
+    assert len(wire.sent) == 1
+    assert (await other.line())["recall"] is None
+
+
+@pytest.mark.fault(31, "a cancellation is read beside its order")
+async def test_an_order_that_is_recorded_while_its_cancellation_is_remembered_is_recalled(kit: Kit) -> None:
+    kit.own.producer = Wire(kit)
+    order = Order(kit)
+
+    async def beside(tx: Tx) -> None:
+        """Another process has the cancellation, and sees the order as little as this one sees the cancellation."""
+        await remember(tx, [order.shipment_id], kit.clock.now())
+        await apply(kit, await order.placed())
+
+    await kit.run_tx("beside", beside)
+    await cancel_late(kit)
+    assert (await order.line())["recall"] == "due"
+
+
+async def test_a_cancellation_is_forgotten_when_its_order_cannot_come_any_more(kit: Kit) -> None:
+    old, young = uuid4(), uuid4()
+
+    async def work(tx: Tx) -> None:
+        await remember(tx, [old], kit.clock.now() - KEPT - timedelta(days=1))
+        await remember(tx, [young], kit.clock.now() - KEPT + timedelta(days=1))
+
+    await kit.run_tx("remember", work)
+    await cancel_late(kit)
+    assert [row["shipment_id"] for row in await kit.db.fetch("SELECT shipment_id FROM early_cancellations")] == [young]

@@ -8,6 +8,7 @@ from event_contracts.logistics_gateway import EVENTS
 from event_contracts.order import ORDER_EVENTS, DeliveryCorrected, OrderCancelled, OrderPlaced
 from event_contracts.privacy import PRIVACY_COMMANDS, RecipientsTold, TellRecipients
 from event_contracts.topics import CARRIERS
+from logistics_gateway.cancellations.handlers import cancel_late
 from logistics_gateway.erasures.handlers import apply_recipients
 from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
 from logistics_gateway.holdings import HOLDINGS
@@ -51,6 +52,7 @@ SERVICE = Service(
         Job("retry_blocked", timedelta(seconds=30), retry_blocked),
         Job("send_erasures", timedelta(seconds=1), send_erasures),
         Job("send_stale", timedelta(seconds=30), send_stale),
+        Job("cancel_late", timedelta(seconds=30), cancel_late),
         Job("retry_early", timedelta(seconds=30), retry_early),
     ],
     migrations=Path(__file__).parent / "migrations",

@@ -15,6 +15,7 @@ from event_contracts import Sealed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.order import Delivery, DeliveryCorrected, OrderCancelled, OrderPlaced
 from logistics_gateway import store
+from logistics_gateway.cancellations.store import remember, remembered
 from logistics_gateway.domain import (
     CANCELLED,
     DATA_CLASS,
@@ -148,10 +149,11 @@ async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
     cancelled = {r.event.order_id for r in batch.events if type(r.event) is OrderCancelled}
     # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
     revoked = await tx.revoked([prepared.row.key_id for prepared in work.prepared.values()])
+    early = await remembered(tx, [prepared.row.shipment_id for prepared in work.prepared.values()])
     wanted: list[Prepared] = []
     never: list[store.Row] = []
     for order_id, prepared in work.prepared.items():
-        if order_id in cancelled:
+        if order_id in cancelled or prepared.row.shipment_id in early:
             never.append(withheld(prepared.row, CANCELLED))
         elif prepared.row.key_id in revoked:
             never.append(withheld(prepared.row, ERASED))
@@ -163,7 +165,9 @@ async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
     await mark(kit, tx, work.marks)
     later = [p.row for p in wanted if p.row.order_id not in work.leaving and p.row.delivery]
     work.leaving |= await store.correct(tx, later)
-    work.recalls = await store.cancel(tx, [shipment_id_of(order_id) for order_id in cancelled], CANCELLED)
+    shipments = [shipment_id_of(order_id) for order_id in cancelled]
+    work.recalls = await store.cancel(tx, shipments, CANCELLED)
+    await remember(tx, shipments, kit.clock.now())
     work.leaving -= {row.order_id for row in never}
     await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.leaving])
     faultpoint("gateway.recorded")

@@ -1,0 +1,1 @@
+"""Cancellations of orders that the gateway does not know yet."""
