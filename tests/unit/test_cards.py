@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.cards import Found, find_card_in_body, has_card
+from tests.support.budgets import assert_linear
 
 VISA = "4111111111111111"
 # Published test numbers of the issuers, plus a 13-digit and a 19-digit Visa.
@@ -114,6 +115,23 @@ def test_ids_flags_and_amounts_pass_at_any_depth(value: object) -> None:
 
 
 @pytest.mark.attack("a body that is nested without end", expected="refused as malformed")
-def test_nesting_beyond_reading_is_an_error() -> None:
-    with pytest.raises(ValueError, match="too deep"):
-        find_card_in_body(b"[" * 60_000 + b"]" * 60_000)
+@pytest.mark.parametrize("part", ["1 ", "4 ", "4111 1111 1111 111", "5018 ", "\u0327\u0301", "+4 ", "\u2460 ", "1"])
+@pytest.mark.attack(
+    "a text that a search for card numbers reads again and again", expected="twice the text, twice the work"
+)
+def test_the_search_costs_no_more_than_the_text_is_long(part: str) -> None:
+    assert_linear(has_card, lambda size: (part * size)[:size])
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.attack("many values at the bottom of deep JSON", expected="twice the text, twice the work")
+def test_deep_json_costs_no_more_than_it_is_long(opening: str, closing: str) -> None:
+    def text(size: int) -> str:
+        return opening * 150 + "[" + "1," * size + "1]" + closing * 150
+
+    assert_linear(lambda body: find_card_in_body(body.encode()), text)
+
+
+def test_json_beyond_reading_is_searched_as_text() -> None:
+    assert find_card_in_body(b"[" * 60_000 + b"]" * 60_000) is None
+    assert find_card_in_body(b"[" * 60_000 + VISA.encode()) == Found((), in_key=False)

@@ -141,8 +141,28 @@ def test_invalid_fields_are_named_without_their_values(client: AsgiClient) -> No
 def test_invalid_path_and_broken_json_show_nothing(client: AsgiClient) -> None:
     assert SECRET not in client.post(f"/v1/things/{SECRET}", json={"name": "xx"}).text
     answer = client.post(f"/v1/things/{uuid4()}", content=SECRET, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "abc", "name": "abd"}',
+        b'{"name": "abc", "n\\u0061me": "abd"}',
+        b'{"name": "abc", "sizes": [{"jane": 1, "jane": 2}]}',
+        b'{"name": "\\ud800bc"}',
+        b'{"name": "abc", "sizes": [NaN]}',
+        b"[" * 1_000 + b"]" * 1_000,
+        b'{"name": "ab\xff"}',
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "application/vnd.jane+json; charset=utf-8"])
+@pytest.mark.attack("JSON that two readers read in two ways", expected="400, without the text")
+def test_json_that_can_be_read_in_two_ways_is_refused(client: AsgiClient, body: bytes, media_type: str) -> None:
+    answer = client.post(f"/v1/things/{uuid4()}", content=body, headers={"Content-Type": media_type})
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/malformed")
+    assert "jane" not in answer.text
 
 
 def test_errors_become_problems_with_their_headers(client: AsgiClient) -> None:

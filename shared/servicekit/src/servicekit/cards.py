@@ -2,26 +2,31 @@
 enough).
 
 A card number is 13 to 19 digits with an issuer's prefix of that length (ISO/IEC 7812) and a right check digit (Luhn).
-It is found
-also in digits of other scripts, split by blanks, dashes, dots and the like, inside a longer text, as a JSON number or
-as a key.
+It is found also in digits of other scripts, split by blanks, dashes, dots and the like, inside a longer text, as a
+JSON number or as a key. The cost grows in line with the size of the text, whatever the text is (law L13).
 """
 
-import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final, TypeAlias
 
-_MAX_GAP = 3
+from jiter import LosslessFloat
+
+from servicekit.bodies import read_json
+
 _GAP_CATEGORIES = ("Zs", "Zl", "Zp", "Cc", "Cf", "Pd", "Mn", "Me", "Pc")
 _GAP_CHARACTERS = frozenset(".,·•‧∙・|/\\'\u2212")
-_DIGITS = re.compile(r"[0-9]+")
+# Groups of digits belong together when at most three characters lie between one and the next.
+_RUN = re.compile(r"[0-9]+(?: {1,3}[0-9]+)*")
 # An id is no card, though the digits in one in some thousands would pass for it.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 # E.164 numbers of up to 13 digits; from 14 on no country's numbers have a prefix and length of a card.
 _PHONE = re.compile(r"\+[1-9][0-9]{5,12}")
+_NO_PHONE = re.compile(r"[^0-9+]")
+_MOST_CACHED: Final = 4096
 
 # First and last value of a prefix, and the lengths that go with it.
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -53,6 +58,25 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
 _SHORTEST, _LONGEST = 13, 19
 
 
+_PREFIX = 4
+
+# A place in JSON as a linked list, from the inside out: deep JSON costs no copies.
+_Place: TypeAlias = "tuple[int, _Place] | None"
+
+
+def _lengths_by_prefix() -> dict[str, tuple[int, ...]]:
+    """The lengths of a card number by its first four digits."""
+    found: dict[str, set[int]] = {}
+    for first, last, lengths in _ISSUERS:
+        rest = _PREFIX - len(str(first))
+        for prefix in range(first * 10**rest, (last + 1) * 10**rest):
+            found.setdefault(str(prefix), set()).update(lengths)
+    return {prefix: tuple(sorted(lengths)) for prefix, lengths in found.items()}
+
+
+_LENGTHS: Final = _lengths_by_prefix()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a card number stands:
@@ -63,24 +87,10 @@ class Found:
     in_key: bool
 
 
-class _Members(tuple[tuple[str, Any], ...]):
-    """A JSON object with all members, also those of the same name."""
-
-
-class _Number(str):
-    """A JSON number as it was written, since parsing would round it."""
-
-
 def find_card_in_body(body: bytes) -> Found | None:
-    """The first card number in a body, read as JSON or, when it is none, as text.
-
-    Raises `ValueError` for JSON that is nested too deep to be read.
-    """
+    """The first card number in a body, read as JSON or, when it is none, as text."""
     try:
-        text = body.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
+        value = read_json(body)
     except ValueError:
         return Found((), False) if has_card(body.decode("utf-8", "replace")) else None
     return find_card(value)
@@ -88,26 +98,33 @@ def find_card_in_body(body: bytes) -> Found | None:
 
 def find_card(value: Any) -> Found | None:
     """The first card number in keys and values of parsed JSON at any depth."""
-    waiting: list[tuple[Any, tuple[int, ...], bool]] = [(value, (), False)]
+    waiting: list[tuple[Any, _Place, bool]] = [(value, None, False)]
     while waiting:
-        node, path, in_key = waiting.pop()
+        node, place, in_key = waiting.pop()
         match node:
             case str():
                 if has_card(node):
-                    return Found(path, in_key)
+                    return Found(_path(place), in_key)
             case bool() | None:
                 pass
-            case int() | float():
+            case int() | float() | LosslessFloat():
                 if has_card(str(node)):
-                    return Found(path, in_key)
-            case dict() | _Members():
-                members = node.items() if isinstance(node, dict) else node
-                for position, (key, member) in enumerate(members):
-                    waiting.append((key, (*path, position), True))
-                    waiting.append((member, (*path, position), False))
+                    return Found(_path(place), in_key)
+            case dict():
+                for position, (key, member) in enumerate(node.items()):
+                    waiting.append((key, (position, place), True))
+                    waiting.append((member, (position, place), False))
             case list() | tuple():
-                waiting.extend((item, (*path, position), False) for position, item in enumerate(node))
+                waiting.extend((item, (position, place), False) for position, item in enumerate(node))
     return None
+
+
+def _path(place: _Place) -> tuple[int, ...]:
+    path = []
+    while place is not None:
+        position, place = place
+        path.append(position)
+    return tuple(reversed(path))
 
 
 def has_card(text: str) -> bool:
@@ -117,66 +134,73 @@ def has_card(text: str) -> bool:
     """
     if len(text) < _SHORTEST or _UUID.fullmatch(text):
         return False
-    plain = _plain_digits(text)
-    if _PHONE.fullmatch(re.sub(r"[^0-9+]", "", plain)) and not any(c.isalpha() for c in plain):
+    plain = text.translate(_CHARACTERS)
+    if "a" not in plain and _PHONE.fullmatch(_NO_PHONE.sub("", plain)):
         return False
-    return any(_is_card(number) for run in _runs(plain) for number in _joined(run))
+    return any(_holds_card(run[0].split()) for run in _RUN.finditer(plain))
 
 
-def _plain_digits(text: str) -> str:
-    """`text` in compatibility form (NFKC), with the decimal digits of all scripts as 0–9."""
-    if text.isascii():
-        return text
-    normal = unicodedata.normalize("NFKC", text)
-    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in normal)
+class _Characters(dict[int, str]):
+    """What each character counts for, in compatibility form (NFKC): decimal digits of all scripts as 0–9, a blank for what
+    may stand between groups of digits, `a` for a letter, `+`, and `~` for anything else.
+    """
+
+    def __missing__(self, character: int) -> str:
+        found = "".join(map(_counts_for, unicodedata.normalize("NFKC", chr(character))))
+        if len(self) < _MOST_CACHED:
+            self[character] = found
+        return found
 
 
-def _runs(text: str) -> Iterator[list[str]]:
-    """Groups of digits that belong together: only a short gap lies between one and the next."""
-    run: list[str] = []
-    end = 0
-    for group in _DIGITS.finditer(text):
-        if run and not _is_gap(text[end : group.start()]):
-            yield run
-            run = []
-        run.append(group[0])
-        end = group.end()
-    if run:
-        yield run
+def _counts_for(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    if character in _GAP_CHARACTERS or unicodedata.category(character) in _GAP_CATEGORIES:
+        return " "
+    if character.isalpha():
+        return "a"
+    return "+" if character == "+" else "~"
 
 
-def _is_gap(between: str) -> bool:
-    return len(between) <= _MAX_GAP and all(
-        c in _GAP_CHARACTERS or unicodedata.category(c) in _GAP_CATEGORIES for c in between
+_CHARACTERS: Final = _Characters()
+
+
+def _holds_card(groups: Sequence[str]) -> bool:
+    """Whether some neighbouring groups of digits are together a card number."""
+    digits = "".join(groups)
+    if len(digits) < _SHORTEST:
+        return False
+    ends = list(accumulate(map(len, groups)))
+    borders = frozenset(ends)
+    candidates = (
+        (start, start + length)
+        for start in (0, *ends[:-1])
+        for length in _LENGTHS.get(digits[start : start + _PREFIX], ())
+        if start + length in borders
     )
+    return _any_luhn(digits, candidates)
 
 
-def _joined(run: list[str]) -> Iterator[str]:
-    """Every row of neighbouring groups that together has a card number's length."""
-    for first in range(len(run)):
-        number = ""
-        for group in run[first:]:
-            number += group
-            if len(number) > _LONGEST:
-                break
-            if len(number) >= _SHORTEST:
-                yield number
+def _any_luhn(digits: str, candidates: Iterator[tuple[int, int]]) -> bool:
+    """Whether one of the parts (start, end) of `digits` has a right check digit (ISO/IEC 7812-1, annex B).
+
+    Every second digit is doubled, the last one is not. Sums up to each place, with the even and with the odd places doubled,
+    give the sum of any part in two steps.
+    """
+    sums: tuple[list[int], list[int]] | None = None
+    for start, end in candidates:
+        if sums is None:
+            sums = _luhn_sums(digits, 0), _luhn_sums(digits, 1)
+        doubled = sums[end % 2]
+        if (doubled[end] - doubled[start]) % 10 == 0:
+            return True
+    return False
 
 
-def _is_card(digits: str) -> bool:
-    return _has_issuer(digits) and _luhn(digits)
+def _luhn_sums(digits: str, doubled: int) -> list[int]:
+    """The sum of the digits before each place; those at places with this remainder of 2 are doubled."""
+    terms = (_DOUBLED[digit] if place % 2 == doubled else int(digit) for place, digit in enumerate(digits))
+    return list(accumulate(terms, initial=0))
 
 
-def _has_issuer(digits: str) -> bool:
-    return any(
-        first <= int(digits[: len(str(first))]) <= last and len(digits) in lengths for first, last, lengths in _ISSUERS
-    )
-
-
-def _luhn(digits: str) -> bool:
-    """The check digit of ISO/IEC 7812-1, annex B."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        doubled = int(digit) * (2 if place % 2 else 1)
-        total += doubled - 9 if doubled > 9 else doubled
-    return total % 10 == 0
+_DOUBLED: Final = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))

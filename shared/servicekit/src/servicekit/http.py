@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit import metrics
 from servicekit.auth import Tokens
+from servicekit.bodies import NO_JSON, is_json, read_json
 from servicekit.cards import Found, find_card_in_body, has_card
 from servicekit.clock import Clock
 from servicekit.errors import CardNumber, Invalid, KitError, Malformed, TooLarge, Unavailable
@@ -140,6 +141,7 @@ class _Edge:
         body = await _read_body(scope, receive, self._limits.get(scope["path"], MAX_BODY))
         if self._refuse_cards:
             _check_cards(scope, body)
+        _check_json(scope, body)
         return body
 
 
@@ -147,12 +149,17 @@ def _check_cards(scope: Scope, body: bytes) -> None:
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     if any(has_card(text) for pair in query for text in pair):
         raise _refused_card(Found((), in_key=False), "query")
-    try:
-        found = find_card_in_body(body) if body else None
-    except ValueError:
-        raise Malformed from None
+    found = find_card_in_body(body) if body else None
     if found is not None:
         raise _refused_card(found, "body")
+
+
+def _check_json(scope: Scope, body: bytes) -> None:
+    if body and is_json(Headers(scope=scope).get("content-type", "")):
+        try:
+            read_json(body)
+        except ValueError:
+            raise Malformed(NO_JSON) from None
 
 
 def _refused_card(found: Found, where: str) -> KitError:
