@@ -7,6 +7,7 @@ import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -81,18 +82,32 @@ async def test_a_package_is_a_whole_zip() -> None:
     assert json.loads(archive.read("staff_looks.json")) == []
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r", "\n", " =", "\u00a0=", "\uff1d", "\uff0b"])
-def test_no_cell_begins_a_formula(start: str) -> None:
-    """OWASP, CSV injection: also in the names of columns, which a participant may have from anywhere."""
-    text = f"{start}cmd|' /C calc'!A0"
-    (line,) = csv.reader(io.StringIO(csv_lines(["a", text], [{"a": text, text: "x"}]), newline=""))
-    (head,) = csv.reader(io.StringIO(csv_head([text]).removeprefix("\ufeff"), newline=""))
-    assert line == [f"'{text}", "x"]
-    assert head == [f"'{text}"]
+@pytest.mark.attack(
+    "a formula in an exported cell, behind any separator", expected="no cell begins a formula in any dialect"
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("before", ["", "a;", "a,", "a\t", "a\r\n", "a\n", "a|", ";;", 'a";', "\t", "\r", "\n"])
+def test_no_cell_begins_a_formula(before: str, delimiter: str) -> None:
+    """OWASP, CSV injection: also in the names of columns, which a participant may have from anywhere.
+
+    A spreadsheet may separate cells by another sign than ours; then quotes do not hold a text together."""
+    for lead, sign in product(("", " ", "\u00a0", '"', '""', ' "', "'"), "=+-@\uff1d\uff0b\uff0d\uff20"):
+        text = f"{before}{lead}{sign}cmd|' /C calc'!A0"
+        head, lines = csv_head([text, "b"]), csv_lines([text, "b", "c"], [{text: text, "b": text, "c": "x"}])
+        read = csv.reader(io.StringIO(head.removeprefix("\ufeff") + lines, newline=""), delimiter=delimiter)
+        cells = [cell for line in read for cell in line]
+        assert any("cmd" in cell for cell in cells)
+        starts = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
+        assert not [cell for cell in cells if cell.lstrip(' \u00a0"').startswith(starts)]
 
 
-def test_numbers_stay_numbers() -> None:
-    assert csv_lines(["a", "b", "c"], [{"a": -12.5, "b": "-7", "c": [1, 2]}]) == "-12.5,-7,1; 2\r\n"
+def test_a_text_of_separators_costs_no_more_than_its_length() -> None:
+    """The pattern that finds cells has no nested repetition over what separates them."""
+    assert csv_lines(["a"], [{"a": "; " * 200_000}]).startswith('"; ;')
+
+
+def test_every_cell_stands_in_quotes_and_numbers_stay_numbers() -> None:
+    assert csv_lines(["a", "b", "c"], [{"a": -12.5, "b": "-7", "c": [1, 2]}]) == '"-12.5","-7","1; 2"\r\n'
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ Kind = Literal["access", "portability"]
 Row = Mapping[str, Any]
 
 _TABLE: Final = re.compile(r"[^A-Za-z0-9_]")
-# A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), also after blanks and in full width.
-_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+# A spreadsheet takes a cell that begins so for a formula (OWASP, CSV Injection), also after blanks and quotes and in full width.
+# Whatever separates cells for one of them begins a cell: where a semicolon does, our quotes do not hold the text together.
+_CELL: Final = re.compile("(^|[;,|\t\r\n])(?=(?:[^\\S\t\r\n]|[\"'\ufeff])*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 # Portability is what the person gave us or what their use of the shop left behind (article 20 GDPR; WP 242 rev. 01, p. 9):
 # identity, contact, addresses, deliveries, orders, favourites, browsing. That is what stands sealed in our tables, and
 # what a third party seals, but not a payment provider's token, and not the gateway's copy of what was sent.
@@ -69,9 +70,9 @@ def _text(value: Any) -> str:
 
 
 def csv_lines(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """The rows as CSV (RFC 4180). A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    """The rows as CSV (RFC 4180), all cells in quotes. What a spreadsheet would take for a formula begins with an apostrophe."""
     lines = io.StringIO(newline="")
-    writer = csv.writer(lines)
+    writer = csv.writer(lines, quoting=csv.QUOTE_ALL)
     for row in rows:
         cells = dict(flatten(row))
         writer.writerow([_safe(cells.get(column, "")) for column in columns])
@@ -81,13 +82,15 @@ def csv_lines(columns: Sequence[str], rows: Sequence[Row]) -> str:
 def csv_head(columns: Sequence[str]) -> str:
     """The first line, behind the mark by which spreadsheets know UTF-8."""
     head = io.StringIO(newline="")
-    csv.writer(head).writerow(map(_safe, columns))
+    csv.writer(head, quoting=csv.QUOTE_ALL).writerow(map(_safe, columns))
     return "\ufeff" + head.getvalue()
 
 
 def _safe(text: str) -> str:
-    is_formula = text.startswith(_FORMULA) or text.lstrip(" \u00a0").startswith(_FORMULA)
-    return f"'{text}" if is_formula and not _is_number(text) else text
+    if _is_number(text):
+        return text
+    guarded = _CELL.sub(r"\1'", text)
+    return f"'{guarded}" if guarded[:1] in ("\t", "\r", "\n") else guarded
 
 
 def _is_number(text: str) -> bool:
