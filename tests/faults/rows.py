@@ -34,6 +34,7 @@ ROWS: Final[dict[int, str]] = {
     26: "SIGTERM under load",
     27: "a consumer group loses its offsets",
     28: "errors whose text has a personal value in it",
+    29: "a stated time that is out of range or that nobody can know",
     31: "partitions are added, a topic is made anew, transactions abort, commit markers stand in a topic",
     33: "an idle transaction of another role or an operator's shell",
     34: "a lease holder that renews and never reports",

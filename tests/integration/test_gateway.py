@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -46,6 +47,7 @@ __all__ = ["kafka_server", "postgres_server"]
 POLICY = Path(__file__).parents[2] / "shared" / "policy"
 GATEWAY = "logistics-gateway"
 USERS = ("order", GATEWAY, *CARRIERS)
+_END = datetime.max.replace(tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +287,41 @@ async def test_clear_or_foreign_replies_are_quarantined_and_the_rest_goes_on(wor
     assert not any(b"Canary" in row["record"] for row in rows)
     assert (await world.line(order))["delivered_at"] is None
     assert (await world.emitted()).count("ShipmentAcknowledged.v1") == 1
+
+
+@pytest.mark.fault(29, "a carrier states a time before the order, or one to come")
+@pytest.mark.attack("a carrier says that today's order was delivered in 2010", expected="quarantined: implausible_time")
+async def test_a_reply_of_a_time_that_nobody_can_know_is_quarantined(world: World) -> None:
+    now = datetime.now(UTC)
+    wrong = [datetime(2010, 1, 1, tzinfo=UTC), now - timedelta(hours=1), now + timedelta(hours=1), _END]
+    async with running(world), Carrier(world.accounts["meridian"], []) as carrier:
+        order, other = await world.order(), await world.order()
+        shipment, second = shipment_id_of(order), shipment_id_of(other)
+        await carrier.wait_until(lambda desk: {shipment, second} <= desk.shipments.keys())
+        for at in wrong:
+            await carrier.reply(second, "delivered", at)
+        await carrier.reply(shipment, "delivered")
+        await until(lambda: _has(world, order, "delivered_at"))
+        await until(lambda: _quarantined(world, len(wrong)))
+    reasons = await world.kit.db.fetch("-- test\nSELECT reason FROM kit.quarantine ORDER BY position")
+    assert reasons[0]["reason"] == "implausible_time"
+    assert (await world.line(other))["delivered_at"] is None
+    assert now < (await world.line(order))["delivered_at"] < now + timedelta(minutes=5)
+    assert (await world.emitted()).count("ShipmentDelivered.v1") == 1
+
+
+@pytest.mark.fault(29, "a carrier states a time before an order that is not yet read")
+async def test_an_early_reply_of_such_a_time_is_dropped(world: World) -> None:
+    order = uuid4()
+    async with running(world, *REPLIES), Carrier(world.accounts["meridian"], []) as carrier:
+        await carrier.reply(shipment_id_of(order), "delivered", datetime.now(UTC) - timedelta(days=1))
+        await until(lambda: _early(world, 1))
+    async with running(world, ORDERS):
+        await world.order(order)
+        await until(lambda: _is(world, order, "sent"))
+    await retry_early(world.kit)
+    assert await _early(world, 0)
+    assert (await world.line(order))["delivered_at"] is None
 
 
 @pytest.mark.fault(6, "a reply comes before its shipment")

@@ -14,6 +14,7 @@ from deploy.local import keys
 from deploy.local.services import SERVICES
 from deploy.local.stack import Stack
 from event_contracts import Event
+from order_service.holdings import HOLDINGS
 from servicekit.cloudevents import to_headers
 from servicekit.kafka import OutRecord, Producer
 from servicekit.settings import Settings
@@ -49,6 +50,20 @@ async def test_a_shipment_moves_its_order(shop: Shop) -> None:
         assert await buyer.status(order_id) == status
     assert await shop.types(order_id) == ["OrderPlaced", "OrderConfirmed", "OrderHandedOver", "OrderDelivered"]
     assert datetime.fromisoformat((await shop.events(order_id))[2][1]["at"]) == HANDED_OVER_AT
+
+
+@pytest.mark.fault(29, "a carrier's time in an event")
+async def test_an_order_closes_by_our_own_clock_and_shows_the_carriers_time(shop: Shop) -> None:
+    buyer = shop.buyer()
+    order_id = await buyer.placed()
+    before = shop.kit.clock.now()
+    await shop.receive(delivered(order_id))
+    stated = HANDED_OVER_AT + timedelta(days=2)
+    shown = (await buyer.get(f"/v1/orders/{order_id}")).json()
+    assert datetime.fromisoformat(shown["status_at"]) == stated
+    (item,) = (await HOLDINGS[2].describe(shop.kit.db, [buyer.subject_id]))[buyer.subject_id]
+    assert item.closed_at is not None
+    assert before <= item.closed_at <= shop.kit.clock.now()
 
 
 @pytest.mark.fault(6, "a shipment's events in another order")

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from account_service.app import SERVICE as ACCOUNT
 from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import ExpiredFound, FindExpired
@@ -22,6 +24,7 @@ from tests.support.kits import open_test_kit
 
 __all__ = ["postgres_server"]
 
+END = datetime.max.replace(tzinfo=UTC)
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 TOKEN = bytes(64)
 
@@ -76,6 +79,24 @@ async def test_orders_that_are_over_expire_and_those_under_way_never_do(postgres
         place = {"after_closed_at": first.items[0].closed_at, "after_anchor": first.items[0].anchor}
         last = await find(kit, ORDER, "delivery", limit=1, **place)
         assert ([item.anchor for item in last.items], last.is_all) == (orders[1:2], True)
+
+
+@pytest.mark.fault(29, "a carrier's time long ago, long ahead, or without an end, about an order of today")
+@pytest.mark.attack("a carrier's time makes an order look long closed", expected="retention counts from our own time")
+async def test_an_order_closes_when_this_service_hears_of_it(postgres_server: PostgresServer) -> None:
+    """Whatever a carrier says: also in rows from before there was a time of our own."""
+    buyer, orders = uuid4(), [uuid4() for _ in range(4)]
+    long_ago, today, past = datetime(2010, 1, 1, tzinfo=UTC), NOW + timedelta(days=1), NOW - timedelta(days=1)
+    rows = [(long_ago, today, today), (today, past, past), (END, past, past), (long_ago, today, None)]
+    sql = "INSERT INTO orders VALUES ($1, $2, $2, 'delivered', $3, $4, $5)"
+    async with open_kit(postgres_server, ORDER) as kit:
+        for order, row in zip(orders, rows, strict=True):
+            await insert(kit, sql, order, buyer, *row)
+            await insert(kit, "INSERT INTO order_deliveries VALUES ($1, $2, $3)", buyer, order, TOKEN)
+        assert set(await anchors(kit, ORDER, "delivery")) == set(orders[1:3])
+        described = await ORDER.holdings[1].describe(kit.db, [buyer])
+        closed = {item.anchor: item.closed_at for item in described[buyer]}
+    assert closed == dict(zip(orders, [today, past, past, today], strict=True))
 
 
 async def test_a_month_of_browsing_expires_as_a_whole(postgres_server: PostgresServer) -> None:

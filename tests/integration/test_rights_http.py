@@ -21,15 +21,22 @@ __all__ = ["postgres_server", "shop"]
 
 
 @pytest.mark.fault(16, "an erasure during a hold")
+@pytest.mark.fault(29, "staff state the end of a hold")
 async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Shop) -> None:
     subject, kept, other, key_of_hold = uuid4(), uuid4(), uuid4(), uuid4()
     key = shop.holds(subject, "account", "contact", kept)
     gone = shop.holds(subject, "account", "contact", other)
     body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
     async with shop.client() as client:
-        over = {**body, "until": "2020-01-01T00:00:00Z"}
         support = {**shop.staff(), "Idempotency-Key": str(key_of_hold)}
-        assert (await client.post("/v1/holds", json=over, headers=support)).status_code == 422
+        for until in (
+            "2020-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999999+00:00",
+            "0001-01-01T00:00:00+14:00",
+            "2200-01-01",
+        ):
+            refused = await client.post("/v1/holds", json={**body, "until": until}, headers=support)
+            assert refused.status_code == 422
         answers = [await client.post("/v1/holds", json=body, headers=support) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [201, 200]
         (hold_id,) = {answer.json()["hold_id"] for answer in answers}

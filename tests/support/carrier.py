@@ -222,13 +222,15 @@ class Carrier:
         """Writes anything into the replies topic, as a faulty carrier could."""
         await self._producer.send_and_wait(f"carrier.{self.account.carrier}.replies", value, key=key)
 
-    async def reply(self, shipment_id: UUID, kind: str, **more: Any) -> None:
-        """One sealed reply; `more` are fields that a talkative carrier adds."""
-        await (await self._send_reply(shipment_id, kind, **more))
+    async def reply(self, shipment_id: UUID, kind: str, at: datetime | None = None, **more: Any) -> None:
+        """One sealed reply, of now or of `at`; `more` are fields that a talkative carrier adds."""
+        await (await self._send_reply(shipment_id, kind, at, **more))
 
-    async def _send_reply(self, shipment_id: UUID, kind: str, **more: Any) -> Awaitable[Any]:
+    async def _send_reply(
+        self, shipment_id: UUID, kind: str, at: datetime | None = None, **more: Any
+    ) -> Awaitable[Any]:
         account = self.account
-        sealed = seal_reply(account.gateway_jwk, account.carrier, shipment_id, kind, datetime.now(UTC), **more)
+        sealed = seal_reply(account.gateway_jwk, account.carrier, shipment_id, kind, at or datetime.now(UTC), **more)
         topic, key = f"carrier.{account.carrier}.replies", str(shipment_id).encode()
         acknowledged: Awaitable[Any] = await self._producer.send(topic, sealed, key=key)
         self.replied += 1

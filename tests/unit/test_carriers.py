@@ -171,12 +171,26 @@ def test_a_sealed_text_that_is_no_reply_is_poison(content: bytes) -> None:
     assert poison.value.reason == "reply_breaks_contract"
 
 
-def test_a_time_without_a_zone_is_poison() -> None:
+@pytest.mark.fault(29, "a carrier's time without a zone, before all time, or after it")
+@pytest.mark.attack(
+    "a carrier states a time at an end of the calendar", expected="the reply is poison: implausible_time"
+)
+@pytest.mark.parametrize(
+    "at",
+    [
+        NOW.replace(tzinfo=None),
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC),
+        datetime(1999, 12, 31, 23, 59, tzinfo=UTC),
+        datetime(2200, 1, 1, tzinfo=UTC),
+    ],
+)
+def test_a_time_out_of_bounds_is_poison(at: datetime) -> None:
     key = x25519()
-    sealed = seal_reply(public_json(key), "meridian", uuid4(), "delivered", NOW.replace(tzinfo=None))
+    sealed = seal_reply(public_json(key), "meridian", uuid4(), "delivered", at)
     with pytest.raises(Poison) as poison:
         ReplyKey(key.as_dict(private=True)).open_reply(sealed)
-    assert poison.value.reason == "reply_time_without_zone"
+    assert poison.value.reason == "implausible_time"
 
 
 @pytest.mark.attack("two carriers compare record keys and digests", expected="nothing matches")

@@ -23,6 +23,7 @@ from event_contracts.account import (
     FavouriteAdded,
     FavouriteRemoved,
 )
+from event_contracts.moments import bounded
 from servicekit.errors import NotFound
 from servicekit.kit import Kit, Opening
 from servicekit.paging import Cursor, Page, Paging
@@ -174,7 +175,7 @@ async def list_browsing(kit: Kit, subject_id: UUID, paging: Paging) -> Page[Entr
 
 async def list_notices(kit: Kit, subject_id: UUID, paging: Paging) -> Page[Record]:
     rows = await store.list_notices(kit.db, subject_id, paging)
-    return paging.page(rows, [Cursor(row["at"], row["notice_id"]) for row in rows])
+    return paging.page(rows, [Cursor(bounded(row["at"]), row["notice_id"]) for row in rows])
 
 
 async def _lock(tx: Tx, subject_id: UUID) -> None:

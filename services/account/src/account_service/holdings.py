@@ -8,8 +8,9 @@ _ABANDONED = """CASE WHEN NOT EXISTS (SELECT FROM addresses a WHERE a.subject_id
                       AND NOT EXISTS (SELECT FROM favourites f WHERE f.subject_id = t.subject_id)
                       AND NOT EXISTS (SELECT FROM browsing b WHERE b.subject_id = t.subject_id)
                       AND NOT EXISTS (SELECT FROM notices n WHERE n.subject_id = t.subject_id) THEN t.registered_at END"""
-# An address is of use as long as its owner orders something.
-_LAST_ORDER = "greatest(t.added_at, (SELECT max(n.at) FROM notices n WHERE n.subject_id = t.subject_id))"
+# An address is of use as long as its owner orders something, by the time at which this service heard of it.
+_LAST_ORDER = """greatest(t.added_at, (SELECT max(coalesce(n.recorded_at, n.at)) FROM notices n
+                                        WHERE n.subject_id = t.subject_id))"""
 
 ACCOUNTS = Holding(
     "accounts",
@@ -41,6 +42,8 @@ BROWSING = Holding(
     # A month closes at its end, also one that lies ahead: it is never open, so that an erasure need not wait for it.
     closed="(date_trunc('month', t.at AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'",
 )
-NOTICES = Holding("notices", subject="subject_id", anchor="order_id", sealed={}, plain=["kind", "notice_id", "at"])
+NOTICES = Holding(
+    "notices", subject="subject_id", anchor="order_id", sealed={}, plain=["kind", "notice_id", "at", "recorded_at"]
+)
 
 HOLDINGS = (ACCOUNTS, ADDRESSES, FAVOURITES, BROWSING, NOTICES)

@@ -11,6 +11,7 @@ from account_service.domain import Look
 from account_service.handlers import Account, Registration
 from account_service.settings import AccountSettings
 from event_contracts.account import Address, Contact, Favourite, Identity
+from event_contracts.moments import bounded
 from servicekit.auth import Customer, customer
 from servicekit.errors import Misconfigured
 from servicekit.ids import new_id
@@ -75,7 +76,9 @@ def _add_account(router: APIRouter, kit: Kit) -> None:
     @router.get("/accounts/me/notices", summary="What happened to one's orders, newest first", tags=["notices"])
     async def list_notices(who: Who, paged: Paged) -> Page[shapes.NoticeAnswer]:
         page = await belongings.list_notices(kit, who.subject_id, paged)
-        items = [shapes.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=row["at"]) for row in page.items]
+        items = [
+            shapes.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=bounded(row["at"])) for row in page.items
+        ]
         return Page(items=items, next=page.next)
 
 

@@ -10,6 +10,7 @@ from asyncpg import UniqueViolationError
 from account_service.domain import EMAIL_TAKEN, Look, Notice
 from event_contracts import Sealed
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
+from event_contracts.moments import LATEST
 from servicekit.errors import Conflict
 from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Database, Record, Tx
@@ -17,7 +18,7 @@ from servicekit.postgres import Database, Record, Tx
 Source: TypeAlias = Tx | Database
 
 # In a list the newest comes first; a page ends behind the row (time, id) of its cursor.
-_END_OF_TIME = Cursor(datetime.fromisoformat("9999-01-01T00:00:00+00:00"), UUID(int=0))
+_END_OF_TIME = Cursor(LATEST, UUID(int=0))
 
 
 async def insert_account(
@@ -238,14 +239,15 @@ async def insert_notices(tx: Tx, notices: Sequence[Notice]) -> int:
     """How many were not there yet: an event that comes again changes nothing."""
     status = await tx.execute(
         """-- insert_notices
-        INSERT INTO notices (subject_id, order_id, kind, notice_id, at)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[])
+        INSERT INTO notices (subject_id, order_id, kind, notice_id, at, recorded_at)
+        SELECT u.*, $6 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[]) AS u
         ON CONFLICT DO NOTHING""",
         [notice.subject_id for notice in notices],
         [notice.order_id for notice in notices],
         [notice.kind.value for notice in notices],
         [notice.notice_id for notice in notices],
         [notice.at for notice in notices],
+        tx.now(),
     )
     return int(status.split()[-1])
 

@@ -36,6 +36,7 @@ from joserfc.jwk import ECKey, OKPKey
 from pydantic import ValidationError
 
 from event_contracts.carrier import CarrierReply
+from event_contracts.moments import IMPLAUSIBLE, is_implausible
 from servicekit.errors import Misconfigured, Poison
 
 ALG, ENC = "ECDH-ES+A256KW", "A256GCM"
@@ -106,12 +107,9 @@ class ReplyKey:
         except Exception:  # noqa: BLE001
             raise Poison("reply_not_sealed_to_us") from None
         try:
-            reply = CarrierReply.model_validate_json(opened.plaintext or b"")
-        except ValidationError:
-            raise Poison("reply_breaks_contract") from None
-        if reply.at.tzinfo is None:
-            raise Poison("reply_time_without_zone")
-        return reply
+            return CarrierReply.model_validate_json(opened.plaintext or b"")
+        except ValidationError as error:
+            raise Poison(IMPLAUSIBLE if is_implausible(error) else "reply_breaks_contract") from None
 
     def record_keys(self, carrier: str) -> Callable[[UUID], bytes]:
         """Names consignees on one carrier's topic: a person's parcels keep their order, and carriers cannot compare."""

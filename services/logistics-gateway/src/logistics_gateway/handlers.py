@@ -48,6 +48,7 @@ class Source(Struct, frozen=True):
     topic: str
     partition: int
     position: int
+    ordered_at: datetime | None = None
 
 
 class Prepared(Struct, frozen=True):
@@ -99,7 +100,9 @@ def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
             before = sources.get(order.order_id)
             if before is None or before.number < number:
                 place = (received.topic, received.partition, received.offset)
-                sources[order.order_id] = Source(order.order_id, order.consignee_id, order.delivery, number, *place)
+                # Of several versions in one batch the first says when the order was placed.
+                at = received.time if before is None or before.ordered_at is None else before.ordered_at
+                sources[order.order_id] = Source(order.order_id, order.consignee_id, order.delivery, number, *place, at)
     return sources
 
 
@@ -138,6 +141,7 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
         next_try_at=retry,
         key_id=source.delivery.key_id,
         number=source.number,
+        ordered_at=source.ordered_at,
     )
     return Prepared(row, decision.fields, message)
 

@@ -15,13 +15,15 @@ from event_contracts.logistics_gateway import (
     ShipmentHandedOver,
     ShipmentRefused,
 )
+from event_contracts.moments import EARLIEST, IMPLAUSIBLE, bounded, is_plausible
 from logistics_gateway import store
 from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.sending import Gateway
+from servicekit.cloudevents import RawRecord
 from servicekit.consuming import Batch
 from servicekit.errors import Poison
 from servicekit.kit import Kit
-from servicekit.logs import get_log
+from servicekit.logs import code, get_log
 from servicekit.postgres import Record, Tx
 
 log = get_log("replies")
@@ -43,13 +45,23 @@ KINDS = (*EVENTS, ReplyKind.ERASED)
 async def prepare_replies(kit: Kit, batch: Batch) -> None:
     """Opens every reply; what is not sealed to the gateway, or is no reply, goes to quarantine unread."""
     gateway: Gateway = kit.own
-    opened: list[tuple[str, CarrierReply]] = []
+    opened: list[tuple[RawRecord, CarrierReply]] = []
     for record in batch.records:
         try:
-            opened.append((carrier_of(record.topic), gateway.reply_key.open_reply(record.value)))
+            opened.append((record, gateway.reply_key.open_reply(record.value)))
         except Poison as poison:
             batch.reject(record, poison.reason)
-    batch.state = opened
+    since = await store.known_since(kit.db, [reply.shipment_id for _, reply in opened])
+    now = kit.clock.now()
+    for record, reply in opened:
+        if not _is_plausible(reply.shipment_id, reply.at, since, now):
+            batch.reject(record, IMPLAUSIBLE)
+    batch.state = [(carrier_of(record.topic), reply) for record, reply in opened if record not in batch.rejected]
+
+
+def _is_plausible(shipment_id: UUID, at: datetime, since: Mapping[UUID, datetime], now: datetime) -> bool:
+    """Whether a carrier can say so now: not of the time before the order, nor of a time that is still to come."""
+    return is_plausible(at, since=since.get(shipment_id, EARLIEST), now=now)
 
 
 async def apply_replies(kit: Kit, tx: Tx, batch: Batch) -> None:
@@ -57,7 +69,11 @@ async def apply_replies(kit: Kit, tx: Tx, batch: Batch) -> None:
     by_kind: ByKind = {kind: [] for kind in KINDS}
     for carrier, reply in batch.state or ():
         by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at))
-    await note(tx, by_kind, kit.clock.now())
+    since = await store.known_since(tx, [answer.shipment_id for answers in by_kind.values() for answer in answers])
+    now = kit.clock.now()
+    if not all(_is_plausible(a.shipment_id, a.at, since, now) for answers in by_kind.values() for a in answers):
+        raise Poison(IMPLAUSIBLE)  # about a shipment that was recorded since the reply was opened
+    await note(tx, by_kind, now)
 
 
 async def note(tx: Tx, by_kind: ByKind, now: datetime) -> None:
@@ -86,9 +102,14 @@ async def retry_early(kit: Kit) -> None:
 
     async def work(tx: Tx) -> int:
         rows = await store.take_early(tx)
+        since = await store.known_since(tx, [row["shipment_id"] for row in rows])
         by_kind: ByKind = {kind: [] for kind in KINDS}
         for row in rows:
-            by_kind[ReplyKind(row["kind"])].append(store.Answer(row["shipment_id"], row["carrier"], row["at"]))
+            at = bounded(row["at"])
+            if _is_plausible(row["shipment_id"], at, since, now):
+                by_kind[ReplyKind(row["kind"])].append(store.Answer(row["shipment_id"], row["carrier"], at))
+            else:
+                log.warning("early_reply_dropped", shipment_id=row["shipment_id"], reason=code(IMPLAUSIBLE))
         await note(tx, by_kind, now)
         return len(rows)
 

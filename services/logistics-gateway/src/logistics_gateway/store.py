@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from event_contracts.carrier import ReplyKind
+from event_contracts.moments import bounded
 from servicekit.postgres import Database, Record, Tx
 
 PAGE = 500
@@ -41,6 +42,7 @@ class Row(Struct, frozen=True):
     next_try_at: datetime | None
     key_id: UUID
     number: int
+    ordered_at: datetime | None
 
 
 class Answer(Struct, frozen=True):
@@ -69,7 +71,7 @@ _CORRECTABLE = f"""(d.number < u.number OR (d.number = u.number AND d.reason = '
 _TAKEN_UP = ", ".join(
     f"{name} = " + ("string_to_array(u.fields, ',')" if name == "fields" else f"u.{name}")
     for name in _ROW_NAMES
-    if name not in ("shipment_id", "order_id", "subject_id")
+    if name not in ("shipment_id", "order_id", "subject_id", "ordered_at")
 )
 _CORRECT = f"""-- correct
     UPDATE disclosures d SET {_TAKEN_UP}, sent_at = NULL
@@ -302,6 +304,16 @@ async def find(db: Database, shipment_id: UUID) -> Record | None:
         FROM disclosures WHERE shipment_id = $1""",
         shipment_id,
     )
+
+
+async def known_since(source: Tx | Database, shipment_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """From when on a carrier can have known of each of these shipments that the ledger has."""
+    rows = await source.fetch(
+        """-- known_since
+        SELECT shipment_id, least(recorded_at, ordered_at) AS since FROM disclosures WHERE shipment_id = ANY($1::uuid[])""",
+        list(shipment_ids),
+    )
+    return {row["shipment_id"]: bounded(row["since"]) for row in rows}
 
 
 async def known(tx: Tx, answers: Sequence[Answer]) -> dict[UUID, str | None]:

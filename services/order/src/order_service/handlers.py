@@ -15,6 +15,7 @@ from event_contracts.logistics_gateway import (
     ShipmentHandedOver,
     ShipmentRefused,
 )
+from event_contracts.moments import bounded
 from event_contracts.order import (
     CancelReason,
     Delivery,
@@ -194,7 +195,7 @@ def _cancelled(reason: CancelReason) -> Callable[[Record], Event]:
 
 
 def _at(row: Record) -> dict[str, Any]:
-    return {"order_id": row["order_id"], "buyer_id": row["buyer_id"], "at": row["status_at"]}
+    return {"order_id": row["order_id"], "buyer_id": row["buyer_id"], "at": bounded(row["status_at"])}
 
 
 async def _advance(
@@ -226,7 +227,7 @@ def _order(row: Record, record: Any, delivery: Any) -> Order:
     return Order(
         row["order_id"],
         Status(row["status"]),
-        row["status_at"],
+        bounded(row["status_at"]),
         row["placed_at"],
         row["consignee_id"],
         gift=row["consignee_id"] != row["buyer_id"],

@@ -9,13 +9,12 @@ ORDERS = Holding(
     subject="buyer_id",
     anchor="order_id",
     sealed={},
-    plain=["consignee_id", "status", "status_at", "placed_at"],
+    plain=["consignee_id", "status", "status_at", "placed_at", "recorded_at"],
     outlives=True,
 )
-# An order under way is finished first.
-CLOSED = (
-    """(SELECT o.status_at FROM orders o WHERE o.order_id = t.order_id AND o.status IN ('delivered', 'cancelled'))"""
-)
+# An order under way is finished first. It closes when this service hears of it, by its own clock.
+CLOSED = """(SELECT coalesce(o.recorded_at, greatest(o.status_at, o.placed_at))
+             FROM orders o WHERE o.order_id = t.order_id AND o.status IN ('delivered', 'cancelled'))"""
 DELIVERIES = Holding(
     "order_deliveries",
     subject="consignee_id",

@@ -1,17 +1,18 @@
 """All SQL of the order service. A row of an order has its own columns and, where asked for, the sealed parts that are left."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from event_contracts import Sealed
+from event_contracts.moments import LATEST
 from event_contracts.order import Delivery, OrderPlaced
 from order_service.domain import BEFORE, Status
 from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Database, Record, Tx
 
-_END_OF_TIME: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+_END_OF_TIME: Final = Cursor(LATEST, UUID(int=2**128 - 1))
 
 
 async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
@@ -23,8 +24,8 @@ async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[], $7::bytea[])
                 AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment)
         ), placed AS (
-            INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at)
-            SELECT order_id, buyer_id, consignee_id, 'placed', placed_at, placed_at FROM given
+            INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at, recorded_at)
+            SELECT order_id, buyer_id, consignee_id, 'placed', placed_at, placed_at, placed_at FROM given
             ON CONFLICT (order_id) DO NOTHING RETURNING order_id
         ), new AS (
             SELECT given.* FROM given JOIN placed USING (order_id)
@@ -108,13 +109,13 @@ async def correct_delivery(tx: Tx, consignee_id: UUID, order_id: UUID, number: i
 async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datetime]]) -> list[Record]:
     """Moves the orders that may get into `onto`, one statement for all, and locks them.
 
-    `times` says since when, by order id; of several for one order the first counts. Returns `order_id, buyer_id, status_at`
-    of exactly those that changed.
+    `times` says since when, by order id; of several for one order the first counts. They may be stated by a carrier: when
+    it is recorded is our own time. Returns `order_id, buyer_id, status_at` of exactly those that changed.
     """
     first = dict(reversed(times))
     return await tx.fetch(
         """-- advance_orders
-        UPDATE orders o SET status = $1, status_at = u.at
+        UPDATE orders o SET status = $1, status_at = u.at, recorded_at = $5
         FROM unnest($2::uuid[], $3::timestamptz[]) AS u(order_id, at)
         WHERE o.order_id = u.order_id AND o.status = ANY($4::text[])
         RETURNING o.order_id, o.buyer_id, o.status_at""",
@@ -122,4 +123,5 @@ async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datet
         list(first),
         list(first.values()),
         list(BEFORE[onto]),
+        tx.now(),
     )

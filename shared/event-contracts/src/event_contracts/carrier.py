@@ -1,6 +1,5 @@
 """The two messages between the gateway and a carrier. Both travel as JWE only (docs/carrier.md)."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -8,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from event_contracts.codes import Version
+from event_contracts.moments import Moment
 
 
 class MessageKind(StrEnum):
@@ -31,7 +31,7 @@ class CarrierMessage(BaseModel):
     message_id: UUID
     kind: MessageKind
     shipment_id: UUID
-    not_after: datetime
+    not_after: Moment
     number: Version = 1
     shipment: dict[str, Any] | None = None
 
@@ -51,7 +51,7 @@ class CarrierReply(BaseModel):
     reply_id: UUID
     kind: ReplyKind
     shipment_id: UUID
-    at: datetime
+    at: Moment
 
 
 def shipments_topic(carrier: str) -> str:

@@ -1,6 +1,5 @@
 """What the logistics gateway publishes: what left, to whom, and how the shipment went. Nothing personal is in it."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from event_contracts.codes import DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
 from event_contracts.event import Event
+from event_contracts.moments import Moment
 
 SHIPMENT_EVENTS = "shipment.events"
 
@@ -42,13 +42,13 @@ class ShipmentRefused(Event, topic=SHIPMENT_EVENTS, key="order_id"):
 class ShipmentHandedOver(Event, topic=SHIPMENT_EVENTS, key="order_id"):
     order_id: UUID
     shipment_id: UUID
-    at: datetime
+    at: Moment
 
 
 class ShipmentDelivered(Event, topic=SHIPMENT_EVENTS, key="order_id"):
     order_id: UUID
     shipment_id: UUID
-    at: datetime
+    at: Moment
 
 
 EVENTS: tuple[type[Event], ...] = (

@@ -1,6 +1,5 @@
 """What the order service publishes. Delivery, order record and payment are sealed apart (policy C1, D2)."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -10,6 +9,7 @@ from pydantic import Field
 from event_contracts.account import Email, Line, Phone
 from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku, Version
 from event_contracts.event import Event
+from event_contracts.moments import Moment
 from event_contracts.personal import PersonalData, Sealed, about, category
 
 ORDER_EVENTS = "order.events"
@@ -93,7 +93,7 @@ class OrderPlaced(Event, topic=ORDER_EVENTS, key="order_id"):
     order_id: UUID
     buyer_id: UUID
     consignee_id: UUID
-    placed_at: datetime
+    placed_at: Moment
     delivery: Sealed[Delivery] = about(subject="consignee_id", anchor="order_id")
     record: Sealed[OrderRecord] = about(subject="buyer_id", anchor="order_id")
     payment: Sealed[Payment] = about(subject="buyer_id", anchor="order_id")
@@ -131,13 +131,13 @@ class OrderConfirmed(Event, topic=ORDER_EVENTS, key="order_id"):
 class OrderHandedOver(Event, topic=ORDER_EVENTS, key="order_id"):
     order_id: UUID
     buyer_id: UUID
-    at: datetime
+    at: Moment
 
 
 class OrderDelivered(Event, topic=ORDER_EVENTS, key="order_id"):
     order_id: UUID
     buyer_id: UUID
-    at: datetime
+    at: Moment
 
 
 EVENTS: tuple[type[Event], ...] = (

@@ -1,6 +1,5 @@
 """What the privacy service asks of every participant, and what each answers on its own topic."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass, SystemName
 from event_contracts.event import Event
+from event_contracts.moments import Moment
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed, about, category
 
@@ -58,7 +58,7 @@ class HeldItem(_Part):
     anchor: UUID
     row_count: RowCount
     is_open: bool
-    closed_at: datetime | None
+    closed_at: Moment | None
 
 
 class HoldingsDescribed(Event, topic=REPLIES, key="request_id"):
@@ -108,7 +108,7 @@ class ToldRecipient(_Part):
     shipments: RowCount
     told: RowCount
     answered: RowCount
-    topic_clean_at: datetime | None
+    topic_clean_at: Moment | None
 
 
 class RecipientsTold(Event, topic=REPLIES, key="request_id"):
@@ -192,10 +192,10 @@ class FindExpired(Event, topic=PRIVACY_COMMANDS, key="request_id"):
 
     request_id: UUID
     data_class: DataClass
-    closed_before: datetime
+    closed_before: Moment
     limit: Annotated[int, Field(ge=1, le=1000)]
     unused: bool = False
-    after_closed_at: datetime | None = None
+    after_closed_at: Moment | None = None
     after_anchor: UUID | None = None
 
 
@@ -203,7 +203,7 @@ class ExpiredItem(_Part):
     subject_id: UUID
     data_class: DataClass
     anchor: UUID
-    closed_at: datetime
+    closed_at: Moment
 
 
 class ExpiredFound(Event, topic=REPLIES, key="request_id"):

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from pydantic import ValidationError
 
 from event_contracts.event import Event
+from event_contracts.moments import IMPLAUSIBLE, is_bounded, is_implausible
 from event_contracts.personal import SealedPart, sealed_parts
 from servicekit.errors import Poison
 
@@ -125,8 +126,8 @@ def read_envelope(record: RawRecord) -> Envelope:
         event_id, kind, source = _read_id(values["ce_id"]), values["ce_type"].decode(), values["ce_source"].decode()
     except (KeyError, ValueError, RecursionError, msgspec.DecodeError):
         raise Poison("bad_envelope") from None
-    if time.tzinfo is None:
-        raise Poison("bad_envelope")
+    if not is_bounded(time):
+        raise Poison(IMPLAUSIBLE)
     return Envelope(event_id, kind, source, time, sealed)
 
 
@@ -152,7 +153,9 @@ def read_event(record: RawRecord, types: Mapping[str, type[E]]) -> Received[E] |
         raise Poison("tombstone")
     try:
         event = contract.model_validate_json(record.value)
-    except (ValidationError, ValueError, RecursionError):
+    except ValidationError as error:
+        raise Poison(IMPLAUSIBLE if is_implausible(error) else "breaks_contract") from None
+    except (ValueError, RecursionError):
         raise Poison("breaks_contract") from None
     if record.aggregate != event.partition_key:
         raise Poison("wrong_key")

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from event_contracts import PersonalData, Sealed
+from event_contracts.moments import bounded
 from event_contracts.privacy import ExpiredItem, FindExpired, HeldItem
 from servicekit.kit import Opening
 from servicekit.postgres import Database, Record, Tx
@@ -147,7 +148,7 @@ class Holding:
                 anchor=row["anchor"],
                 row_count=row["rows"],
                 is_open=row["is_open"],
-                closed_at=None if row["is_open"] else row["closed_at"],
+                closed_at=None if row["is_open"] or row["closed_at"] is None else bounded(row["closed_at"]),
             )
             found.setdefault(row["subject"], []).append(item)
         return found
@@ -174,7 +175,10 @@ class Holding:
         )
         return [
             ExpiredItem(
-                subject_id=row["subject"], data_class=asked.data_class, anchor=row["anchor"], closed_at=row["closed_at"]
+                subject_id=row["subject"],
+                data_class=asked.data_class,
+                anchor=row["anchor"],
+                closed_at=bounded(row["closed_at"]),
             )
             for row in rows
         ]

@@ -44,6 +44,9 @@ class Outbox:
         self._topics = topics
         self.wake = asyncio.Event()
 
+    def now(self) -> datetime:
+        return self._clock.now()
+
     async def write(self, tx: Tx, events: Sequence[Event]) -> None:
         """One statement for all events. Raises `TypeError` for a topic that the service does not declare to emit."""
         if not events:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -88,6 +89,12 @@ class Tx:
             raise TypeError("this transaction belongs to a service that emits nothing: give Service(emits=[…])")
         self._named.update(part.key_id for event in events for part in sealed_parts(event))
         await self._outbox.write(self, events)
+
+    def now(self) -> datetime:
+        """The service's own time: what it records, and what retention counts from."""
+        if self._outbox is None:
+            raise TypeError("this transaction belongs to a service without an outbox, which has no clock")
+        return self._outbox.now()
 
     def wake(self, sleeper: asyncio.Event) -> None:
         """Sets it once this has committed. A hint within the process: whoever sleeps looks by itself as well."""

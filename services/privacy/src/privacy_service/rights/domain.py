@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from event_contracts.moments import later
 from event_contracts.privacy import HeldItem
 from servicekit.errors import Conflict, Forbidden, Invalid
 
@@ -111,7 +112,7 @@ def _end(opened_at: datetime, term: Term) -> datetime:
     month = opened_at.month - 1 + term.months
     year, month = opened_at.year + month // 12, month % 12 + 1
     day = min(opened_at.day, calendar.monthrange(year, month)[1])
-    return opened_at.replace(year=year, month=month, day=day) + timedelta(days=term.days)
+    return later(opened_at.replace(year=year, month=month, day=day), timedelta(days=term.days))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +273,7 @@ def _bases(
         yield Basis.OPEN_ANCHOR, None
     duty = duties.get(held.data_class)
     if duty is not None:
-        until = None if held.is_open or held.closed_at is None else held.closed_at + duty
+        until = None if held.is_open or held.closed_at is None else later(held.closed_at, duty)
         if until is None or until > now:
             yield Basis.LEGAL_OBLIGATION, until
     for hold in by_hand:

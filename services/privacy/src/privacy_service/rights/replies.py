@@ -1,10 +1,12 @@
 """What the answers of participants do to the sagas: a batch of a type is a few statements."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from event_contracts.event import Event
+from event_contracts.moments import IMPLAUSIBLE
 from event_contracts.privacy import (
     ExpiredFound,
     HoldingsDescribed,
@@ -32,6 +34,9 @@ from servicekit.kit import Kit
 from servicekit.postgres import Tx
 
 Answer: TypeAlias = Callable[[Kit, Tx, Sequence[Received[Any]]], Awaitable[None]]
+
+# The month of somebody's browsing closes at its end, which may lie ahead; nothing closes later than that.
+LONGEST_AHEAD: Final = timedelta(days=32)
 
 declare("rights.answered")
 
@@ -132,15 +137,25 @@ ANSWERS: Final[dict[type[Event], Answer]] = {
 }
 
 
+def _closing(answer: Event) -> Sequence[datetime]:
+    """The times at which a participant says that names closed."""
+    if isinstance(answer, HoldingsDescribed | ExpiredFound):
+        return [item.closed_at for item in answer.items if item.closed_at is not None]
+    return ()
+
+
 def answering(handlers: dict[type[Event], Answer]) -> Callable[[Kit, Tx, Batch], Awaitable[None]]:
     """What a reader of replies applies: each handler gets all events of its type, in order per request.
 
-    Raises `Poison` for an answer that names another system than the topic's owner.
+    Raises `Poison` for an answer that names another system than the topic's owner, or a closing time that nobody can know.
     """
 
     async def apply(kit: Kit, tx: Tx, batch: Batch) -> None:
         if any(each.topic != system_replies(each.event.system) for each in batch.events):
             raise Poison("wrong_producer")
+        latest = kit.clock.now() + LONGEST_AHEAD
+        if any(closed_at > latest for each in batch.events for closed_at in _closing(each.event)):
+            raise Poison(IMPLAUSIBLE)
         for contract, events in in_order(batch.events):
             await handlers[contract](kit, tx, events)
         faultpoint("rights.answered")

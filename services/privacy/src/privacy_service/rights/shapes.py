@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.codes import DataClass
+from event_contracts.moments import Moment
 from event_contracts.order import Consignee
 from privacy_service.rights.domain import (
     Basis,
@@ -76,7 +77,7 @@ class ExtensionBody(_Body):
     """`until` null: the latest that the law allows."""
 
     reason: Extension
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
 
 class HoldBody(_Body):
@@ -86,7 +87,7 @@ class HoldBody(_Body):
     data_class: DataClass
     anchor: UUID | None = None
     basis: Literal["litigation", "tax_audit", "dispute"]
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
 
 class HoldId(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+from event_contracts.moments import bounded
 from event_contracts.privacy import HeldItem, HoldingsDescribed, RecipientsTold
 from privacy_service.rights.domain import Basis, Item, ManualHold
 from privacy_service.rights.saga import Note, State
@@ -36,7 +37,10 @@ async def save_notes(tx: Tx, notes: Sequence[tuple[State, Note]], now: datetime)
 
 
 async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
-    """The first answer of a system to a question counts, part by part."""
+    """The first answer of a system to a question counts, part by part.
+
+    A name cannot have closed before an event named it for the first time: a system that says so is not believed.
+    """
     rows = await tx.fetch(
         """-- save_parts
         INSERT INTO rights_parts SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[])
@@ -52,19 +56,26 @@ async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
         place = (answer.request_id, answer.system, answer.part)
         if place in fresh:
             fresh.remove(place)  # the same part may stand in one batch twice
-            items += [(place, item) for item in answer.items]
+            items += [(place, item, answer.subject_id) for item in answer.items]
     await tx.execute(
         """-- save_items
-        INSERT INTO rights_items SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::uuid[],
-                                                     $6::bigint[], $7::bool[], $8::timestamptz[])""",
-        [place[0] for place, _ in items],
-        [place[1] for place, _ in items],
-        [place[2] for place, _ in items],
-        [item.data_class for _, item in items],
-        [item.anchor for _, item in items],
-        [item.row_count for _, item in items],
-        [item.is_open for _, item in items],
-        [item.closed_at for _, item in items],
+        INSERT INTO rights_items
+        SELECT q, system, part, data_class, anchor, n, is_open,
+               CASE WHEN closed_at IS NOT NULL THEN greatest(closed_at, (
+                   SELECT max(i.first_seen) FROM inventory i
+                   WHERE (i.subject_id, i.data_class, i.anchor) = (u.subject_id, u.data_class, u.anchor))) END
+        FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::uuid[], $6::bigint[], $7::bool[],
+                    $8::timestamptz[], $9::uuid[])
+             AS u(q, system, part, data_class, anchor, n, is_open, closed_at, subject_id)""",
+        [place[0] for place, _, _ in items],
+        [place[1] for place, _, _ in items],
+        [place[2] for place, _, _ in items],
+        [item.data_class for _, item, _ in items],
+        [item.anchor for _, item, _ in items],
+        [item.row_count for _, item, _ in items],
+        [item.is_open for _, item, _ in items],
+        [item.closed_at for _, item, _ in items],
+        [subject_id for _, _, subject_id in items],
     )
 
 
@@ -111,7 +122,7 @@ async def read_items(db: Database | Tx, question_ids: Sequence[UUID]) -> dict[UU
             anchor=row["anchor"],
             row_count=row["row_count"],
             is_open=row["is_open"],
-            closed_at=row["closed_at"],
+            closed_at=row["closed_at"] and bounded(row["closed_at"]),
         )
         found[row["question_id"]].append(Item(row["system"], held))
     return found
@@ -248,7 +259,7 @@ async def read_manual_holds(db: Database | Tx, subject_ids: Sequence[UUID]) -> d
         "-- read_manual_holds\nSELECT * FROM holds WHERE subject_id = ANY($1::uuid[]) AND lifted_at IS NULL",
         list(subject_ids),
     ):
-        hold = ManualHold(row["data_class"], row["anchor"], Basis(row["basis"]), row["until"])
+        hold = ManualHold(row["data_class"], row["anchor"], Basis(row["basis"]), row["until"] and bounded(row["until"]))
         found[row["subject_id"]].append(hold)
     return found
 

@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from event_contracts.event import Event
+from event_contracts.moments import later
 from event_contracts.privacy import DescribeHoldings, FindExpired
 from servicekit.holdings import PSEUDONYM
 from servicekit.policy import Policy
@@ -70,16 +71,16 @@ def rules_of(policy: Policy, systems: Iterable[str], now: datetime) -> Iterator[
     held = {data_class for system in systems for data_class in policy.systems[system].holds}
     for data_class in sorted(held - {PSEUDONYM, QUARANTINE, EXPORT}):
         retention = policy.classes[data_class].retention
-        yield Rule(data_class, now - timedelta(days=retention.days), is_unused=False)
+        yield Rule(data_class, later(now, -timedelta(days=retention.days)), is_unused=False)
         if retention.unused_days is not None:
-            yield Rule(data_class, now - timedelta(days=retention.unused_days), is_unused=True)
+            yield Rule(data_class, later(now, -timedelta(days=retention.unused_days)), is_unused=True)
 
 
 def scans_of(policy: Policy, now: datetime, unnamed: timedelta) -> dict[str, datetime]:
     """Made before which moment keys are looked at: of a class with a scan of its own, and under "" of all others."""
-    scans = {"": now - unnamed}
+    scans = {"": later(now, -unnamed)}
     if QUARANTINE in policy.classes:
-        scans[QUARANTINE] = now - timedelta(days=policy.classes[QUARANTINE].retention.days) - _ONE_DAY
+        scans[QUARANTINE] = later(now, -timedelta(days=policy.classes[QUARANTINE].retention.days) - _ONE_DAY)
     return scans
 
 

@@ -7,7 +7,7 @@ retention, which run as any other saga → the end. A dry run is the same withou
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -139,13 +139,13 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
             answers.setdefault((each.event.request_id, each.event.system), each.event)
     fresh = await store.save_pages(tx, list(answers.values()))
     found = [
-        (questions[answer.request_id].run_id, item.subject_id, item.data_class, item.anchor)
+        (question.run_id, item.subject_id, item.data_class, item.anchor, question.closed_before)
         for place, answer in answers.items()
-        if place in fresh
+        if place in fresh and (question := questions[answer.request_id]).closed_before is not None
         for item in answer.items
-        if _is_asked_for(questions[answer.request_id], item.data_class, item.closed_at)
+        if item.data_class == question.data_class and item.closed_at < question.closed_before
     ]
-    await found_store.insert_found(tx, found)
+    await found_store.insert_expired(tx, found)
     for question in await _answered(kit, tx, questions):
         said = (await store.read_answers(tx, [question.question_id]))[question.question_id]
         after = next_place([place for place in said.values() if place is not None], question.after)
@@ -154,12 +154,6 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
                 uuid4(), question.run_id, question.data_class, question.closed_before, question.is_unused, after
             )
             await _ask(kit, tx, [following])
-
-
-def _is_asked_for(question: Question, data_class: str, closed_at: datetime) -> bool:
-    """An answer is believed as far as the question goes."""
-    assert question.closed_before is not None
-    return data_class == question.data_class and closed_at < question.closed_before
 
 
 async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from event_contracts.moments import bounded
 from event_contracts.privacy import ExpiredFound, HoldingsDescribed
 from privacy_service.rights.retention.domain import Place, Question
 from servicekit.postgres import Database, Record, Tx
@@ -187,7 +188,7 @@ async def lock_due_questions(tx: Tx, now: datetime, limit: int) -> list[tuple[Qu
 
 
 def _question(row: Record) -> Question:
-    after = None if row["after_anchor"] is None else Place(row["after_closed_at"], row["after_anchor"])
+    after = None if row["after_anchor"] is None else Place(bounded(row["after_closed_at"]), row["after_anchor"])
     return Question(
         row["question_id"],
         row["run_id"],
@@ -258,7 +259,7 @@ async def read_answers(tx: Tx, question_ids: Iterable[UUID]) -> dict[UUID, dict[
     )
     found: dict[UUID, dict[str, Place | None]] = {}
     for row in rows:
-        place = None if row["last_anchor"] is None else Place(row["last_closed_at"], row["last_anchor"])
+        place = None if row["last_anchor"] is None else Place(bounded(row["last_closed_at"]), row["last_anchor"])
         found.setdefault(row["question_id"], {})[row["system"]] = place
     return found
 

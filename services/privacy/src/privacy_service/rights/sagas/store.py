@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from event_contracts.moments import bounded
 from privacy_service.rights.domain import Basis, Hold, Kind, Name, Scope
 from privacy_service.rights.saga import State
 from privacy_service.rights.steps import Step
@@ -164,7 +165,8 @@ async def read_holds(db: Database | Tx, request_ids: Sequence[UUID]) -> dict[tup
         SELECT * FROM rights_holds WHERE request_id = ANY($1::uuid[]) ORDER BY data_class, anchor, basis::text""",
         list(request_ids),
     ):
-        hold = Hold(row["data_class"], row["anchor"], Basis(row["basis"]), row["until"], row["row_count"])
+        until = row["until"] and bounded(row["until"])
+        hold = Hold(row["data_class"], row["anchor"], Basis(row["basis"]), until, row["row_count"])
         found[row["request_id"], row["subject_id"]].append(hold)
     return found
 

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime
 
+from event_contracts.moments import Moment
 from privacy_service.vault.aging import store
 from privacy_service.vault.bodies import answer
 from privacy_service.vault.callers import caller
@@ -25,8 +25,8 @@ def make_router(vault: Vault) -> APIRouter:
     @router.get("/keys")
     async def list_aged(
         service: _Caller,
-        created_before: AwareDatetime,
-        after: AwareDatetime | None = None,
+        created_before: Moment,
+        after: Moment | None = None,
         after_key: UUID | None = None,
         data_class: str | None = None,
         limit: Annotated[int, Query(ge=1, le=MOST_KEYS)] = MOST_KEYS,

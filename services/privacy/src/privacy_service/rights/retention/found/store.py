@@ -21,6 +21,29 @@ class Found:
     under_way: bool
 
 
+async def insert_expired(tx: Tx, found: Sequence[tuple[UUID, UUID, str, UUID, datetime]]) -> None:
+    """(run, subject, class, anchor, closed before when) each, as systems say; several may say the same.
+
+    Not what an event named for the first time since then: it cannot have closed before.
+    """
+    await tx.execute(
+        """-- insert_expired
+        INSERT INTO retention_found
+        SELECT run_id, subject_id, data_class, anchor
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[])
+             AS u(run_id, subject_id, data_class, anchor, closed_before)
+        WHERE NOT EXISTS (SELECT FROM inventory i
+                          WHERE (i.subject_id, i.data_class, i.anchor) = (u.subject_id, u.data_class, u.anchor)
+                          AND i.first_seen >= u.closed_before)
+        ON CONFLICT DO NOTHING""",
+        [each[0] for each in found],
+        [each[1] for each in found],
+        [each[2] for each in found],
+        [each[3] for each in found],
+        [each[4] for each in found],
+    )
+
+
 async def insert_found(tx: Tx, found: Sequence[tuple[UUID, UUID, str, UUID]]) -> None:
     """(run, subject, class, anchor) each; several systems may find the same."""
     await tx.execute(
