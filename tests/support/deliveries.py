@@ -1,5 +1,6 @@
 """Deliveries to test with: one with everything in it, and a hypothesis strategy for any that the contract allows."""
 
+import unicodedata
 from typing import Any
 
 from hypothesis import strategies as st
@@ -37,7 +38,13 @@ def make_delivery(*, country: str = "DE", service: str = "standard", **consignee
     )
 
 
-_TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60).filter(lambda t: t.strip())
+# What a line of text may hold (event_contracts.texts), as it is kept.
+_LETTERS = st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="^~\\\u115f\u1160\u2800\u3164\uffa0")
+_TEXT = (
+    st.text(_LETTERS, min_size=1, max_size=60)
+    .filter(lambda t: t.strip())
+    .map(lambda t: unicodedata.normalize("NFC", t))
+)
 _COUNTRIES = ["DE", "FR", "GB", "US", "BR", "AR", "JP", "CN", "TH", "NO", "UA", "AQ"]
 
 

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from account_service import shapes
 from account_service.domain import Look
-from event_contracts.account import Browsing, BrowsingKind
+from event_contracts.account import Browsing, BrowsingKind, Line
+from event_contracts.moments import Moment
 from servicekit.errors import UnsupportedMedia
 from servicekit.http import max_body
 from servicekit.problems import InvalidFields
@@ -27,8 +28,8 @@ def _random(event_id: UUID) -> UUID:
 
 
 class BrowsingData(shapes.Request):
-    page: shapes.Text
-    sku: shapes.Text | None = None
+    page: Line
+    sku: Line | None = None
     seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
 
 
@@ -43,7 +44,7 @@ class BrowsingCloudEvent(BaseModel):
     id: Annotated[UUID, AfterValidator(_random)]
     source: Annotated[str, Field(min_length=1, max_length=200)]
     type: BrowsingKind
-    time: AwareDatetime
+    time: Moment
     datacontenttype: Literal["application/json"] = "application/json"
     data: BrowsingData
 

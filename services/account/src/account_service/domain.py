@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from event_contracts import Event
-from event_contracts.account import Browsing, BrowsingKind, Contact, Identity
+from event_contracts.account import Browsing, BrowsingKind, Contact, Identity, is_birth_date
+from event_contracts.moments import EARLIEST, is_plausible
 from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
 from servicekit.errors import Conflict, Invalid
 
@@ -19,8 +20,6 @@ EMAIL_TAKEN = "The e-mail address cannot be used for this account. Sign in, or u
 GUEST_RETRY = timedelta(hours=1)
 # Browsing that a storefront kept back longer than this is not worth keeping at all.
 OLDEST_BROWSING = timedelta(days=31)
-CLOCK_SKEW = timedelta(minutes=5)
-_FIRST_BIRTH_DATE = date(1900, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def month_of(subject_id: UUID, at: datetime) -> UUID:
 def check_birth_date(identity: Identity, today: date) -> None:
     """Raises `Invalid` for a birth date that no living person has."""
     born = identity.birth_date
-    if born is not None and not _FIRST_BIRTH_DATE <= born <= today:
+    if born is not None and not is_birth_date(born, today):
         raise Invalid("The birth date is not that of a living person. Correct it or leave it out.")
 
 
@@ -88,7 +87,7 @@ def check_looks(looks: Iterable[Look], now: datetime) -> list[Look]:
     """The looks without repetitions, in the order of time. Raises `Invalid` for one from the future or long past."""
     by_id = {look.browsing_id: look for look in looks}
     for look in by_id.values():
-        if not now - OLDEST_BROWSING <= look.at <= now + CLOCK_SKEW:
+        if look.at < now - OLDEST_BROWSING or not is_plausible(look.at, since=EARLIEST, now=now):
             raise Invalid("An event's time lies in the future or more than 31 days back. Correct it or leave it out.")
     return sorted(by_id.values(), key=lambda look: (look.at, look.browsing_id))
 

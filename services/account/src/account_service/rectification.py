@@ -21,11 +21,12 @@ from event_contracts.account import (
     Identity,
     IdentityChanged,
     IdentityCorrection,
+    is_birth_date,
 )
 from event_contracts.personal import PersonalData
 from event_contracts.privacy import HoldingsRectified, RectifyHoldings, Refusal
 from servicekit.batches import Batch
-from servicekit.errors import Conflict, Fenced
+from servicekit.errors import Conflict, Fenced, Poison
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 
@@ -100,6 +101,9 @@ async def _sealed(
         owner = await store.find_by_email(kit.db, digest)
         if owner is not None and owner["subject_id"] != me:
             return replace(change, refused=Refusal.EMAIL_TAKEN)
+    today = kit.clock.now().date()
+    if identity is not None and identity.birth_date is not None and not is_birth_date(identity.birth_date, today):
+        raise Poison("implausible_birth_date")
     parts = [part for part in (contact, identity) if part is not None]
     index = [] if contact is None else await index_entries(kit, contact, key=0)
     sealed = await kit.seal_many([(part, me, me) for part in parts], index)

@@ -4,14 +4,12 @@ from datetime import date, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from account_service.domain import NoticeKind
 from event_contracts.account import BrowsingKind, Email, Line, Phone
 from event_contracts.codes import Country
 
-# A line of text without control characters.
-Text = Annotated[Line, StringConstraints(pattern=r"^\P{Cc}+$")]
 # NIST SP 800-63B: length is what counts; the upper bound is for argon2's sake.
 Password = Annotated[SecretStr, Field(min_length=12, max_length=128)]
 
@@ -23,7 +21,7 @@ class Request(BaseModel):
 class RegistrationBody(Request):
     email: Email
     password: Password
-    name: Text
+    name: Line
     birth_date: date | None = None
     phone: Phone | None = None
 
@@ -41,25 +39,25 @@ class GuestBody(Request):
 class EditBody(Request):
     """What is absent stays as it is; null takes away what may be missing."""
 
-    name: Text = ""
+    name: Line = ""
     birth_date: date | None = None
     email: Email = ""
     phone: Phone | None = None
 
 
 class AddressBody(Request):
-    name: Text
-    company: Text | None = None
-    lines: Annotated[tuple[Text, ...], Field(min_length=1, max_length=3)]
-    city: Text
-    state: Text | None = None
-    postal_code: Text
+    name: Line
+    company: Line | None = None
+    lines: Annotated[tuple[Line, ...], Field(min_length=1, max_length=3)]
+    city: Line
+    state: Line | None = None
+    postal_code: Line
     country: Country
     phone: Phone | None = None
 
 
 class FavouriteBody(Request):
-    sku: Text
+    sku: Line
 
 
 class SubjectAnswer(BaseModel):

@@ -10,14 +10,23 @@ from pydantic import Field, StringConstraints
 from event_contracts.codes import Country, Version
 from event_contracts.event import Event
 from event_contracts.personal import PersonalData, Sealed, about, category
+from event_contracts.texts import Plain
 
 ACCOUNT_EVENTS = "account.events"
 BROWSING_EVENTS = "browsing.events"
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Plain]
 # E.164: a plus sign and at most 15 digits
 Phone = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
-Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254)]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254), Plain]
+
+
+_FIRST_BIRTH_DATE = date(1900, 1, 1)
+
+
+def is_birth_date(born: date, today: date) -> bool:
+    """Whether a living person can be born then: whoever takes a birth date asks."""
+    return _FIRST_BIRTH_DATE <= born <= today
 
 
 class Identity(PersonalData, data_class="identity"):

@@ -16,6 +16,7 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from event_contracts import Erased, PersonalData, Sealed
+from event_contracts.texts import RECORDED
 from servicekit.clock import Clock
 from servicekit.errors import Poison
 from servicekit.leases import KeyName
@@ -155,7 +156,9 @@ def _open(opening: Opening[T], key: SealingKey | Erased) -> T | Erased:
             subject=opening.subject,
             anchor=opening.anchor,
         )
-        return (opening.read or opening.model.model_validate_json)(plaintext)
+        if opening.read is not None:
+            return opening.read(plaintext)
+        return opening.model.model_validate_json(plaintext, context=RECORDED)
     except TokenRefused:
         raise Poison("token_refused") from None
     except (ValidationError, ValueError):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from event_contracts.account import ContactCorrection, IdentityCorrection
+from event_contracts.account import ContactCorrection, IdentityCorrection, is_birth_date
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.evidence import handlers as evidence
@@ -139,6 +139,9 @@ def _check(kit: Kit, wanted: Wanted) -> None:
     given = wanted.corrections or Corrections()
     if bool(given.classes) != (wanted.kind is Kind.RECTIFICATION):
         raise Invalid("A rectification says what is right, and nothing else does. Correct the request.")
+    born = None if given.identity is None else given.identity.birth_date
+    if born is not None and not is_birth_date(born, kit.clock.now().date()):
+        raise Invalid("The birth date is not that of a living person. Correct it or leave it out.")
     if given.delivery is not None and len(given.classes) > 1:
         raise Invalid("A rectification is about the account or about one order. Open one for each.")
     if wanted.kind is Kind.RECTIFICATION and len(set(wanted.subject_ids)) != 1:
