@@ -36,6 +36,7 @@ ROWS: Final[dict[int, str]] = {
     28: "errors whose text has a personal value in it",
     29: "a stated time that is out of range or that nobody can know",
     31: "partitions are added, a topic is made anew, transactions abort, commit markers stand in a topic",
+    32: "silent, slow and half-sent connections; endless headers; a costly body without a token",
     33: "an idle transaction of another role or an operator's shell",
     34: "a lease holder that renews and never reports",
 }

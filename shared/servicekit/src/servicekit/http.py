@@ -5,7 +5,8 @@ Sizes, card numbers, errors and the access log are dealt with here for all route
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -76,7 +77,12 @@ def make_app(
     _add_operational_routes(app, health)
     add_handlers(app)
     app.add_middleware(
-        _Edge, health=health, limits=_limits(app.openapi()), refuse_cards=refuse_cards, work=work or Work()
+        _Edge,
+        health=health,
+        limits=_limits(app.openapi()),
+        refuse_cards=refuse_cards,
+        work=work or Work(),
+        most=settings.http_requests,
     )
     return app
 
@@ -97,6 +103,7 @@ def _add_operational_routes(app: FastAPI, health: Health) -> None:
         return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
+_BUSY: Final = "This process answers as many requests as it can at once. Send the request again a little later."
 _CUT_OFF: Final = "The process is stopping, and this request had not ended. Send it again as it was."
 
 
@@ -105,9 +112,11 @@ class _Edge:
     refuses what is too large or holds a card number, catches what nobody caught, logs and counts.
     """
 
-    def __init__(self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool, work: Work) -> None:
+    def __init__(
+        self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool, work: Work, most: int
+    ) -> None:
         self._app, self._health, self._limits, self._refuse_cards = app, health, limits, refuse_cards
-        self._work = work
+        self._work, self._most, self._answering = work, most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,8 +127,9 @@ class _Edge:
         try:
             body = await self._checked_body(scope, receive)
             # From here on it opens and seals; how long the body took to arrive is the caller's affair.
-            async with self._work.unit():
-                await self._app(scope, _replay(body, receive), answer.send)
+            with self._one_more():
+                async with self._work.unit():
+                    await self._app(scope, _replay(body, receive), answer.send)
         except KitError as error:
             await problem_response(error)(scope, receive, answer.send)
         except asyncio.CancelledError:
@@ -133,6 +143,17 @@ class _Edge:
                 await problem_response(KitError())(scope, receive, answer.send)
         finally:
             _record(scope, answer.status, time.perf_counter() - started)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Counts what is whole and under way: a request that has not arrived keeps nobody out. Raises `Unavailable`."""
+        if self._answering >= self._most:
+            raise Unavailable(_BUSY)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
 
     async def _checked_body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises `Unavailable`, `TooLarge`, `Malformed`, `Invalid` or `CardNumber`."""

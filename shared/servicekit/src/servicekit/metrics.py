@@ -6,6 +6,7 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 HTTP_REQUESTS = Counter("http_requests", "Answered requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"], buckets=_FAST)
+CONNECTIONS_CLOSED = Counter("http_connections_closed", "Connections ended by a deadline or for others", ["reason"])
 RATE_LIMITED = Counter("rate_limited", "Requests refused by a rate limit", ["limit"])
 CARD_NUMBERS_REFUSED = Counter("card_numbers_refused", "Requests refused because they held a payment card number")
 

@@ -3,6 +3,7 @@ a service adds its own in its `settings.py`.
 """
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,16 @@ class Settings(BaseSettings):
     identity_key_file: Path | None = None
     http_host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65_535)
+    # How long a sender may take for a request's head, for its body and until the next request, and how long for the next
+    # part of an answer.
+    http_head_seconds: float = Field(10, gt=0)
+    http_body_seconds: float = Field(10, gt=0)
+    http_idle_seconds: float = Field(15, gt=0)
+    http_write_seconds: float = Field(30, gt=0)
+    http_connections: int = Field(500, gt=0)
+    http_connections_per_peer: int = Field(100, gt=0)
+    http_requests: int = Field(500, gt=0)
+    http_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     policy_files: Annotated[tuple[Path, ...], NoDecode] = ()
     lanes_dir: Path | None = None
     customer_public_key_file: Path | None = None
@@ -44,6 +55,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("http_trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return tuple(str(ip_network(part.strip())) for part in value.split(",")) if isinstance(value, str) else value
 
     def require(self, *names: str) -> None:
         """Raises `Misconfigured` with the environment variables that are missing among the fields `names`."""

@@ -111,7 +111,7 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
         else:
             app = make_app(settings, clock, health)
         check_armed()
-        yield await parts.enter_async_context(serving(app, settings))
+        yield await parts.enter_async_context(serving(app, settings, by_peer=False))
 
 
 async def _open_vault(settings: VaultSettings, clock: Clock, db: Database, kek: Kek) -> Vault:
