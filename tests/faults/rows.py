@@ -39,6 +39,8 @@ ROWS: Final[dict[int, str]] = {
     32: "silent, slow and half-sent connections; endless headers; a costly body without a token",
     33: "an idle transaction of another role or an operator's shell",
     34: "a lease holder that renews and never reports",
+    35: "a slow or broken download",
+    37: "a participant that lies about what it or others hold",
 }
 
 # What a row names and this product does not have. A fault that should be tested and is not does not belong here.

@@ -115,13 +115,25 @@ def _all(retention: Retention, shop: Shop, command: object) -> list[object]:
 async def test_pages_of_several_systems_are_read_to_the_end(shop: Shop, retention: Retention) -> None:
     """L12: a system answers a page at a time, also where many anchors closed in one moment."""
     retention.page = 3
-    moment = shop.clock.now() - timedelta(days=100)
-    keys = {retention.expire("account", "behaviour", uuid4(), moment)[1] for _ in range(8)}
+    moment = shop.clock.now() - timedelta(days=200)
+    keys = {retention.expire("order", "delivery", uuid4(), moment)[1] for _ in range(8)}
     later = moment + timedelta(seconds=1)
-    keys |= {retention.expire("order", "behaviour", uuid4(), later)[1] for _ in range(7)}
+    keys |= {retention.expire("logistics-gateway", "delivery", uuid4(), later)[1] for _ in range(7)}
     await retention.settle()
     assert {key for key, state in shop.vault.states.items() if state == "destroyed"} == keys
     assert await retention.requests() == 15
+
+
+@pytest.mark.fault(37, "a participant says that data of another system is past its time")
+@pytest.mark.attack("have another system's data erased as expired", expected="no effect, counted")
+async def test_a_system_cannot_have_data_erased_that_it_does_not_hold(shop: Shop, retention: Retention) -> None:
+    long_ago = shop.clock.now() - timedelta(days=4000)
+    _, record = retention.expire("logistics-gateway", "order_record", uuid4(), long_ago)
+    _, behaviour = retention.expire("order", "behaviour", uuid4(), long_ago)
+    _, own = retention.expire("account", "behaviour", uuid4(), long_ago)
+    await retention.settle()
+    gone = {key for key in (record, behaviour, own) if shop.vault.states.get(key) == "destroyed"}
+    assert gone == {own}, "a system had data erased that the policy does not give it"
 
 
 async def test_one_person_with_very_much_gets_several_requests(

@@ -87,7 +87,7 @@ async def test_a_holder_that_renews_and_never_reports_holds_up_nothing_for_ever(
     revoked = time.monotonic()
     assert ("order", str(holder.holder_id)) in await holders(short, answer["number"])
     while ("order", str(holder.holder_id)) in await holders(short, answer["number"]):
-        assert time.monotonic() < revoked + 40, "a holder that renews its leases holds the erasure up"
+        assert time.monotonic() < revoked + 20, "a holder that renews its leases holds the erasure up"
         await holder.ensure(of_one_person("delivery"))
         await asyncio.sleep(0.05)
     rows = await world.sql(

@@ -62,6 +62,26 @@ def test_what_is_not_written_is_refused(policy: Policy) -> None:
     assert policy.quota("nobody", "delivery") == 0
 
 
+def test_a_class_has_an_owner_and_systems_hold_what_is_written(policy: Policy) -> None:
+    owners = {name: policy.owner(name) for name in policy.classes}
+    assert owners == {
+        **dict.fromkeys(("identity", "contact", "credentials", "behaviour"), "account"),
+        **dict.fromkeys(("delivery", "order_record", "payment"), "order"),
+        **dict.fromkeys(("quarantine", "export", "pseudonym")),
+    }
+    assert policy.owner("unknown") is None
+    assert policy.holds("logistics-gateway", "delivery")
+    assert not policy.holds("logistics-gateway", "identity")
+    assert not policy.holds("unknown", "identity")
+
+
+def test_an_owner_that_does_not_hold_the_class_is_refused(tmp_path: Path) -> None:
+    base = BASE.read_text().replace("owner: account", "owner: logistics-gateway", 1)
+    (tmp_path / "policy.yaml").write_text(base)
+    with pytest.raises(PolicyError, match="'logistics-gateway' is no holder of that class"):
+        Policy.load([tmp_path / "policy.yaml"])
+
+
 def test_index_kinds_are_those_written_and_those_looked_up(policy: Policy) -> None:
     assert policy.index_kinds("account") == {"email", "phone"}
     assert policy.index_kinds("privacy") == {"email", "phone", "order_number"}

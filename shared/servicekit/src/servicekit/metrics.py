@@ -37,6 +37,14 @@ ERASED_ROWS = Counter("erased_rows", "Rows that went, or lost a sealed part, bec
 PARTS_LEFT_OUT = Counter("parts_left_out", "Sealed parts that were not stored because their key is revoked")
 WRITES_FENCED = Counter("writes_fenced", "Transactions rolled back because what they wrote names a revoked key")
 
+ANSWERS_OUT_OF_SCOPE = Counter(
+    "answers_out_of_scope", "What a system said of data that is not its own", ["system", "answer"]
+)
+EVIDENCE_SET_ASIDE = Counter("evidence_set_aside", "Times that a malformed leaf was kept out of the evidence log")
+SET_ASIDE = Counter(
+    "set_aside", "Times that one request failed by itself and was put off, so that others go on", ["work"]
+)
+OPEN_TOO_LONG = Counter("open_too_long", "Anchors still open after their longest time; they hold nothing up", ["owner"])
 TX_RETRIES = Counter("tx_retries", "Transactions run again after a conflict", ["name"])
 JOB_RUNS = Counter("job_runs", "Runs of periodic jobs", ["job", "outcome"])
 FAULT_HITS = Counter("fault_hits", "Fault points that were armed and reached", ["point"])

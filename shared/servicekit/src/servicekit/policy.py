@@ -90,7 +90,9 @@ def _days(period: str) -> int:
 class ClassRule(_Part):
     """A data class: what is in it, why, how long and who receives it (all of it is required: law L10).
 
-    `held_for` are the purposes that are left while data of an erased person is held.
+    `held_for` are the purposes that are left while data of an erased person is held. The `owner` is the system that says
+    whether an anchor is still open, and `longest_open` how long that may hold an erasure up. Without an owner here it is the
+    only system that seals the class.
     """
 
     title: Text
@@ -99,6 +101,12 @@ class ClassRule(_Part):
     retention: Retention
     recipients: list[SystemName]
     held_for: list[Purpose] = []
+    owner: SystemName | None = None
+    longest_open: Period | None = None
+
+    @property
+    def longest_open_days(self) -> int | None:
+        return None if self.longest_open is None else _days(self.longest_open)
 
 
 class System(_Part):
@@ -194,6 +202,18 @@ class Policy(_Part):
         grant = self.grants.get(service)
         return grant is not None and grant.revoke
 
+    def holds(self, system: str, data_class: str) -> bool:
+        """Whether the system is one that holds the class: nothing else that it says of the class counts."""
+        return system in self.systems and data_class in self.systems[system].holds
+
+    def owner(self, data_class: str) -> str | None:
+        """Who says whether an anchor of the class is still open; None: nobody, so none is."""
+        rule = self.classes.get(data_class)
+        if rule is None:
+            return None
+        sealers = [name for name, grant in self.grants.items() if data_class in grant.seal]
+        return rule.owner or (sealers[0] if len(sealers) == 1 else None)
+
     def index_kinds(self, service: str) -> frozenset[str]:
         """The kinds of term whose digest the service may compute: those that it writes and those that it looks up."""
         grant = self.grants.get(service)
@@ -226,6 +246,8 @@ def _unknown_names(policy: Policy) -> Iterable[str]:
         yield from check(f"classes.{name}.purposes", rule.purposes, policy.purposes, "purpose")
         yield from check(f"classes.{name}.held_for", rule.held_for, rule.purposes, "purpose of that class")
         yield from check(f"classes.{name}.recipients", rule.recipients, policy.recipients, "recipient")
+        holders = [system for system, each in policy.systems.items() if name in each.holds]
+        yield from check(f"classes.{name}.owner", [rule.owner] if rule.owner else [], holders, "holder of that class")
     for name, system in policy.systems.items():
         yield from check(f"systems.{name}.holds", system.holds, policy.classes, "class")
     for name, topic in policy.topics.items():

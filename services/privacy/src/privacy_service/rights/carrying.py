@@ -69,6 +69,12 @@ def rules_of(kit: Kit, policy: Policy) -> Rules:
         command_retry=timedelta(seconds=settings.command_retry_seconds),
         hold_check=timedelta(seconds=settings.hold_check_seconds),
         new_id=uuid4,
+        owners={name: owner for name in policy.classes if (owner := policy.owner(name)) is not None},
+        longest_open={
+            name: timedelta(days=rule.longest_open_days)
+            for name, rule in policy.classes.items()
+            if rule.longest_open_days is not None
+        },
     )
 
 

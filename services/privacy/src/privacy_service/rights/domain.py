@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -249,31 +250,55 @@ def holds_on(
     scope: Scope,
     duties: Mapping[str, timedelta],
     now: datetime,
+    longest_open: Mapping[str, timedelta] = MappingProxyType({}),
+    before: Sequence[Hold] = (),
 ) -> tuple[Hold, ...]:
     """What of these items stays.
+
+    `longest_open` says how long an open anchor of a class holds an erasure up, from the first of the holds `before` on.
 
     `duties` are the classes that a law makes us keep, with how long after the anchor closed. Of a class with a duty but
     without a known end nothing is given up: that is a hold without an end until its service knows one.
     """
     found: dict[Hold, Hold] = {}
+    ends = _open_ends(before, duties)
     for item in items:
         held = item.held
         if not scope.covers(held.data_class, held.anchor):
             continue
-        for basis, until in _bases(held, by_hand, duties, now):
+        longest = longest_open.get(held.data_class)
+        open_until = ends.get(Name(held.data_class, held.anchor), None if longest is None else now + longest)
+        for basis, until in _bases(held, by_hand, duties, now, open_until):
             hold = Hold(held.data_class, held.anchor, basis, until, held.row_count)
             found[hold] = _longer(found[hold], hold) if hold in found else hold
     return tuple(sorted(found.values()))
 
 
+def _open_ends(before: Sequence[Hold], duties: Mapping[str, timedelta]) -> dict[Name, datetime]:
+    """When the open anchors of these holds end at the latest. One whose time is over has left its date in the duty to keep."""
+    ends = {hold.name: hold.until for hold in before if hold.basis is Basis.OPEN_ANCHOR and hold.until is not None}
+    for hold in before:
+        if hold.basis is Basis.LEGAL_OBLIGATION and hold.until is not None and hold.data_class in duties:
+            ends.setdefault(hold.name, hold.until - duties[hold.data_class])
+    return ends
+
+
 def _bases(
-    held: HeldItem, by_hand: Sequence[ManualHold], duties: Mapping[str, timedelta], now: datetime
+    held: HeldItem,
+    by_hand: Sequence[ManualHold],
+    duties: Mapping[str, timedelta],
+    now: datetime,
+    open_until: datetime | None,
 ) -> Iterator[tuple[Basis, datetime | None]]:
+    closed_at = held.closed_at
     if held.is_open:
-        yield Basis.OPEN_ANCHOR, None
+        is_over = open_until is not None and open_until <= now
+        closed_at = open_until if is_over else None
+        if not is_over:
+            yield Basis.OPEN_ANCHOR, open_until
     duty = duties.get(held.data_class)
     if duty is not None:
-        until = None if held.is_open or held.closed_at is None else later(held.closed_at, duty)
+        until = None if closed_at is None else later(closed_at, duty)
         if until is None or until > now:
             yield Basis.LEGAL_OBLIGATION, until
     for hold in by_hand:

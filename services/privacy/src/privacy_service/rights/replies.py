@@ -9,6 +9,7 @@ from event_contracts.event import Event
 from event_contracts.moments import IMPLAUSIBLE
 from event_contracts.privacy import (
     ExpiredFound,
+    HeldItem,
     HoldingsDescribed,
     HoldingsErased,
     HoldingsExported,
@@ -19,10 +20,11 @@ from event_contracts.topics import system_replies
 from privacy_service.rights import store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier
-from privacy_service.rights.domain import Reason
+from privacy_service.rights.domain import Basis, Item, Name, Reason
 from privacy_service.rights.export import is_complete, on_holdings_exported
 from privacy_service.rights.retention import handlers as retention
-from privacy_service.rights.saga import Described, Erased, Exported, Rectified, State, Told
+from privacy_service.rights.retention.handlers import note_out_of_scope
+from privacy_service.rights.saga import Described, Erased, Exported, Rectified, Rules, State, Told
 from privacy_service.rights.saga import asked as wanted
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import Step
@@ -31,12 +33,15 @@ from servicekit.cloudevents import Received
 from servicekit.errors import Poison
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
+from servicekit.logs import code, get_log
+from servicekit.metrics import OPEN_TOO_LONG
 from servicekit.postgres import Tx
 
 Answer: TypeAlias = Callable[[Kit, Tx, Sequence[Received[Any]]], Awaitable[None]]
 
 # The month of somebody's browsing closes at its end, which may lie ahead; nothing closes later than that.
 LONGEST_AHEAD: Final = timedelta(days=32)
+log = get_log("rights")
 
 declare("rights.answered")
 
@@ -48,7 +53,13 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     carrier = await Carrier.of(kit, tx, asked)
     asking = [state for state in asked if state.step in (Step.PREVIEW, Step.DESCRIBE)]
     by_question = {state.question_id: state for state in asking if state.question_id is not None}
-    answers = [each.event for each in received if _asked(by_question, each.event)]
+    answers = []
+    for each in received:
+        state = _asked(by_question, each.event)
+        if state is not None and each.event.system in wanted(state, rules := carrier.rules(state)):
+            kept = tuple(item for item in each.event.items if _counts(rules, each.event.system, item))
+            note_out_of_scope(each.event.system, "described", len(each.event.items) - len(kept))
+            answers.append(each.event.model_copy(update={"items": kept}))
     if not answers:
         return
     await answers_store.save_parts(tx, answers)
@@ -63,6 +74,7 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     by_hand = await answers_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
     for question, systems in complete.items():
         state = by_question[question]
+        _warn_of_open(state, items.get(question, ()), carrier.rules(state), kit.clock.now())
         message = Described(question, systems, items.get(question, ()), by_hand.get(state.subject_id, ()))
         carrier.give(state, message)
     await carrier.save(tx)
@@ -82,8 +94,14 @@ async def on_erased(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsErased
 async def on_told(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]) -> None:
     """What comes after the end amends the certificate."""
     states = _by_revocation(await saga_store.lock_of_revocations(tx, {each.event.request_id for each in received}))
-    told = [(state, each.event) for each in received if (state := _asked(states, each.event)) is not None]
     carrier = await Carrier.of(kit, tx, states.values())
+    told = []
+    for each in received:
+        state = _asked(states, each.event)
+        if state is not None and each.event.system in carrier.rules(state).disclosers:
+            told.append((state, each.event))
+        else:
+            note_out_of_scope(each.event.system, "told", 1 if state is not None else 0)
     changed = await answers_store.save_recipients(tx, told)
     for state, event in told:
         carrier.give(state, Told(event.system))
@@ -115,6 +133,22 @@ async def on_rectified(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsRec
                 carrier.give(state, Rectified(each.event.system, refused))
     await carrier.save(tx)
     await store.forget_rectifications(tx, [s.request_id for s in carrier.states() if s.step is Step.DONE])
+
+
+def _counts(rules: Rules, system: str, held: HeldItem) -> bool:
+    """Whether what the system says of this item counts: it holds the class, and an open anchor is the owner's to say."""
+    is_holder = system in rules.holders.get(held.data_class, ())
+    return is_holder and (not held.is_open or rules.owners.get(held.data_class) == system)
+
+
+def _warn_of_open(state: State, items: Sequence[Item], rules: Rules, now: datetime) -> None:
+    """An anchor that is open past its longest time holds nothing up any more. Its owner must be asked why it is open."""
+    open_names = {Name(item.held.data_class, item.held.anchor) for item in items if item.held.is_open}
+    for hold in state.holds:
+        if hold.basis is Basis.OPEN_ANCHOR and hold.until is not None and hold.until <= now and hold.name in open_names:
+            owner = rules.owners[hold.data_class]
+            OPEN_TOO_LONG.labels(owner).inc()
+            log.warning("anchor_open_too_long", owner=code(owner), data_class=code(hold.data_class), anchor=hold.anchor)
 
 
 def _by_revocation(states: Sequence[State]) -> dict[UUID, State]:

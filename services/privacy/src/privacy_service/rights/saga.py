@@ -4,14 +4,14 @@ A message that does not belong to the step at hand (late, twice, or about an old
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 from uuid import UUID
 
 from event_contracts.event import Event
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, TellRecipients
-from privacy_service.rights.domain import Hold, Item, Kind, ManualHold, Reason, Scope, holds_on, names_of
+from privacy_service.rights.domain import Basis, Hold, Item, Kind, ManualHold, Reason, Scope, holds_on, names_of
 from privacy_service.rights.steps import HOW, How, Step, after, first
 
 # A command that nobody answers is sent again after 1, 2, 4 and then always 8 times the pause of the settings.
@@ -27,7 +27,7 @@ FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 class Rules:
     """What a saga goes by: the systems of its policy that must answer, the duties to keep, and the settings' pauses.
 
-    `holders` are those of the participants that hold a class; `rectifiers` who corrects it.
+    `holders` hold a class; `rectifiers` correct it; `owners` say whether its anchors are open, for `longest_open` at most.
     """
 
     participants: frozenset[str]
@@ -39,6 +39,8 @@ class Rules:
     command_retry: timedelta
     hold_check: timedelta
     new_id: Callable[[], UUID]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    longest_open: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,8 @@ def _described(state: State, message: Described, now: datetime, rules: Rules) ->
     state = replace(state, answered=state.answered | systems)
     if not asked(state, rules) <= state.answered:
         return state, notes
-    holds = holds_on(message.items, message.by_hand, state.scope, rules.duties, now)
+    longest = rules.longest_open
+    holds = holds_on(message.items, message.by_hand, state.scope, rules.duties, now, longest, state.holds)
     before, state = state.holds, replace(state, holds=holds)
     if state.step is Step.PREVIEW:
         following = Step.APPROVE
@@ -372,10 +375,11 @@ def _enter(state: State, step: Step, now: datetime, rules: Rules) -> Advance:
 
 
 def _next_check(holds: Sequence[Hold], now: datetime, rules: Rules) -> datetime:
-    """When a hold may end: a date is known, whatever else ends one has to be asked for."""
-    if any(hold.until is None for hold in holds):
-        return now + rules.hold_check
-    return min(hold.until for hold in holds if hold.until is not None)
+    """When a hold may end: a date is known, whatever else ends one has to be asked for. An open anchor may close any time."""
+    times = [hold.until for hold in holds if hold.until is not None]
+    if any(hold.until is None or hold.basis is Basis.OPEN_ANCHOR for hold in holds):
+        times.append(now + rules.hold_check)
+    return min(times)
 
 
 def _questions(state: State) -> list[Command]:

@@ -110,12 +110,15 @@ class StepState(BaseModel):
 
 
 class HoldState(BaseModel):
+    """`owner`: the system that says when an open anchor closes. `until` is then the latest day on which it is waited for."""
+
     subject_id: UUID
     data_class: str
     anchor: UUID
     basis: Basis
     until: datetime | None
     rows: int
+    owner: str | None = None
 
 
 class Outstanding(BaseModel):
@@ -216,6 +219,7 @@ def state_of(
             basis=hold.basis,
             until=hold.until,
             rows=hold.rows,
+            owner=rules[state.policy].owners.get(hold.data_class) if hold.basis is Basis.OPEN_ANCHOR else None,
         )
         for state in states
         for hold in state.holds
@@ -287,7 +291,10 @@ def preview_of(
     stays = []
     for state in states:
         described = items.get(state.question_id, ()) if state.question_id is not None else ()
-        holds = holds_on(described, by_hand.get(state.subject_id, ()), state.scope, rules[state.policy].duties, now)
+        by = rules[state.policy]
+        holds = holds_on(
+            described, by_hand.get(state.subject_id, ()), state.scope, by.duties, now, by.longest_open, state.holds
+        )
         for item in described:
             if not state.scope.covers(item.held.data_class, item.held.anchor):
                 continue

@@ -28,12 +28,15 @@ from servicekit.auth import Staff
 from servicekit.cloudevents import Received
 from servicekit.errors import KeyReused, NotFound
 from servicekit.kit import Kit
+from servicekit.logs import code, get_log
+from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.postgres import Record, Tx
 
 PEOPLE_AT_ONCE: Final = 100
 # A revocation names at most 2,000 anchors.
 NAMES_A_REQUEST: Final = 1000
 BATCH: Final = 500
+log = get_log("rights")
 _LONGEST_BACKOFF: Final = 8
 
 
@@ -135,7 +138,10 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
     answers: dict[tuple[UUID, str], ExpiredFound] = {}
     for each in received:
         question = questions.get(each.event.request_id)
-        if question is not None and question.data_class == each.event.data_class:
+        if not kit.policy.holds(each.event.system, each.event.data_class):
+            # A system that does not hold a class cannot have it erased.
+            note_out_of_scope(each.event.system, "expired", 1)
+        elif question is not None and question.data_class == each.event.data_class:
             answers.setdefault((each.event.request_id, each.event.system), each.event)
     fresh = await store.save_pages(tx, list(answers.values()))
     found = [
@@ -159,17 +165,26 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
 async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:
     """What is held of people with a key that no event has named. Answers to the sagas' questions change nothing here."""
     questions = await store.lock_questions(tx, {each.event.request_id for each in received})
-    answers = [
-        each.event
-        for each in received
-        if (question := questions.get(each.event.request_id)) and question.subject_id == each.event.subject_id
-    ]
+    answers = []
+    for each in received:
+        question = questions.get(each.event.request_id)
+        if question is not None and question.subject_id == each.event.subject_id:
+            items = tuple(i for i in each.event.items if kit.policy.holds(each.event.system, i.data_class))
+            note_out_of_scope(each.event.system, "described", len(each.event.items) - len(items))
+            answers.append(each.event.model_copy(update={"items": items}))
     if not answers:
         return
     await found_store.clear_suspects(tx, answers)
     await store.save_parts(tx, answers)
     done = await _answered(kit, tx, questions)
     await found_store.convict(tx, [question.question_id for question in done])
+
+
+def note_out_of_scope(system: str, answer: str, count: int) -> None:
+    """What a system said of data that the policy does not give it: counted, and of no effect."""
+    if count:
+        ANSWERS_OUT_OF_SCOPE.labels(system, answer).inc(count)
+        log.warning("answer_out_of_scope", system=code(system), answer=code(answer), items=count)
 
 
 async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
