@@ -7,11 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.privacy import ExportHoldings
+from privacy_service.app import SERVICE
 from privacy_service.rights.export import packages
 from privacy_service.rights.export.handlers import fetch
 from privacy_service.rights.export.http import PackageResponse
 from servicekit import faults
+from servicekit.clock import Clock
 from servicekit.faults import Fault, InjectedFault
+from servicekit.health import Health
+from servicekit.http import make_app
 from servicekit.postgres import Tx
 from tests.support.exports import Held, Package, destroy_ended, link, make_ready, open_access, part, parts_of, seal
 from tests.support.infra import postgres_server
@@ -184,7 +188,7 @@ async def test_a_download_that_breaks_costs_its_link_and_nothing_else(shop: Shop
         request_id = await open_access(shop, client, subject)
         await make_ready(shop, held_of(subject, uuid4()))
         used = await link(shop, client, request_id)
-        broken: Any = await fetch(shop.kit, used.rpartition("/")[2])
+        broken: Any = (await fetch(shop.kit, used.rpartition("/")[2])).chunks
         assert await anext(broken)
         await broken.aclose()
         await destroy_ended(shop)
@@ -307,6 +311,46 @@ async def test_a_package_that_cannot_be_finished_breaks_off(shop: Shop, monkeypa
         await PackageResponse(await fetch(shop.kit, token))(scope, receive, send)
     assert [message["type"] for message in sent[:2]] == ["http.response.start", "http.response.body"]
     assert all(message["more_body"] for message in sent[1:])
+    assert await shop.kit.db.fetchval("SELECT ended_at FROM rights_exports") is None
+
+
+@pytest.mark.fault(35, "a client stops reading its package")
+@pytest.mark.attack("stop reading a download", expected="no erasure waits for it, and it breaks off")
+async def test_a_client_that_stops_reading_holds_no_erasure_up(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it stands still no work with a key is in progress; what was erased meanwhile is not sent when it goes on."""
+    subject, works = uuid4(), shop.kit.works
+    monkeypatch.setattr(packages, "CHUNK", 1)
+    async with shop.client() as client:
+        request_id = await open_access(shop, client, subject)
+        await make_ready(shop, held_of(subject, uuid4()))
+        token = (await link(shop, client, request_id)).rpartition("/")[2]
+    reads, goes_on = asyncio.Event(), asyncio.Event()
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if sent and not goes_on.is_set():
+            reads.set()
+            await goes_on.wait()  # as a server waits until the connection takes more
+        if message.get("body"):
+            sent.append(message["body"])
+
+    health = Health("privacy", "api", "0", shop.kit.clock)
+    assert SERVICE.router is not None
+    app = make_app(shop.kit.settings, Clock(), health, [SERVICE.router(shop.kit)], work=shop.kit.works)
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": f"/v1/exports/{token}", "headers": []}
+    scope |= {"query_string": b"", "asgi": {"version": "3.0", "spec_version": "2.4"}, "root_path": "", "scheme": "http"}
+    download = asyncio.create_task(app(scope, receive, send))
+    await reads.wait()
+    is_idle = works.has_ended(works.mark)
+    vault: Any = shop.kit.vault
+    vault.erased.add(shop.vault.keys[subject, "export", request_id])
+    goes_on.set()
+    await download
+    assert is_idle, "an erasure waits for a client that does not read"
+    assert len(sent) == 1, "data was sent after it was erased"
     assert await shop.kit.db.fetchval("SELECT ended_at FROM rights_exports") is None
 
 

@@ -1,7 +1,7 @@
 """A kit of one service on real Kafka and Postgres, with a vault that is a fake of this process."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,9 @@ class FakeVault:
     async def lease(self, purpose: str, wanted: Sequence[LeaseName]) -> list[SealingKey | Erased]:
         self.calls += 1
         return [Erased(w.key_id) if w.key_id in self.erased else self.keys[w.name] for w in wanted]
+
+    def is_live(self, purpose: str, key_ids: Iterable[UUID]) -> bool:
+        return self.erased.isdisjoint(key_ids)
 
 
 class OpenPolicy:

@@ -5,7 +5,7 @@ Sizes, card numbers, errors and the access log are dealt with here for all route
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -104,7 +105,13 @@ def _add_operational_routes(app: FastAPI, health: Health) -> None:
 
 
 _BUSY: Final = "This process answers as many requests as it can at once. Send the request again a little later."
+_END_WORK: Final = "servicekit.end_work"
 _CUT_OFF: Final = "The process is stopping, and this request had not ended. Send it again as it was."
+
+
+def end_work(request: Request) -> None:
+    """The request is no unit of work any more: its route says itself, with `kit.work()`, when it uses keys."""
+    request.scope[_END_WORK]()
 
 
 class _Edge:
@@ -122,14 +129,16 @@ class _Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        unit = 0
+        answer = _Answer(send, lambda: self._work.end(unit))
         started = time.perf_counter()
         try:
             body = await self._checked_body(scope, receive)
-            # From here on it opens and seals; how long the body took to arrive is the caller's affair.
             with self._one_more():
-                async with self._work.unit():
-                    await self._app(scope, _replay(body, receive), answer.send)
+                # From here until the answer begins it opens and seals: a slow client holds no erasure up.
+                unit = self._work.begin()
+                scope[_END_WORK] = answer.end_work
+                await self._app(scope, _replay(body, receive), answer.send)
         except KitError as error:
             await problem_response(error)(scope, receive, answer.send)
         except asyncio.CancelledError:
@@ -142,6 +151,7 @@ class _Edge:
             if not answer.status:
                 await problem_response(KitError())(scope, receive, answer.send)
         finally:
+            answer.end_work()
             _record(scope, answer.status, time.perf_counter() - started)
 
     @contextmanager
@@ -224,8 +234,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 class _Answer:
     """Remembers the status on its way out, and keeps personal data out of caches."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, end_work: Callable[[], None]) -> None:
+        self._send, self.end_work = send, end_work
         self.status = 0
 
     async def send(self, message: Message) -> None:
@@ -234,6 +244,7 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers["Cache-Control"] = "no-store"
             headers["X-Content-Type-Options"] = "nosniff"
+            self.end_work()
         await self._send(message)
 
 

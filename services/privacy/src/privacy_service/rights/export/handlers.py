@@ -9,7 +9,7 @@ sent its last byte. So a download that broke is tried again with a fresh link, a
 import hashlib
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -119,8 +119,17 @@ async def make_link(kit: Kit, who: Staff | Customer, request_id: UUID) -> Link:
     return Link(f"/v1/exports/{token}", expires)
 
 
-async def fetch(kit: Kit, token: str) -> AsyncIterator[bytes]:
-    """The package's bytes. The link is used up when this returns; the export ends after the last byte was taken.
+@dataclass(frozen=True)
+class Package:
+    """The bytes of a package, and `check`, to be called right before each piece is sent."""
+
+    kit: Kit
+    chunks: AsyncIterator[bytes]
+    check: Callable[[], Awaitable[None]]
+
+
+async def fetch(kit: Kit, token: str) -> Package:
+    """The link is used up when this returns; the export ends after the last byte was taken.
 
     Raises `NotFound` for a link that is unknown, used or over, and `Conflict` if the data was erased meanwhile.
     """
@@ -133,10 +142,11 @@ async def fetch(kit: Kit, token: str) -> AsyncIterator[bytes]:
         return Facts(row["request_id"], row["kind"], kit.clock.now(), kit.policy, len(subjects))
 
     facts = await kit.run_tx("use_link", use)
-    chunks = build(facts, await Parts.of(kit, facts.request_id))
+    parts = await Parts.of(kit, facts.request_id)
+    chunks = build(facts, parts)
     # Whatever is wrong with the parts shows before the first byte, and so as an error and not as a broken file.
     first = await anext(chunks)
-    return _fetched(kit, facts.request_id, first, chunks)
+    return Package(kit, _fetched(kit, facts.request_id, first, chunks), parts.check)
 
 
 async def _fetched(kit: Kit, request_id: UUID, first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,11 +1,12 @@
 """A link to the package of an export, and the package itself."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from privacy_service.rights.export import handlers
 from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.errors import KitError
+from servicekit.http import end_work
 from servicekit.kit import Kit
 from servicekit.logs import get_log
 
@@ -33,9 +35,19 @@ class LinkBody(BaseModel):
 
 
 class PackageResponse(StreamingResponse):
-    """A zip file, sent as it is made. One that cannot be finished breaks off: no answer can follow on its first bytes."""
+    """A zip file, sent as it is made. One that cannot be finished breaks off: no answer can follow on its first bytes.
+
+    Nothing waits for who reads it slowly: no transaction is open, no work with a key in progress. Right before each piece it
+    is made sure that the data is still there; what a connection has taken counts as sent.
+    """
 
     media_type = "application/zip"
+
+    def __init__(
+        self, package: handlers.Package, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(package.chunks, status_code, headers)
+        self._package = package
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -43,6 +55,16 @@ class PackageResponse(StreamingResponse):
                 await super().__call__(scope, receive, send)
         except (KitError, TimeoutError) as error:
             log.warning("download_broken", error=error)
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for chunk in self._package.chunks:
+            # Returns when the client has taken what was sent before.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            async with self._package.kit.work():
+                await self._package.check()
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def make_router(kit: Kit) -> APIRouter:
@@ -60,11 +82,12 @@ def make_router(kit: Kit) -> APIRouter:
         return _body(await handlers.make_link(kit, who, request_id))
 
     @router.get("/v1/exports/{token}", response_class=PackageResponse)
-    async def export(token: _Token) -> PackageResponse:
+    async def export(token: _Token, request: Request) -> PackageResponse:
         """The package. Whoever has the link may fetch it, once; after that its key is destroyed.
 
         A download that breaks uses the link up and ends nothing: make a new link and begin again.
         """
+        end_work(request)  # each page that is opened is a unit of its own
         headers = {"Content-Disposition": 'attachment; filename="your-data.zip"'}
         return PackageResponse(await handlers.fetch(kit, token), headers=headers)
 

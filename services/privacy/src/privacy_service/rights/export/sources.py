@@ -1,7 +1,7 @@
 """Where a package's content comes from: sealed parts, opened a few at a time, and the tables of inventory and looks."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -11,7 +11,9 @@ from privacy_service.rights.export import store
 from privacy_service.rights.export.domain import PartName
 from servicekit.errors import Conflict
 from servicekit.kit import Kit, Opening
+from servicekit.vault_client import LeaseName
 
+PURPOSE: Final = "rights_request"
 # A part has up to 900,000 characters, so this bounds the memory that one download needs.
 PARTS_AT_ONCE: Final = 4
 ROWS_AT_ONCE: Final = 500
@@ -19,11 +21,12 @@ ROWS_AT_ONCE: Final = 500
 
 @dataclass(frozen=True)
 class Parts:
-    """The `Source` of one export's package."""
+    """The `Source` of one export's package. `opened` are the keys that were used for it."""
 
     kit: Kit
     request_id: UUID
     names: Sequence[PartName]
+    opened: dict[UUID, LeaseName] = field(default_factory=dict)
 
     @classmethod
     async def of(cls, kit: Kit, request_id: UUID) -> Self:
@@ -35,19 +38,33 @@ class Parts:
         """Raises `Conflict` when a part was erased meanwhile, so that a package is whole or none."""
         for start in range(0, len(names), PARTS_AT_ONCE):
             page = names[start : start + PARTS_AT_ONCE]
-            keys = [(name.subject_id, name.system, name.attempt, name.part) for name in page]
-            rows = await store.read_contents(self.kit.db, self.request_id, keys)
-            if len(rows) != len(page) or any(row["content"] is None for row in rows):
-                raise Conflict(_GONE)
-            openings = [
-                Opening(Sealed[ExportPart](row["content"]), ExportPart, row["subject_id"], self.request_id)
-                for row in rows
-            ]
-            opened = await self.kit.open_many(openings, purpose="rights_request")
+            # Each page is a unit of work: an erasure waits for one of them, and never for who reads the package.
+            async with self.kit.work():
+                opened = await self._open(page)
             for name, part in zip(page, opened, strict=True):
-                if isinstance(part, Erased):
-                    raise Conflict(_GONE)
                 yield name, part.rows
+
+    async def _open(self, page: Sequence[PartName]) -> list[ExportPart]:
+        keys = [(name.subject_id, name.system, name.attempt, name.part) for name in page]
+        rows = await store.read_contents(self.kit.db, self.request_id, keys)
+        if len(rows) != len(page) or any(row["content"] is None for row in rows):
+            raise Conflict(_GONE)
+        openings = [
+            Opening(Sealed[ExportPart](row["content"]), ExportPart, row["subject_id"], self.request_id) for row in rows
+        ]
+        self.opened.update((opening.sealed.key_id, opening.lease) for opening in openings)
+        parts = await self.kit.open_many(openings, purpose=PURPOSE)
+        whole = [part for part in parts if not isinstance(part, Erased)]
+        if len(whole) != len(parts):
+            raise Conflict(_GONE)
+        return whole
+
+    async def check(self) -> None:
+        """To be called right before what was opened is sent. Raises `Conflict` when it was erased since."""
+        if not self.kit.vault.is_live(PURPOSE, self.opened):
+            keys = await self.kit.vault.lease(PURPOSE, list(self.opened.values()))
+            if any(isinstance(key, Erased) for key in keys):
+                raise Conflict(_GONE)
 
     async def disclosures(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         after = None
