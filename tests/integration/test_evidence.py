@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from deploy.verify import verify_certificate as verifier
 from privacy_service.app import SERVICE
-from privacy_service.evidence import handlers, store
+from privacy_service.evidence import handlers, leaves, store
 from privacy_service.evidence.certificate import CertificateFacts, ParticipantFact
 from privacy_service.evidence.http import make_router
 from privacy_service.evidence.journal import JournalRefused
@@ -197,6 +197,30 @@ async def test_an_idle_transaction_of_another_database_does_not_hold_the_log_up(
         assert await world.size() == 1
     finally:
         await forgotten.close()
+
+
+async def test_a_malformed_leaf_is_set_aside_and_those_behind_it_are_taken_up(world: World) -> None:
+    """No JSON, another spelling, another name. One that becomes a leaf is taken up."""
+    good, late = decision(2), decision(3)
+    spaced = json.dumps(json.loads(leaves.encode(late)), indent=1).encode()
+    insert = "INSERT INTO evidence_leaves (leaf_id, kind, body) VALUES ($1, 'decision', $2)"
+    for leaf_id, body in ((uuid4(), b"\xff no JSON"), (late.leaf_id, spaced), (uuid4(), leaves.encode(decision(4)))):
+        await world.kit.db.fetch(insert, leaf_id, body)
+    await append(world.kit, good)
+    with suppress(ValueError):
+        await world.take()
+    assert await world.size() == 1, "a malformed leaf stops the log"
+    reasons = await world.kit.db.fetch("SELECT reason, attempts FROM evidence_aside ORDER BY entry_id")
+    assert [tuple(row) for row in reasons] == [("no_json", 1), ("not_canonical", 1), ("wrong_name", 1)]
+    owner = await asyncpg.connect(world.dsns[1])
+    await owner.execute("UPDATE evidence_leaves SET body = $1 WHERE leaf_id = $2", leaves.encode(late), late.leaf_id)
+    await owner.execute("UPDATE evidence_aside SET next_try_at = '-infinity'")
+    await owner.close()
+    await world.take()
+    logged = [json.loads(line)["leaf"]["leaf_id"] for line in await world.log() if b'"leaf"' in line]
+    assert logged[:2] == [str(good.leaf_id), str(late.leaf_id)]
+    assert await world.problems() == []
+    assert await world.kit.db.fetchval("SELECT array_agg(attempts) FROM evidence_aside") == [2, 2]
 
 
 async def test_a_leaf_that_is_recorded_twice_is_one_leaf(world: World) -> None:

@@ -132,6 +132,21 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+def problem_of(leaf_id: UUID, kind: str, body: bytes) -> str | None:
+    """Why this cannot be a leaf of the log, as a word; None for one that can. The journal reads back what it spells itself."""
+    if len(body) > MAX_LEAF:
+        return "too_large"
+    try:
+        read = json.loads(body)
+        is_canonical = canonical(read) == body
+    except (ValueError, RecursionError):
+        return "no_json"
+    if not is_canonical:
+        return "not_canonical"
+    named = isinstance(read, dict) and (read.get("leaf_id"), read.get("kind")) == (str(leaf_id), kind)
+    return None if named else "wrong_name"
+
+
 def encode(leaf: Leaf) -> bytes:
     """The bytes of a leaf. Raises ValueError for a string that is no code, a float or a time without zone."""
     body = canonical({"kind": leaf.kind, **plain(leaf)})

@@ -4,7 +4,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -14,19 +14,23 @@ from privacy_service.evidence import store
 from privacy_service.evidence.checkpoint import BadNote, Checkpoint, Verifier, parse_line, parse_note, signed
 from privacy_service.evidence.handlers import SEQUENCE, WITNESS, EvidenceChanged, log_signer, prove_consistency
 from privacy_service.evidence.journal import Journal, JournalRefused
+from privacy_service.evidence.leaves import problem_of
 from privacy_service.evidence.merkle import combine, grow, leaf_hash, nodes_of
 from privacy_service.evidence.store import Cursor
 from privacy_service.settings import settings_of
 from servicekit.errors import KitError, Misconfigured, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
-from servicekit.logs import get_log
-from servicekit.postgres import Tx
+from servicekit.logs import code, get_log
+from servicekit.metrics import EVIDENCE_SET_ASIDE
+from servicekit.postgres import Record, Tx
 from servicekit.service import Job
 from servicekit.tls import tls_of
 
 log = get_log("evidence")
 BATCH: Final = 5000
+ASIDE_AT_ONCE: Final = 100
+ASIDE_RETRY: Final = timedelta(hours=1)
 _WITNESS_SECONDS: Final = 10
 
 declare("evidence.sequencing", "evidence.journalled", "evidence.witnessed")
@@ -64,19 +68,52 @@ async def sequence_batch(kit: Kit, tx: Tx) -> int:
         return await _take_up(kit, tx, journal, size, cursor)
     if await store.is_ahead_of_database(tx, cursor):
         raise DumpLoaded
-    rows = await store.read_pending(tx, cursor, await store.read_horizon(tx), BATCH)
+    pending = await store.read_pending(tx, cursor, await store.read_horizon(tx), BATCH)
+    again = await store.read_aside(tx, kit.clock.now(), ASIDE_AT_ONCE)
+    rows = await _without_malformed(kit, tx, pending, again, cursor)
     if not rows:
-        return 0
-    hashes = [leaf_hash(row["body"]) for row in rows]
+        return len(pending)
+    hashes = [leaf_hash(row.body) for row in rows]
     faultpoint("evidence.sequencing")
     if journal is not None:
-        pairs = list(zip(hashes, (row["body"] for row in rows), strict=True))
+        pairs = list(zip(hashes, (row.body for row in rows), strict=True))
         await asyncio.to_thread(journal.append, size, pairs)
         faultpoint("evidence.journalled")
-    await _index(
-        kit, tx, size, [row["entry_id"] for row in rows], [Cursor(r["xact"], r["entry_id"]) for r in rows], hashes
-    )
-    return len(rows)
+    await _index(kit, tx, size, [row.entry_id for row in rows], [row.cursor for row in rows], hashes)
+    return len(pending)
+
+
+class _Row(NamedTuple):
+    """A leaf to be taken up, and how far the leaves are taken up with it."""
+
+    entry_id: int
+    body: bytes
+    cursor: Cursor
+
+
+async def _without_malformed(
+    kit: Kit, tx: Tx, pending: Sequence[Record], again: Sequence[Record], cursor: Cursor
+) -> list[_Row]:
+    """What can be taken up; the rest is set aside with its reason, so that nothing waits behind it, and tried again.
+
+    A leaf that was set aside and is one by now comes first: it moves nothing.
+    """
+    found, bad = [_Row(row["entry_id"], row["body"], cursor) for row in again], []
+    found += [_Row(row["entry_id"], row["body"], Cursor(row["xact"], row["entry_id"])) for row in pending]
+    for row in (*again, *pending):
+        problem = problem_of(row["leaf_id"], row["kind"], row["body"])
+        if problem is not None:
+            bad.append((row["entry_id"], problem))
+            log.error("leaf_set_aside", entry=row["entry_id"], reason=code(problem))
+    if bad:
+        now = kit.clock.now()
+        await store.set_aside(tx, bad, now, now + ASIDE_RETRY)
+        EVIDENCE_SET_ASIDE.inc(len(bad))
+    names = {entry for entry, _ in bad}
+    back = [row["entry_id"] for row in again if row["entry_id"] not in names]
+    if back:
+        await store.take_back(tx, back)
+    return [row for row in found if row.entry_id not in names]
 
 
 class _Named(msgspec.Struct):

@@ -82,15 +82,52 @@ async def read_pending(tx: Tx, after: Cursor, horizon: int, limit: int) -> list[
     """Leaves without an index whose place is certain: no transaction in progress can put one before them."""
     return await tx.fetch(
         """-- read_pending
-        SELECT entry_id, xact_id::text::bigint AS xact, body FROM evidence_leaves l
+        SELECT entry_id, xact_id::text::bigint AS xact, leaf_id, kind::text AS kind, body FROM evidence_leaves l
         WHERE (xact_id, entry_id) > ($1::text::xid8, $2) AND xact_id < $3::text::xid8
           AND NOT EXISTS (SELECT FROM evidence_sequence s WHERE s.entry_id = l.entry_id)
+          AND NOT EXISTS (SELECT FROM evidence_aside a WHERE a.entry_id = l.entry_id)
         ORDER BY xact_id, entry_id LIMIT $4""",
         str(after.xact),
         after.entry,
         str(horizon),
         limit,
     )
+
+
+async def read_aside(tx: Tx, now: datetime, limit: int) -> list[Record]:
+    """Leaves that were set aside and are to be looked at again."""
+    return await tx.fetch(
+        """-- read_aside
+        SELECT entry_id, leaf_id, kind::text AS kind, body FROM evidence_aside JOIN evidence_leaves USING (entry_id)
+        WHERE next_try_at <= $1 ORDER BY next_try_at LIMIT $2""",
+        now,
+        limit,
+    )
+
+
+async def set_aside(tx: Tx, leaves: Sequence[tuple[int, str]], now: datetime, next_try_at: datetime) -> None:
+    """(entry, reason) each."""
+    await tx.execute(
+        """-- set_aside
+        INSERT INTO evidence_aside AS a (entry_id, reason, since, next_try_at)
+        SELECT entry_id, reason, $3, $4 FROM unnest($1::bigint[], $2::text[]) AS u(entry_id, reason)
+        ON CONFLICT (entry_id) DO UPDATE SET reason = excluded.reason, attempts = a.attempts + 1,
+            next_try_at = excluded.next_try_at""",
+        [entry for entry, _ in leaves],
+        [reason for _, reason in leaves],
+        now,
+        next_try_at,
+    )
+
+
+async def take_back(tx: Tx, entries: Sequence[int]) -> None:
+    """They are set aside no longer."""
+    await tx.execute("-- take_back\nDELETE FROM evidence_aside WHERE entry_id = ANY($1::bigint[])", list(entries))
+
+
+async def count_aside(tx: Tx | Database) -> int:
+    count: int = await tx.fetchval("-- count_aside\nSELECT count(*) FROM evidence_aside")
+    return count
 
 
 async def insert_sequence(tx: Tx, first: int, entries: Sequence[int], cursors: Sequence[Cursor]) -> None:
