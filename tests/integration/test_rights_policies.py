@@ -1,17 +1,25 @@
-"""What a policy says of systems and sagas, on real Postgres: whose answers count, and a change in the middle."""
+"""Whose answers count, a policy that changes in the middle, and one request that fails, on real Postgres."""
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from event_contracts.privacy import DescribeHoldings, RecipientsTold, TellRecipients, ToldRecipient
 from event_contracts.topics import system_replies
-from privacy_service.rights import policies
+from privacy_service.rights import policies, vault_revocations, worker
+from privacy_service.rights.vault_revocations import Revocation, Revoked
+from servicekit.errors import Invalid
+from servicekit.kit import Kit
 from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.policy import Policy
+from servicekit.postgres import Tx
+from tests.support.exports import link, make_ready, open_access
 from tests.support.infra import postgres_server
 from tests.support.rights import POLICY, Shop, approve, open_erasure, shop, show
 
@@ -143,3 +151,62 @@ async def test_an_anchor_that_never_closes_holds_an_erasure_up_for_its_longest_t
         await shop.tick(days=3650)
         await shop.settle()
         assert shop.vault.states == {delivery: "destroyed", record: "destroyed"}
+
+
+async def test_a_revocation_that_the_vault_cannot_do_does_not_hold_up_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = uuid4(), uuid4()
+    key = shop.holds(good, "account", "identity", good)
+    shop.holds(bad, "account", "identity", bad)
+    revoke = shop.vault.revoke
+
+    async def refuses(kit: Kit, wanted: Sequence[Revocation]) -> list[Revoked]:
+        if any(each.subject == bad for each in wanted):
+            raise Invalid
+        return await revoke(kit, wanted)
+
+    async with shop.client() as client:
+        ids = [await open_erasure(shop, client, subject) for subject in (bad, good)]
+        await shop.settle()
+        with monkeypatch.context() as broken:
+            broken.setattr(vault_revocations, "revoke", refuses)
+            for request_id in ids:
+                await approve(shop, client, request_id)
+            await shop.settle()
+            states = [(await show(shop, client, request_id))["status"] for request_id in ids]
+            assert states == ["running", "completed"], "one request's failure holds up another one"
+            assert shop.vault.states == {key: "destroyed"}
+        await shop.tick(seconds=10)
+        await shop.settle()
+        assert (await show(shop, client, ids[0]))["status"] == "completed"
+
+
+async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put off with its reason, this service is named as who has it, and it is tried again."""
+    ready = worker.make_ready
+    async with shop.client() as client:
+        bad, good = [await open_access(shop, client, uuid4()) for _ in range(2)]
+
+        async def fails(kit: Kit, tx: Tx, request_id: UUID) -> Any:
+            if request_id == bad:
+                raise ZeroDivisionError
+            return await ready(kit, tx, request_id)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(worker, "make_ready", fails)
+            with suppress(ZeroDivisionError):
+                await make_ready(shop, {})
+            (step,) = (await show(shop, client, str(bad)))["steps"]
+            assert (await show(shop, client, str(good)))["steps"][0]["step"] == "ready", (
+                "a failing package stops others"
+            )
+            assert (step["step"], [each["system"] for each in step["waiting_for"]]) == ("package", ["privacy"])
+            assert (await client.get(await link(shop, client, good))).status_code == 200
+        await shop.settle()
+        assert (await show(shop, client, str(bad)))["steps"][0]["step"] == "package"
+        await shop.tick(seconds=10)
+        await shop.settle()
+        assert (await client.get(await link(shop, client, bad))).status_code == 200

@@ -273,6 +273,8 @@ def step_of(state: State, rules: Rules) -> StepState:
         silent = state.waiting_for
     elif state.step in (Step.FENCE, Step.DRAIN, Step.DESTROY):
         silent = frozenset(["vault"])
+    elif HOW[state.step] is How.WORK and state.attempts:
+        silent = frozenset(["privacy"])  # this service's own work failed: it is tried again
     else:
         silent = frozenset()
     waiting = [Silent(system=name, since=state.since, next_try_at=state.next_try_at) for name in sorted(silent)]

@@ -11,8 +11,11 @@ from uuid import UUID
 
 import msgspec
 
+from servicekit.errors import Forbidden, TooMany, Unavailable
 from servicekit.kit import Kit
 
+# Something that all requests need is away, or refuses this service: no request is to blame.
+NOT_TO_BLAME: Final = (Unavailable, TooMany, Forbidden)
 LARGEST_BATCH: Final = 500
 # The vault waits until every older writer has ended, which its time-outs bound.
 _PATIENCE: Final = 45.0

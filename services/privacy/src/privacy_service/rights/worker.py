@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import KeyFact, Leaf, key_destructions
 from privacy_service.rights import store, vault_revocations
 from privacy_service.rights.answers import store as answers_store
+from privacy_service.rights.aside import in_batches, put_off
 from privacy_service.rights.carrying import JOB, Carrier, record, rules_of
 from privacy_service.rights.certifying import facts_of
 from privacy_service.rights.domain import Name, Status, names_of
@@ -23,11 +25,11 @@ from privacy_service.rights.saga import Destroyed, Drained, Due, Fenced, Message
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import Step
 from privacy_service.rights.store import Line
-from privacy_service.rights.vault_revocations import KeyOutcome, Revocation, Revoked
-from servicekit.errors import KitError
+from privacy_service.rights.vault_revocations import NOT_TO_BLAME, KeyOutcome, Revocation, Revoked
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
+from servicekit.metrics import SET_ASIDE
 from servicekit.postgres import Tx
 from servicekit.service import Job
 
@@ -60,12 +62,12 @@ async def carry_on(kit: Kit) -> None:
     parts = [part for part, steps in _PARTS.items() if due & steps]
     if is_amended:
         parts.append(_amend)
-    failed: KitError | None = None
+    failed: Exception | None = None
     for part in parts:
         try:
             while await part(kit):
                 pass
-        except KitError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts go on
             log.error("rights_step_failed", step=code(part.__name__), error=error)
             failed = error
     if failed is not None:
@@ -99,15 +101,28 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
         return False
     faultpoint("rights.leased")
     try:
-        messages, revoked = await work(kit, leased)
-    except KitError:
+        await _ask_vault(kit, step, work, lease_id, leased)
+    except NOT_TO_BLAME:
         again = kit.clock.now() + max(backoff(state, rules) for state in leased)
         await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
         raise
+    except Exception as error:  # noqa: BLE001 - each is asked for alone, and what fails then is put off
+        log.warning("batch_failed", work=code(step), error=error, taken=len(leased))
+        for state in leased:
+            try:
+                await _ask_vault(kit, step, work, lease_id, [state])
+            except Exception as alone:  # noqa: BLE001
+                await put_off(kit, step, [state], alone)
+    return len(leased) == BATCH
+
+
+async def _ask_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State]) -> None:
+    messages, revoked = await work(kit, leased)
     faultpoint("rights.vault_answered")
 
     async def carry(tx: Tx) -> None:
-        mine = await saga_store.lock_leased(tx, lease_id, leased)
+        locked = await saga_store.lock_leased(tx, lease_id, leased)
+        mine = [state for state in locked if state.revocation_id in messages]
         await _save_vault_answer(kit, tx, mine, revoked, step)
         carrier = await Carrier.of(kit, tx, mine)
         for state in mine:
@@ -115,7 +130,6 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
         await carrier.save(tx)
 
     await kit.run_tx(f"carry {step}", carry)
-    return len(leased) == BATCH
 
 
 async def _call_revoke(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
@@ -187,46 +201,48 @@ async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked:
 async def _time(kit: Kit) -> bool:
     """Waits that are over, holds to look at again, and commands that nobody has answered."""
 
-    async def work(tx: Tx) -> bool:
-        carrier = await Carrier.of(kit, tx, await saga_store.lock_due(tx, _TIMED, kit.clock.now(), BATCH))
-        count = len(carrier.states())
-        carrier.give_all(Due())
-        if count:
+    async def work(tx: Tx, limit: int, taken: list[State]) -> None:
+        taken += await saga_store.lock_due(tx, _TIMED, kit.clock.now(), limit)
+        if taken:
+            carrier = await Carrier.of(kit, tx, taken)
+            carrier.give_all(Due())
             await carrier.save(tx)
-        return count == BATCH
 
-    return await kit.run_tx("rights_time", work)
+    return await in_batches(kit, "rights_time", BATCH, work, partial(put_off, kit, "rights_time"))
 
 
 async def _certify(kit: Kit) -> bool:
     """Requests of which all subjects are through get their certificate, or an amendment of it, and end."""
 
-    async def work(tx: Tx) -> bool:
-        due = await saga_store.lock_together(tx, Step.CERTIFY, kit.clock.now(), CERTIFICATES)
-        if not due:
-            return False
-        ids = {state.request_id for state in due}
-        states = await saga_store.lock_of_requests(tx, ids)
-        await _issue(kit, tx, sorted(ids))
-        carrier = await Carrier.of(kit, tx, states)
-        carrier.give_all(Worked(Step.CERTIFY))
-        await carrier.save(tx)
-        faultpoint("rights.certified")
-        return len(due) == CERTIFICATES
+    async def work(tx: Tx, limit: int, taken: list[State]) -> None:
+        due = await saga_store.lock_together(tx, Step.CERTIFY, kit.clock.now(), limit)
+        if due:
+            ids = {state.request_id for state in due}
+            taken += await saga_store.lock_of_requests(tx, ids)
+            await _issue(kit, tx, sorted(ids))
+            carrier = await Carrier.of(kit, tx, taken)
+            carrier.give_all(Worked(Step.CERTIFY))
+            await carrier.save(tx)
+            faultpoint("rights.certified")
 
-    return await kit.run_tx("certify", work)
+    return await in_batches(kit, "certify", CERTIFICATES, work, partial(put_off, kit, "certify"))
 
 
 async def _amend(kit: Kit) -> bool:
     """Certificates about which a recipient has said something since."""
 
-    async def work(tx: Tx) -> bool:
-        ids = await answers_store.take_amended(tx, CERTIFICATES)
-        if ids:
-            await _issue(kit, tx, ids)
-        return len(ids) == CERTIFICATES
+    async def work(tx: Tx, limit: int, taken: list[UUID]) -> None:
+        taken += await answers_store.take_amended(tx, kit.clock.now(), limit)
+        if taken:
+            await _issue(kit, tx, taken)
 
-    return await kit.run_tx("amend", work)
+    async def later(ids: list[UUID], error: Exception) -> None:
+        SET_ASIDE.labels("amend").inc()
+        log.error("set_aside", work=code("amend"), request_id=ids[0], error=error)
+        until = kit.clock.now() + rules_of(kit, kit.policy).hold_check
+        await kit.run_tx("put_off", lambda tx: answers_store.mark_amended(tx, ids, until))
+
+    return await in_batches(kit, "amend", CERTIFICATES, work, later)
 
 
 async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
@@ -239,42 +255,40 @@ async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
 async def _package(kit: Kit) -> bool:
     """Exports of which all parts are there may be fetched."""
 
-    async def work(tx: Tx) -> bool:
-        due = await saga_store.lock_together(tx, Step.PACKAGE, kit.clock.now(), CERTIFICATES)
-        states = await saga_store.lock_of_requests(tx, {state.request_id for state in due}) if due else []
-        for request_id in {state.request_id for state in states}:
+    async def work(tx: Tx, limit: int, taken: list[State]) -> None:
+        due = await saga_store.lock_together(tx, Step.PACKAGE, kit.clock.now(), limit)
+        taken += await saga_store.lock_of_requests(tx, {state.request_id for state in due}) if due else []
+        for request_id in {state.request_id for state in taken}:
             await make_ready(kit, tx, request_id)
         faultpoint("rights.packaged")
-        carrier = await Carrier.of(kit, tx, states)
-        carrier.give_all(Worked(Step.PACKAGE))
-        if states:
+        if taken:
+            carrier = await Carrier.of(kit, tx, taken)
+            carrier.give_all(Worked(Step.PACKAGE))
             await carrier.save(tx)
-        return len(due) == CERTIFICATES
 
-    return await kit.run_tx("package", work)
+    return await in_batches(kit, "package", CERTIFICATES, work, partial(put_off, kit, "package"))
 
 
 async def _watch_exports(kit: Kit) -> bool:
     """An access request ends when its package was fetched, or has expired, and its key is destroyed."""
     rules = rules_of(kit, kit.policy)
 
-    async def work(tx: Tx) -> bool:
+    async def work(tx: Tx, limit: int, taken: list[State]) -> None:
         now = kit.clock.now()
-        states = await saga_store.lock_due(tx, [Step.READY], now, CERTIFICATES)
-        carrier = await Carrier.of(kit, tx, states)
+        taken += await saga_store.lock_due(tx, [Step.READY], now, limit)
+        carrier = await Carrier.of(kit, tx, taken)
         waiting = []
-        for state in states:
+        for state in taken:
             if await read_end(tx, state.request_id) is not None:
                 carrier.give(state, Worked(Step.READY))
             else:
                 waiting.append(state)
-        if states:
+        if taken:
             await carrier.save(tx)
         if waiting:
             await saga_store.postpone(tx, waiting, now + rules.command_retry)
-        return len(states) == CERTIFICATES
 
-    return await kit.run_tx("watch_exports", work)
+    return await in_batches(kit, "watch_exports", CERTIFICATES, work, partial(put_off, kit, "watch_exports"))
 
 
 _PARTS: Final[Mapping[Callable[[Kit], Awaitable[bool]], frozenset[Step]]] = {

@@ -199,18 +199,19 @@ async def mark_amended(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> No
     )
 
 
-async def take_amended(tx: Tx, limit: int) -> list[UUID]:
-    """Ended requests whose certificates are to be amended, locked and no longer marked.
+async def take_amended(tx: Tx, now: datetime, limit: int) -> list[UUID]:
+    """Ended requests whose certificates are to be amended by now, locked and no longer marked.
 
     Not while what was held goes: its holds are over, its keys still open, and a certificate now would say that all is gone.
     """
     rows = await tx.fetch(
         """-- take_amended
         UPDATE rights_requests SET is_amended_by = NULL WHERE request_id IN (
-            SELECT request_id FROM rights_requests r WHERE is_amended_by IS NOT NULL AND status = 'completed' AND NOT EXISTS (
+            SELECT request_id FROM rights_requests r WHERE is_amended_by <= $1 AND status = 'completed' AND NOT EXISTS (
                 SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.step NOT IN ('held', 'done'))
-            ORDER BY is_amended_by LIMIT $1 FOR UPDATE SKIP LOCKED)
+            ORDER BY is_amended_by LIMIT $2 FOR UPDATE SKIP LOCKED)
         RETURNING request_id""",
+        now,
         limit,
     )
     return [row["request_id"] for row in rows]

@@ -9,6 +9,7 @@ sent its last byte. So a download that broke is tried again with a fresh link, a
 import hashlib
 import secrets
 from base64 import urlsafe_b64encode
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,13 +27,15 @@ from privacy_service.rights.export.domain import Facts
 from privacy_service.rights.export.packages import build
 from privacy_service.rights.export.rows import Kind
 from privacy_service.rights.export.sources import Parts
-from privacy_service.rights.vault_revocations import Revocation, Revoked
+from privacy_service.rights.vault_revocations import NOT_TO_BLAME, Revocation, Revoked
 from servicekit.auth import Customer, Staff
 from servicekit.cloudevents import Received
 from servicekit.errors import Conflict, NotFound, Poison
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
-from servicekit.postgres import Database, Tx
+from servicekit.logs import code, get_log
+from servicekit.metrics import SET_ASIDE
+from servicekit.postgres import Database, Record, Tx
 from servicekit.service import Job
 
 End = Literal["fetched", "expired", "cancelled"]
@@ -40,6 +43,7 @@ LINK_LIFE: Final = timedelta(hours=24)
 DATA_CLASS: Final = "export"
 END_EVERY: Final = timedelta(seconds=1)
 _AT_ONCE: Final = 100
+log = get_log("exports")
 
 declare("export.revoked", "export.destroyed", "export.fetched")
 
@@ -168,9 +172,28 @@ async def end_exports(kit: Kit) -> None:
         await store.end_expired(tx, kit.clock.now(), _AT_ONCE)
 
     await kit.run_tx("end_expired", expire)
-    rows = await store.read_to_destroy(kit.db, _AT_ONCE)
-    if not rows:
+    by_request: dict[UUID, list[Record]] = defaultdict(list)
+    for row in await store.read_to_destroy(kit.db, _AT_ONCE):
+        by_request[row["request_id"]].append(row)
+    if not by_request:
         return
+    try:
+        await _destroy(kit, [row for rows in by_request.values() for row in rows])
+    except NOT_TO_BLAME:
+        raise
+    except Exception as error:
+        if len(by_request) == 1:
+            raise
+        log.warning("batch_failed", work=code("exports"), error=error, taken=len(by_request))
+        for request_id, rows in by_request.items():
+            try:
+                await _destroy(kit, rows)
+            except Exception as alone:  # noqa: BLE001 - the next run tries it again
+                SET_ASIDE.labels("exports").inc()
+                log.error("set_aside", work=code("exports"), request_id=request_id, error=alone)
+
+
+async def _destroy(kit: Kit, rows: Sequence[Record]) -> None:
     keys = [
         Revocation(row["revocation_id"], row["subject_id"], (DATA_CLASS,), (row["request_id"],))
         for row in rows

@@ -1,10 +1,13 @@
 """The retention runs' own work, in the role `jobs`. Any number of workers may run, and each may stop at any point."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 from privacy_service.rights.retention import handlers, store, vault_keys
-from servicekit.errors import KitError
+from privacy_service.rights.retention.store import Scan
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -18,12 +21,17 @@ declare("retention.keys_read", "retention.gave_up")
 
 async def carry_retention(kit: Kit) -> None:
     """One run of the job. A part that fails leaves the others to go on, and fails the job."""
-    failed: KitError | None = None
-    for part in (handlers.begin_if_due, _scan, _ask_again, _give_up):
+    await _each("retention", kit, (handlers.begin_if_due, _scan, _ask_again, _give_up))
+
+
+async def _each(name: str, kit: Kit, parts: Sequence[Callable[[Kit], Awaitable[None]]]) -> None:
+    """Does all of them. Raises what the last one raised that failed; the next run tries it again."""
+    failed: Exception | None = None
+    for part in parts:
         try:
             await part(kit)
-        except KitError as error:
-            log.error("retention_failed", step=code(part.__name__), error=error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts go on
+            log.error("retention_failed", step=code(name), error=error)
             failed = error
     if failed is not None:
         raise failed
@@ -32,10 +40,13 @@ async def carry_retention(kit: Kit) -> None:
 async def _scan(kit: Kit) -> None:
     """The vault's keys that came of age, a page of each scan at a time, to the end."""
     while scans := await store.read_scans(kit.db):
-        for scan in scans:
-            keys = await vault_keys.read_aged(kit, scan.created_before, scan.after, scan.data_class or None)
-            faultpoint("retention.keys_read")
-            await handlers.look_at_keys(kit, scan, keys)
+        await _each("scan", kit, [partial(_look, scan=scan) for scan in scans])
+
+
+async def _look(kit: Kit, scan: Scan) -> None:
+    keys = await vault_keys.read_aged(kit, scan.created_before, scan.after, scan.data_class or None)
+    faultpoint("retention.keys_read")
+    await handlers.look_at_keys(kit, scan, keys)
 
 
 async def _ask_again(kit: Kit) -> None:
@@ -44,9 +55,12 @@ async def _ask_again(kit: Kit) -> None:
 
 
 async def _give_up(kit: Kit) -> None:
-    for run in await store.read_under_way(kit.db):
-        while await handlers.give_up(kit, run.run_id):
-            faultpoint("retention.gave_up")
+    await _each("give_up", kit, [partial(_give_up_of, run_id=run.run_id) for run in await store.read_under_way(kit.db)])
+
+
+async def _give_up_of(kit: Kit, run_id: UUID) -> None:
+    while await handlers.give_up(kit, run_id):
+        faultpoint("retention.gave_up")
 
 
 JOBS: Final = (Job("retention", EVERY, carry_retention),)

@@ -76,7 +76,7 @@ async def read_due(db: Database, now: datetime) -> tuple[set[Step], bool]:
     row = await db.fetchrow(
         """-- read_due
         SELECT ARRAY(SELECT DISTINCT step::text FROM rights_subjects WHERE next_try_at <= $1) AS steps,
-               EXISTS (SELECT FROM rights_requests WHERE is_amended_by IS NOT NULL) AS is_amended""",
+               EXISTS (SELECT FROM rights_requests WHERE is_amended_by <= $1) AS is_amended""",
         now,
     )
     assert row is not None
@@ -242,6 +242,19 @@ async def postpone(tx: Tx, states: Sequence[State], until: datetime) -> None:
     await tx.execute(
         """-- postpone
         UPDATE rights_subjects s SET next_try_at = $3 FROM unnest($1::uuid[], $2::uuid[]) AS u(request_id, subject_id)
+        WHERE s.request_id = u.request_id AND s.subject_id = u.subject_id""",
+        [state.request_id for state in states],
+        [state.subject_id for state in states],
+        until,
+    )
+
+
+async def put_off(tx: Tx, states: Sequence[State], until: datetime) -> None:
+    """Their work failed: nobody takes them up before `until`."""
+    await tx.execute(
+        """-- put_off
+        UPDATE rights_subjects s SET lease_id = NULL, next_try_at = $3, attempts = s.attempts + 1
+        FROM unnest($1::uuid[], $2::uuid[]) AS u(request_id, subject_id)
         WHERE s.request_id = u.request_id AND s.subject_id = u.subject_id""",
         [state.request_id for state in states],
         [state.subject_id for state in states],

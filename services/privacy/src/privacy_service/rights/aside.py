@@ -1,0 +1,72 @@
+"""Work on a batch in which one request that fails by itself does not hold up the others: it is put off and tried again."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from privacy_service.rights.carrying import rules_of
+from privacy_service.rights.saga import State, backoff
+from privacy_service.rights.sagas import store as saga_store
+from privacy_service.rights.vault_revocations import NOT_TO_BLAME
+from servicekit.kit import Kit
+from servicekit.logs import code, get_log
+from servicekit.metrics import SET_ASIDE
+from servicekit.postgres import Tx
+
+T = TypeVar("T")
+log = get_log("rights")
+# Locks at most so many, notes in the list what it took, and works on it.
+Work = Callable[[Tx, int, list[T]], Awaitable[None]]
+
+
+async def in_batches(
+    kit: Kit, name: str, limit: int, work: Work[T], put_off: Callable[[list[T], Exception], Awaitable[None]]
+) -> bool:
+    """One transaction for a batch. When it fails, one for each of it, and what fails alone is put off.
+
+    True if there may be more. Raises what is in `NOT_TO_BLAME`.
+    """
+    taken: list[T] = []
+
+    async def attempt(most: int) -> None:
+        async def run(tx: Tx) -> None:
+            taken.clear()
+            await work(tx, most, taken)
+
+        await kit.run_tx(name, run)
+
+    try:
+        await attempt(limit)
+        return len(taken) >= limit
+    except NOT_TO_BLAME:
+        raise
+    except Exception as error:
+        if not taken:
+            raise
+        log.warning("batch_failed", work=code(name), error=error, taken=len(taken))
+    for _ in range(len(taken)):
+        await _alone(attempt, taken, put_off)
+    return True
+
+
+async def _alone(
+    attempt: Callable[[int], Awaitable[None]], taken: list[T], put_off: Callable[[list[T], Exception], Awaitable[None]]
+) -> None:
+    try:
+        await attempt(1)
+    except NOT_TO_BLAME:
+        raise
+    except Exception as error:
+        if not taken:
+            raise
+        await put_off(list(taken), error)
+
+
+async def put_off(kit: Kit, name: str, states: list[State], error: Exception) -> None:
+    """These are tried again after a pause that grows; where they stand names this service until then."""
+    rules, now = rules_of(kit, kit.policy), kit.clock.now()
+    for request_id in {state.request_id for state in states}:
+        SET_ASIDE.labels(name).inc()
+        log.error("set_aside", work=code(name), request_id=request_id, error=error)
+    until = now + max(backoff(replace(state, attempts=state.attempts + 1), rules) for state in states)
+    await kit.run_tx("put_off", lambda tx: saga_store.put_off(tx, states, until))
