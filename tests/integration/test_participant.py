@@ -173,6 +173,33 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_s
     assert (answer["left"], await shelf.rows()) == (0, 0), "the late row is still there"
 
 
+async def test_a_system_that_nobody_commands_waits_for_older_writers_before_it_sweeps(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The privacy service is one: it asks the others, and nobody asks it to sweep again."""
+    has_read, go_on = asyncio.Event(), asyncio.Event()
+    refuse_revoked = Tx.refuse_revoked
+
+    async def stands_still(tx: Tx) -> None:
+        await refuse_revoked(tx)
+        if tx._named:
+            has_read.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(Tx, "refuse_revoked", stands_still)
+    note_id, note = await shelf.sealed()
+    writing = asyncio.create_task(shelf.write(note_id, note))
+    await has_read.wait()
+    shelf.vault.add("fence", shelf.person, [note.key_id])
+    health = Health(SYSTEM, "all", "1", shelf.kit.clock)
+    following = asyncio.create_task(Follower(shelf.kit, HOLDINGS, health, is_alone=True).turn())
+    done, _ = await asyncio.wait([following], timeout=1)
+    go_on.set()
+    await writing
+    await following
+    assert (done, await shelf.rows()) == (set(), 0), "the row of a writer that missed the fence is still there"
+
+
 @asynccontextmanager
 async def open_transaction(dsn: str, application: str = "psql") -> AsyncIterator[None]:
     """A session that drew an id and then stands idle."""

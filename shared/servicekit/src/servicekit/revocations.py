@@ -23,6 +23,7 @@ from servicekit.logs import get_log
 from servicekit.metrics import ERASED_ROWS, REVOCATIONS_APPLIED
 from servicekit.postgres import Database, Tx
 from servicekit.revocation_list import Entry, RevocationPage, first_break
+from servicekit.writers import wait_out
 
 log = get_log("revocations")
 BEHIND: Final = "behind_revocations"
@@ -126,10 +127,7 @@ async def apply_entries(tx: Tx, holdings: Sequence[Holding], incarnation: str, e
         return position
     if first_break(lacking, position.number, position.hash) is not None:
         raise ListDiffers
-    named = [(key_id, e.subject, e.number) for e in lacking if e.action != "hold" for key_id in e.key_ids]
-    final = {entry.subject: entry.number for entry in reversed(lacking) if entry.is_final}
-    await _note_keys(tx, named)
-    await _note_subjects(tx, final)
+    await write_fences(tx, lacking)
     await sweep(tx, holdings, erasures_of(lacking))
     last = lacking[-1]
     await tx.execute(
@@ -141,6 +139,14 @@ async def apply_entries(tx: Tx, holdings: Sequence[Holding], incarnation: str, e
     REVOCATIONS_APPLIED.inc(len(lacking))
     faultpoint("revocations.swept")
     return Position(incarnation, last.number, last.hash)
+
+
+async def write_fences(tx: Tx, entries: Sequence[Entry]) -> None:
+    """Once this is committed, new writers leave out what the entries revoke. May be repeated."""
+    named = [(key_id, e.subject, e.number) for e in entries if e.action != "hold" for key_id in e.key_ids]
+    final = {entry.subject: entry.number for entry in reversed(entries) if entry.is_final}
+    await _note_keys(tx, named)
+    await _note_subjects(tx, final)
 
 
 async def _note_keys(tx: Tx, named: Sequence[tuple[UUID, UUID, int]]) -> None:
@@ -170,10 +176,12 @@ class Follower:
     """Reads the list for one process, applies it to the system's database, and says when work with revoked keys has ended.
 
     Several processes of a system follow at once: each drops its own leases, the first one to lock the position erases.
+    `is_alone`: nobody commands this system to sweep again, so it waits for older writers before it sweeps at all.
     """
 
-    def __init__(self, kit: Kit, holdings: Sequence[Holding], health: Health) -> None:
+    def __init__(self, kit: Kit, holdings: Sequence[Holding], health: Health, *, is_alone: bool = False) -> None:
         self._kit = kit
+        self._is_alone = is_alone
         self._holdings = holdings
         self._health = health
         self._at: Position | None = None
@@ -259,6 +267,9 @@ class Follower:
         self._kit.vault.apply(incarnation, last.number, [key_id for entry in entries for key_id in entry.key_ids])
         if entries:
             mark = self._kit.works.mark
+            if self._is_alone:
+                await self._kit.db.run_tx("write_fences", lambda tx: write_fences(tx, entries))
+                await wait_out(self._kit.db, self._kit.clock, [holding.table for holding in self._holdings])
 
             async def work(tx: Tx) -> Position:
                 return await apply_entries(tx, self._holdings, incarnation, entries)

@@ -188,7 +188,7 @@ async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, st
     health = Health(service.name, role, package_version(service.package), kit.clock)
     routers = [service.router(kit)] if service.router is not None and "api" in roles else []
     # Shuts the gate before anything is served.
-    follower = Follower(kit, service.holdings, health)
+    follower = Follower(kit, service.holdings, health, is_alone=not service.participates)
     async with serving(make_app(kit.settings, kit.clock, health, routers, work=kit.works), kit.settings):
         parts = [
             ("revocations", follower.run(stopping, health.loop("revocations"))),
