@@ -201,12 +201,12 @@ async def test_a_system_that_nobody_commands_waits_for_older_writers_before_it_s
 
 
 @asynccontextmanager
-async def open_transaction(dsn: str, application: str = "psql") -> AsyncIterator[None]:
+async def open_transaction(dsn: str, application: str = "psql") -> AsyncIterator[Any]:
     """A session that drew an id and then stands idle."""
     connection = await asyncpg.connect(dsn, server_settings={"application_name": application})
     try:
         await connection.execute("BEGIN; SELECT pg_current_xact_id()")
-        yield
+        yield connection
     finally:
         await connection.close()
 
@@ -277,11 +277,8 @@ async def test_an_idle_transaction_that_can_write_here_is_waited_for_and_named(
 
 
 async def test_a_forgotten_shell_in_a_database_of_ours_ends_by_itself(shelf: Shelf) -> None:
-    connection = await asyncpg.connect(shelf.owner_dsn)
-    try:
+    async with open_transaction(shelf.owner_dsn) as connection:
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == f"{IDLE_SECONDS}s"
-    finally:
-        await connection.close()
     assert writers.LONGEST_WAIT > IDLE_SECONDS
 
 
