@@ -144,7 +144,7 @@ class Process:
     def __init__(self, service: Service, kit: Kit, run: Run, stack: AsyncExitStack) -> None:
         self.kit, self.db, self._stack, self._service = kit, kit.db, stack, service
         health = Health(service.name, "all", "0", kit.clock)
-        self.follower = Follower(kit, service.holdings, health)
+        self.follower = Follower(kit, service.holdings, health, is_alone=not service.participates)
         self.readers = {each.reader: Reader(kit, each, run.broker) for each in service.readers}
         self.relay = Relay(kit.db, lambda: SimulatedProducer(run.broker), kit.clock, kit.outbox.wake, kit.gate)  # type: ignore[union-attr]
         self._health = health
