@@ -61,6 +61,7 @@ def create_topics(admin: AdminClient, topics: "Iterable[Topic]") -> None:
                 **_kept(topic.retention_hours),
                 "compression.type": "uncompressed",
                 "max.message.bytes": str(MAX_MESSAGE_BYTES),
+                "max.decompressed.message.bytes": str(MAX_MESSAGE_BYTES),
             },
         )
         for topic in topics

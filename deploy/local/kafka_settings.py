@@ -27,6 +27,9 @@ SINGLE_NODE: Mapping[str, str] = {
     "node.id": "1",
     "compression.type": "uncompressed",  # a search of its files finds what was sent, and a small record stays small when read
     "message.max.bytes": str(MAX_MESSAGE_BYTES),
+    "max.decompressed.message.bytes": str(
+        MAX_MESSAGE_BYTES
+    ),  # of one record; docs/operator.md says what it leaves open
     # Index files are preallocated: 10 MB each for every partition would be most of the disk that a small stack takes.
     "log.index.size.max.bytes": "262144",
     "group.initial.rebalance.delay.ms": "0",

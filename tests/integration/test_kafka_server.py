@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def client(kafka: KafkaServer, user: str, password: str | None = None) -> dict[s
     }
 
 
-def produce(kafka: KafkaServer, user: str, topic: str, values: list[bytes]) -> set[str]:
+def produce(
+    kafka: KafkaServer, user: str, topic: str, values: list[bytes], more: Mapping[str, str | int] | None = None
+) -> set[str]:
     """Produce; returns the names of the errors (an empty set when all were written)."""
     errors: set[str] = set()
 
@@ -54,7 +57,7 @@ def produce(kafka: KafkaServer, user: str, topic: str, values: list[bytes]) -> s
     # Only where it is allowed: the refusal is a fatal error then, which this client raises in the middle of its
     # callbacks.
     settings = {"enable.idempotence": user == "writer" and topic != "test.others", "message.timeout.ms": 10_000}
-    producer = Producer({**client(kafka, user), **settings})
+    producer = Producer({**client(kafka, user), **settings, **(more or {})})
     for value in values:
         producer.produce(topic, value, key=b"k", on_delivery=report)
     producer.flush(30)
@@ -107,6 +110,14 @@ def test_reading_that_is_not_listed_is_refused(kafka: KafkaServer, user: str, gr
     with pytest.raises(KafkaException) as caught:
         consume(kafka, user, group, "test.orders", 1)
     assert caught.value.args[0].name() in {refusal, "GROUP_AUTHORIZATION_FAILED"}
+
+
+@pytest.mark.attack("a record that is small on the wire and large when it is read", expected="refused")
+def test_a_record_that_is_large_once_decompressed_is_refused(kafka: KafkaServer) -> None:
+    """Each reader would hold all of it in memory."""
+    compressed = {"compression.type": "gzip", "message.max.bytes": 64 * 1024 * 1024}
+    assert produce(kafka, "writer", "test.orders", [b"0" * 8 * 1024 * 1024], compressed) == {"INVALID_RECORD"}
+    assert produce(kafka, "writer", "test.orders", [b"0" * 512 * 1024], compressed) == set()
 
 
 @pytest.mark.attack("a Kafka user administers the broker", expected="refused")

@@ -17,6 +17,8 @@ from servicekit.kafka import MAX_RECORD_BYTES
 
 BATCH = 2_000
 POLL_MS = 500
+# What one answer of Kafka may hold, of all partitions.
+MAX_FETCH_BYTES = 8 * MAX_RECORD_BYTES
 
 
 async def _raw_message(records: Any) -> KafkaMessage:
@@ -46,6 +48,7 @@ def subscribe(
         isolation_level="read_committed",
         fetch_max_wait_ms=500,
         max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        fetch_max_bytes=MAX_FETCH_BYTES,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=1_000,
         max_poll_interval_ms=120_000,
