@@ -159,6 +159,7 @@ class Stack:
             "IDENTITY_KEY_FILE": str(keys.identity_file(self.keys, system)),
             "ID_KEY_FILE": str(keys.id_key_file(self.keys, system)),
             "POLICY_FILES": os.pathsep.join(map(str, self.policy_files)),
+            "TOPICS_FILES": os.pathsep.join(str(s.topics) for s in self._extra if s.topics),
             "LANES_DIR": str(POLICY_DIR / "lanes"),
             "CUSTOMER_PUBLIC_KEY_FILE": str(self.keys / "customer.pub.pem"),
             "STAFF_PUBLIC_KEY_FILE": str(self.keys / "staff.pub.pem"),

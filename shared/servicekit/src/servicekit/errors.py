@@ -145,6 +145,20 @@ class SchemaMismatch(KitError):
     status = 503
 
 
+class LookAgain(Unavailable):
+    """What stands in a topic may be something else than what this reader knows. It joins again and compares first."""
+
+    code = "look_again"
+
+
+class PartitionsDiffer(Unavailable):
+    """A topic has another number of partitions than the list of topics says, so keys would change their partition and events
+    their order. Nothing is sent until they agree: the operator's manual says how the number is changed.
+    """
+
+    code = "partitions_differ"
+
+
 class PositionLost(KitError):
     """Another process has moved this reader's position, so this one has lost its partitions:
     it rolls back and rejoins.

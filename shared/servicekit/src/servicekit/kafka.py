@@ -6,7 +6,7 @@ Together with `consuming.py` and `subscription.py` the only module that imports 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import unpack_from
 from typing import Any, ClassVar
 
@@ -16,7 +16,10 @@ from faststream.kafka import KafkaBroker
 from faststream.security import SASLScram512
 from msgspec import Struct
 
+from event_contracts.topics import TOPICS, load_topics
 from servicekit.cloudevents import RawRecord
+from servicekit.errors import PartitionsDiffer
+from servicekit.logs import code, get_log
 from servicekit.metrics import PRODUCER_REBUILDS
 from servicekit.settings import Settings
 
@@ -26,7 +29,11 @@ MAX_RECORD_BYTES = 1024 * 1024
 FEW = 50
 GATHER_SECONDS = 0.01
 SEND_TIMEOUT = 12.0
+METADATA_SECONDS = 30
 _MURMUR, _WORD = 0x5BD1E995, 0xFFFFFFFF
+
+
+log = get_log("kafka")
 
 
 class OutRecord(Struct, frozen=True):
@@ -41,7 +48,7 @@ class OutRecord(Struct, frozen=True):
         return f"<record for {self.topic}>"
 
 
-def _login(settings: Settings) -> dict[str, Any]:
+def login(settings: Settings) -> dict[str, Any]:
     settings.require("kafka_bootstrap", "kafka_user", "kafka_password_file")
     return {
         "bootstrap_servers": settings.kafka_bootstrap,
@@ -67,7 +74,7 @@ def make_broker(settings: Settings) -> KafkaBroker:
         logger=None,
         graceful_timeout=None,
         retry_backoff_ms=200,
-        metadata_max_age_ms=30_000,
+        metadata_max_age_ms=METADATA_SECONDS * 1000,
     )
 
 
@@ -77,12 +84,12 @@ class Producer:
     After any failure the client is thrown away, because it can be wedged (aiokafka#1017); the next `send` builds a new one.
     """
 
-    ERRORS: ClassVar[tuple[type[Exception], ...]] = (KafkaError, TimeoutError, OSError)
+    ERRORS: ClassVar[tuple[type[Exception], ...]] = (KafkaError, TimeoutError, OSError, PartitionsDiffer)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Any = None
-        self._partitions: dict[str, list[int]] = {}
+        self._partitions = declared_partitions(settings)
         self._starting = asyncio.Lock()
 
     async def send(self, records: Sequence[OutRecord]) -> None:
@@ -102,11 +109,10 @@ class Producer:
 
     async def _submit(self, records: Sequence[OutRecord]) -> list[Any]:
         client = await self._started()
-        partitions = {topic: await self._partitions_of(client, topic) for topic in {record.topic for record in records}}
+        partitions = await self._partitions_of(client, {record.topic for record in records})
         by_partition: dict[tuple[str, int], list[OutRecord]] = {}
         for record in records:
-            numbers = partitions[record.topic]
-            partition = numbers[key_hash(record.key) % len(numbers)]
+            partition = key_hash(record.key) % partitions[record.topic]
             by_partition.setdefault((record.topic, partition), []).append(record)
         futures = []
         for (topic, partition), group in by_partition.items():
@@ -126,16 +132,27 @@ class Producer:
             futures.append(await client.send_batch(batch, topic, partition=partition))
         return futures
 
-    async def _partitions_of(self, client: Any, topic: str) -> list[int]:
-        if topic not in self._partitions:
-            self._partitions[topic] = sorted(await client.partitions_for(topic))
-        return self._partitions[topic]
+    async def check(self, topics: Iterable[str]) -> None:
+        """Raises `PartitionsDiffer` if one has another number of partitions than is declared, or one of `ERRORS`."""
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._partitions_of(await self._started(), topics)
+
+    async def _partitions_of(self, client: Any, topics: Iterable[str]) -> dict[str, int]:
+        """By topic. Asks the client each time: it learns of a change within METADATA_SECONDS."""
+        found: dict[str, int] = {}
+        for topic in topics:
+            found[topic] = len(await client.partitions_for(topic))
+            # A topic that no list names keeps the number that this producer saw first.
+            if self._partitions.setdefault(topic, found[topic]) != found[topic]:
+                log.error("partitions_differ", topic=code(topic), declared=self._partitions[topic], found=found[topic])
+                raise PartitionsDiffer
+        return found
 
     async def _started(self) -> Any:
         async with self._starting:
             if self._client is None:
                 client = AIOKafkaProducer(
-                    **_login(self._settings),
+                    **login(self._settings),
                     acks="all",
                     enable_idempotence=True,
                     max_batch_size=MAX_RECORD_BYTES - 1024,
@@ -143,6 +160,7 @@ class Producer:
                     linger_ms=0,
                     request_timeout_ms=10_000,
                     retry_backoff_ms=100,
+                    metadata_max_age_ms=METADATA_SECONDS * 1000,
                 )
                 try:
                     await client.start()
@@ -154,7 +172,6 @@ class Producer:
 
     async def _discard(self) -> None:
         client, self._client = self._client, None
-        self._partitions.clear()
         if client is not None:
             PRODUCER_REBUILDS.inc()
             await _end(client)
@@ -163,6 +180,12 @@ class Producer:
         client, self._client = self._client, None
         if client is not None:
             await _end(client)
+
+
+def declared_partitions(settings: Settings) -> dict[str, int]:
+    """The number of partitions of each topic of our list, and of those that TOPICS_FILES names."""
+    topics = (*TOPICS, *(topic for file in settings.topics_files for topic in load_topics(file)))
+    return {topic.name: topic.partitions for topic in topics}
 
 
 def key_hash(key: bytes) -> int:
@@ -198,7 +221,7 @@ async def _end(client: Any) -> None:
 async def read_again(settings: Settings, topic: str, partition: int, offset: int) -> RawRecord | None:
     """One record from its place, or None when the topic does not keep it any more. Raises one of `Producer.ERRORS`."""
     consumer = AIOKafkaConsumer(
-        enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed", **_login(settings)
+        enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed", **login(settings)
     )
     place = TopicPartition(topic, partition)
     await consumer.start()
@@ -218,7 +241,7 @@ async def ends_of(settings: Settings, places: Sequence[tuple[str, int]]) -> dict
     """Where these partitions end: the offset of the next record. Raises one of `Producer.ERRORS`."""
     if not places:
         return {}
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **_login(settings))
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **login(settings))
     await consumer.start()
     try:
         async with asyncio.timeout(SEND_TIMEOUT):

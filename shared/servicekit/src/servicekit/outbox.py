@@ -22,6 +22,8 @@ from servicekit.postgres import Database, Tx
 from servicekit.work import Gate
 
 log = get_log("outbox")
+# How long rows of the outbox and of inboxes are kept; an inbox forgets what is older.
+KEEP_DAYS = 10
 SLOTS = 16
 # Half of the slots at once, so that two relays of a service share the work.
 SLOTS_AT_ONCE = 8
@@ -41,7 +43,7 @@ class Outbox:
     def __init__(self, source: str, clock: Clock, topics: frozenset[str]) -> None:
         self._source = source
         self._clock = clock
-        self._topics = topics
+        self.topics = topics
         self.wake = asyncio.Event()
 
     def now(self) -> datetime:
@@ -58,7 +60,7 @@ class Outbox:
             for event, event_id in zip(events, ids, strict=True)
         ]
         topics = [event.topic_of(self._source) for event in events]
-        if not set(topics) <= self._topics:
+        if not set(topics) <= self.topics:
             raise TypeError("an event of a topic that Service(emits=[…]) does not name")
         bodies = [event.model_dump_json().encode() for event in events]
         if max(map(len, bodies)) > MAX_EVENT_BYTES:
@@ -101,8 +103,10 @@ class Relay:
         clock: Clock,
         wake: asyncio.Event,
         gate: Gate | None = None,
+        topics: frozenset[str] = frozenset(),
     ) -> None:
         self._db = db
+        self._topics = topics
         self._gate = gate or Gate()
         self._producer = make_producer()
         self._clock = clock
@@ -111,10 +115,13 @@ class Relay:
 
     async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
         """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
-        pause, idle = 0.1, False
+        pause, idle, is_checked = 0.1, False, False
         try:
             while await self._gate.passed(stopping):
                 try:
+                    if not is_checked:
+                        await self._producer.check(self._topics)
+                        is_checked = True
                     self._wake.clear()  # before it looks: what is committed meanwhile wakes it again
                     # Asking first is a third of a look that finds nothing; most looks of an idle relay do.
                     published = 0 if idle and not await self._db.fetchval(_ANY) else await self.publish_batch()
@@ -166,9 +173,13 @@ async def depth(db: Database) -> int:
     return rows
 
 
-async def unmark(db: Database, since: datetime) -> int:
-    """All that was published since then waits for the relay again, in its order. Returns the rows."""
-    days = await db.fetch("-- unmark: days\nSELECT DISTINCT day FROM kit.outbox ORDER BY day")
+async def unmark(db: Database, since: datetime, first_day: date) -> int:
+    """What was published since then, and happened on `first_day` or later, waits for the relay again, in its order. Returns
+    the rows.
+    """
+    days = await db.fetch(
+        "-- unmark: days\nSELECT DISTINCT day FROM kit.outbox WHERE day >= $1 ORDER BY day", first_day
+    )
     total = 0
     for day in (row["day"] for row in days):
         last: int | None = -1
@@ -180,7 +191,10 @@ async def unmark(db: Database, since: datetime) -> int:
 
 
 async def roll_partitions(tx: Tx, today: date, keep_days: int) -> None:
-    """Makes the daily partitions of outbox and inbox for a week, and drops those older than `keep_days`."""
+    """Makes the daily partitions of outbox and inbox for a week, and drops those older than `keep_days`.
+
+    Of several processes at once, one does it and the others leave it at that.
+    """
     await tx.fetchval("-- roll_partitions\nSELECT kit.roll_partitions($1, $2)", today, keep_days)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
-from servicekit.errors import Unavailable
+from servicekit.errors import Invalid, Unavailable
 from servicekit.inbox import known_places, set_back
 from servicekit.kafka import Producer, ends_of
 from servicekit.kit import Kit
 from servicekit.logs import get_log
-from servicekit.outbox import unmark
+from servicekit.outbox import KEEP_DAYS, unmark
 from servicekit.postgres import Tx
 
 log = get_log("republish")
 REPUBLISH: Final = "republish --since 2026-01-31T12:00:00Z"
+# An inbox forgets by the whole day, of the event's own time.
+REMEMBERED: Final = timedelta(days=KEEP_DAYS - 1)
 SayAgain: TypeAlias = Callable[[Tx, datetime], Awaitable[int]]
 
 
@@ -23,14 +25,20 @@ async def republish(kit: Kit, since: datetime, say_again: SayAgain | None = None
     """This service's readers go back to where Kafka ends now; what it published since is published again by its relay.
 
     `say_again` does the same for what a service sends past its outbox. Returns how many positions went back, and how many
-    records come again. Raises `Unavailable` without Kafka. Harmless when repeated: records that come twice have one effect.
+    records come again. Raises `Unavailable` without Kafka, `Invalid` for a time before what inboxes remember. Harmless when
+    repeated: records that come twice have one effect.
     """
+    if since < kit.clock.now() - REMEMBERED:
+        raise Invalid(
+            f"What is older than {REMEMBERED.days} days is not published again: inboxes have forgotten it, and effects would "
+            "come twice. Give a later time. What Kafka lost before that must be made good by hand."
+        )
     try:
         ends = await ends_of(kit.settings, await known_places(kit.db))
     except Producer.ERRORS:
         raise Unavailable("Kafka does not say where its topics end. Start it first, then do this again.") from None
     moved = await kit.run_tx("set_back", lambda tx: set_back(tx, ends))
-    again = await unmark(kit.db, since)
+    again = await unmark(kit.db, since, (kit.clock.now() - REMEMBERED).date())
     if say_again is not None:
         again += await kit.run_tx("say_again", lambda tx: say_again(tx, since))
     log.info("republished", positions=moved, records=again)

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     # A name that no other process of the service has, and that this one keeps: started again after a crash it has its
     # partitions back at once. Without one they wait for the dead process's session to end.
     kafka_member: str = ""
+    # Lists of topics beside our own: a third party's.
+    topics_files: Annotated[tuple[Path, ...], NoDecode] = ()
     vault_url: str = ""
     identity_key_file: Path | None = None
     http_host: str = "127.0.0.1"
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
     id_key_file: Path | None = None
     log_level: str = "INFO"
 
-    @field_validator("policy_files", mode="before")
+    @field_validator("policy_files", "topics_files", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
