@@ -75,6 +75,7 @@ async def test_no_more_is_taken_than_may_be_under_way() -> None:
     """L12: while nothing is applied, fetching waits, however much there is to read."""
     reader = Reader(a_kit(), Consumes(topics=("x",)), Progress(FakeClock(), 60))
     reader._fetched[("x", 0)] = 0
+    reader._subscriber, reader._looked_at = _NoClient(), float("inf")
     records = (SimpleNamespace(**BLANK, offset=offset) for offset in range(10 * BATCHES_AHEAD))
     taken = [asyncio.create_task(reader._take([record])) for record in records]
     await asyncio.sleep(0.05)

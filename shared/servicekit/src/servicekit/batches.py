@@ -25,6 +25,7 @@ from servicekit.logs import code, get_log
 from servicekit.metrics import CONSUME_BATCHES, CONSUME_RETRIES, CONSUMED, DUPLICATES, POSITION_LOST, QUARANTINED
 from servicekit.postgres import CONNECTION_ERRORS, Tx
 from servicekit.quarantine import MAX_WAITING, PARKED, blocked_aggregates, seal_rejected, store_rejected, waiting
+from servicekit.record_hash import hash_key, hash_of
 
 log = get_log("batches")
 TRIES = 4
@@ -156,11 +157,11 @@ class Applier:
             )
         await self._park_followers(batch)
         rejected = await seal_rejected(self._kit, list(batch.rejected.items()))
-        moves = self._moves(batch.records)
+        moves, hashes = self._moves(batch.records)
         reader = self._consumes.reader
 
         async def work(tx: Tx) -> None:
-            await move_positions(tx, reader, moves)
+            await move_positions(tx, reader, moves, hashes)
             if rejected:
                 await store_rejected(tx, reader, rejected, self._kit)
             if not batch.is_all_rejected:
@@ -194,11 +195,14 @@ class Applier:
             raise DeliveryFailed from error
         faultpoint("consume.delivered")
 
-    def _moves(self, records: Sequence[RawRecord]) -> dict[Place, tuple[int, int]]:
-        last = {(record.topic, record.partition): record.offset + 1 for record in records}
+    def _moves(self, records: Sequence[RawRecord]) -> tuple[dict[Place, tuple[int, int]], dict[Place, UUID]]:
+        """Where each position moves, and the hash of the record that it moves past."""
+        last = {(record.topic, record.partition): record for record in records}
         if not last.keys() <= self.next.keys():
             raise PositionLost  # the partitions were revoked meanwhile
-        return {place: (self.next[place], onto) for place, onto in last.items()}
+        key = hash_key(self._kit.settings)
+        moves = {place: (self.next[place], record.offset + 1) for place, record in last.items()}
+        return moves, {place: hash_of(record, key) for place, record in last.items()}
 
     async def _park_followers(self, batch: Batch) -> None:
         """Later records of an aggregate that has one in quarantine go behind it."""

@@ -7,9 +7,11 @@ replays, restored databases and zombies all end in the same place (`PROTOCOLS.md
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -17,16 +19,19 @@ from faststream.kafka import KafkaBroker
 
 from servicekit.batches import AWAY, LONGEST_PAUSE, UNHELPED, Applier, Batch, Consumes
 from servicekit.clock import pause_until
-from servicekit.cloudevents import Received
-from servicekit.errors import PositionLost, Unavailable
+from servicekit.cloudevents import RawRecord, Received
+from servicekit.errors import LookAgain, PositionLost
 from servicekit.health import Progress
-from servicekit.inbox import Place, load_positions, set_back
+from servicekit.inbox import Place, Position, load_places, start_at
 from servicekit.kafka import FEW, GATHER_SECONDS, make_broker, to_raw
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
-from servicekit.metrics import CONSUMER_LAG
+from servicekit.metrics import CONSUMER_LAG, READER_STOPPED
+from servicekit.places import Standing, begin_of, judge, look
 from servicekit.quarantine import waiting
+from servicekit.record_hash import hash_key
 from servicekit.subscription import subscribe
+from servicekit.topic_ids import topic_ids
 
 __all__ = ["Batch", "Consumes", "Received", "run_reader"]
 
@@ -39,17 +44,9 @@ COMMIT_SECONDS = 2.0
 TELL_SECONDS = 1.0
 LEAVE_SECONDS = 3.0
 STEADY_SECONDS = 30.0
-
-
-class SetBack(Unavailable):
-    """A topic ends before this reader's position: Kafka was set back. The reader goes back, too; what Kafka lost is
-    published again by the command `republish` of whoever published it."""
-
-    code = "kafka_set_back"
-
-    def __init__(self, ends: Mapping[Place, int]) -> None:
-        super().__init__()
-        self.ends = ends
+# How often it asks Kafka whether the topics are still the same, and the database what an operator decided.
+LOOK_SECONDS = 1.0
+ASK_SECONDS = 2.0
 
 
 class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -66,6 +63,9 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._fetched: dict[Place, int] = {}
         self._assigned = False
         self._is_told, self._told_at = True, 0.0
+        self._topics: dict[str, UUID] = {}  # their ids at the assignment
+        self._looked_at = self._asked_at = 0.0
+        self._stopped: dict[Place, Position] = {}
         self._polled: dict[TopicPartition, int | None] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._subscriber: Any = None
@@ -149,6 +149,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _idle(self) -> None:
         if not self._is_told:
             await self._tell()
+        if self._stopped and self._kit.clock.boottime() - self._asked_at > ASK_SECONDS:
+            await self._look_at_decisions()
         lag = await self._lag()
         if self._hears():
             self._progress.beat(lag=lag)
@@ -168,7 +170,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         return not self._polled or self._polled != before
 
     async def _lag(self) -> int:
-        """Records to come. Raises `SetBack` where a topic ends before the position: what is new would be skipped."""
+        """Records to come. Raises `LookAgain` where a topic ends before the position: what is new would be skipped."""
         consumer = self._subscriber.consumer
         if consumer is None:
             return 0
@@ -178,7 +180,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             place = TopicPartition(topic, partition)
             end = consumer.highwater(place)
             if end is not None and 0 <= end < following:
-                raise SetBack({(topic, partition): end})
+                raise LookAgain
             by_topic[topic] += max(0, _readable(consumer, place) - reached.get(place, following))
         for topic, lag in by_topic.items():
             CONSUMER_LAG.labels(topic).set(lag)
@@ -200,19 +202,19 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _take(self, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
         """Called by FastStream with each fetched batch; waits while enough batches are under way."""
-        applier, expected = self._applier, []
+        applier, expected = self._applier, list[RawRecord]()
+        gaps: dict[Place, int] = {}
         for record in records:
             place = (record.topic, record.partition)
             following = self._fetched.get(place)
             # Not sought yet, or fetched before the seek: it comes again.
             if following is None or record.offset < following:
                 continue
-            if 0 < following < record.offset:
-                # Kafka's retention was faster than this reader.
-                log.error("records_gone", topic=code(record.topic), since=following, until=record.offset)
+            if record.offset > following:
+                gaps.setdefault(place, following)
             self._fetched[place] = record.offset + 1
             expected.append(to_raw(record))
-        if not expected:
+        if not expected or not await self._are_the_same(expected, gaps):
             return
         batch = Batch(expected)
         unit = self._kit.works.begin()
@@ -228,6 +230,27 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         if len(expected) < FEW:
             await asyncio.sleep(GATHER_SECONDS)
 
+    async def _are_the_same(self, records: Sequence[RawRecord], gaps: Mapping[Place, int]) -> bool:
+        """Whether these records follow on those before: of the same topics, with no record deleted between. Else it rejoins.
+
+        Markers and aborted records leave gaps as well; only where the partition begins behind one was anything deleted.
+        """
+        consumer, now = self._subscriber.consumer, self._kit.clock.boottime()
+        try:
+            if now - self._looked_at > LOOK_SECONDS:
+                self._looked_at = now
+                found = await topic_ids(consumer._client, {record.topic for record in records})  # noqa: SLF001
+                if any(self._topics.get(topic, topic_id) != topic_id for topic, topic_id in found.items()):
+                    raise LookAgain
+            if gaps:
+                begins = await consumer.beginning_offsets([TopicPartition(*place) for place in gaps])
+                if any(begins[TopicPartition(*place)] > following for place, following in gaps.items()):
+                    raise LookAgain
+        except AWAY as error:
+            self._fail(error)
+            return False
+        return True
+
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """What is under way is applied first, for a while; then the rest is dropped, and comes again to its next owner."""
         try:
@@ -239,11 +262,12 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned = False
         self._fetched.clear()
         self._forget()
+        self._stop({}, {})
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
             places = [(tp.topic, tp.partition) for tp in assigned]
-            positions = await load_positions(self._kit.db, self._consumes.reader, places)
+            positions = await self._find_positions(places)
             self._applier.waiting = await waiting(self._kit.db, self._consumes.reader)
             if self._consumes.assigned is not None:
                 async with self._kit.work():
@@ -256,8 +280,51 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             log.info("assigned", reader=code(self._consumes.reader), partitions=len(places))
         except Exception as error:  # noqa: BLE001
             # The client library would log this and go on from the group's offsets: rejoin instead.
-            if not self._failed.done():
-                self._failed.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _find_positions(self, places: Sequence[Place]) -> dict[Place, int]:
+        """Where this reader goes on, by the database and by what Kafka has there; without the places that it may not read.
+
+        These wait for an operator (`positions_command.py`): their partitions are paused, the others go on.
+        """
+        reader, key = self._consumes.reader, hash_key(self._kit.settings)
+        stored = await load_places(self._kit.db, reader, places)
+        looks = await look(self._kit.settings, stored)
+        standings = {place: judge(at, looks[place], key) for place, at in stored.items()}
+        for place, standing in standings.items():
+            if standing not in (Standing.SAME, Standing.NEW_READER):
+                where = {"partition": place[1], "position": stored[place].next, "begin": looks[place].begin}
+                log.error(standing.value, reader=code(reader), topic=code(place[0]), end=looks[place].end, **where)
+        moves = {p: (at.next, begin_of(at, looks[p], s)) for p, at in stored.items() if not (s := standings[p]).stops}
+        ids = {place: found.topic_id for place, found in looks.items()}
+        if any(since != onto or ids[p] != stored[p].topic_id for p, (since, onto) in moves.items()):
+            await self._kit.run_tx("start_at", lambda tx: start_at(tx, reader, moves, ids))
+        self._topics = {topic: topic_id for (topic, _), topic_id in ids.items() if topic_id is not None}
+        self._stop({place: stored[place] for place in standings.keys() - moves.keys()}, standings)
+        return {place: onto for place, (_, onto) in moves.items()}
+
+    def _stop(self, stopped: Mapping[Place, Position], standings: Mapping[Place, Standing]) -> None:
+        self._stopped = dict(stopped)
+        counts = Counter((topic, standings[topic, partition].value) for topic, partition in stopped)
+        for topic in self._consumes.topics:
+            for standing in Standing:
+                if standing.stops:
+                    READER_STOPPED.labels(self._consumes.reader, topic, standing.value).set(
+                        counts[topic, standing.value]
+                    )
+        self._progress.stopped = min((reason for _, reason in counts), default=None)
+        if stopped:
+            self._subscriber.consumer.pause(*(TopicPartition(*place) for place in stopped))
+
+    async def _look_at_decisions(self) -> None:
+        """An operator has decided about a stopped place when its position is another one."""
+        self._asked_at = self._kit.clock.boottime()
+        if await load_places(self._kit.db, self._consumes.reader, list(self._stopped)) != self._stopped:
+            raise LookAgain
 
     def close(self) -> None:
         """Nothing of it is under way once its broker has stopped."""
@@ -308,20 +375,10 @@ async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, prog
             pause = 0.2 if kit.clock.boottime() - began > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
             log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause)
             progress.beat(lag=1)
-            if isinstance(error, SetBack):
-                await _go_back(kit, consumes, error)
             await pause_until(stopping, pause)
         finally:
             await _leave(broker)
             reader.close()
-
-
-async def _go_back(kit: Kit, consumes: Consumes, error: SetBack) -> None:
-    try:
-        moved = await kit.run_tx("set_back", lambda tx: set_back(tx, error.ends, consumes.reader))
-        log.error("positions_set_back", reader=code(consumes.reader), count=moved)
-    except AWAY as away:
-        log.warning("not_set_back", reader=code(consumes.reader), error=away)
 
 
 async def _leave(broker: KafkaBroker) -> None:

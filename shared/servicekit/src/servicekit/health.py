@@ -17,6 +17,7 @@ class Progress:
     clock: Clock
     stale_after: float
     lag: int = 0
+    stopped: str | None = None  # why a part of it waits for an operator (a code)
     _beat_at: float | None = None
     _advanced_at: float = 0.0
     _has_failed: bool = False
@@ -39,6 +40,8 @@ class Progress:
         now = self.clock.boottime()
         if self._has_failed:
             return "failed"
+        if self.stopped is not None:
+            return self.stopped
         if self._beat_at is None:
             return "starting"
         if now - self._beat_at > self.stale_after:

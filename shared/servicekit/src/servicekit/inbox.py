@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 from uuid import UUID
 
 from servicekit.errors import PositionLost
@@ -12,10 +13,24 @@ from servicekit.postgres import Database, Tx
 Place = tuple[str, int]  # topic, partition
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader goes on; the hash of the record before that, and Kafka's id of the topic, where they are known."""
+
+    next: int
+    hash: UUID | None = None
+    topic_id: UUID | None = None
+
+
 async def load_positions(db: Database, reader: str, places: Sequence[Place]) -> dict[Place, int]:
     """The next offset of each place; a place that is new to this reader begins at 0."""
+    return {place: position.next for place, position in (await load_places(db, reader, places)).items()}
 
-    async def work(tx: Tx) -> dict[Place, int]:
+
+async def load_places(db: Database, reader: str, places: Sequence[Place]) -> dict[Place, Position]:
+    """The whole position at each place."""
+
+    async def work(tx: Tx) -> dict[Place, Position]:
         topics, partitions = [topic for topic, _ in places], [partition for _, partition in places]
         await tx.execute(
             """-- load_positions: new
@@ -27,21 +42,89 @@ async def load_positions(db: Database, reader: str, places: Sequence[Place]) -> 
         )
         rows = await tx.fetch(
             """-- load_positions
-            SELECT p.topic, p.partition, p.next FROM kit.positions p
+            SELECT p.topic, p.partition, p.next, p.hash, p.topic_id FROM kit.positions p
             JOIN unnest($2::text[], $3::int[]) AS u(topic, partition) USING (topic, partition) WHERE p.reader = $1""",
             reader,
             topics,
             partitions,
         )
-        return {(row["topic"], row["partition"]): row["next"] for row in rows}
+        return {(row["topic"], row["partition"]): Position(row["next"], row["hash"], row["topic_id"]) for row in rows}
 
     return await db.run_tx("load_positions", work)
 
 
-async def known_places(db: Database) -> list[Place]:
-    """Every place in which a reader of this service has a position."""
-    rows = await db.fetch("-- known_places\nSELECT DISTINCT topic, partition FROM kit.positions ORDER BY 1, 2")
+async def known_places(db: Database, reader: str | None = None) -> list[Place]:
+    """Every place in which a reader of this service has a position, or this reader."""
+    rows = await db.fetch(
+        "-- known_places\nSELECT DISTINCT topic, partition FROM kit.positions WHERE reader = coalesce($1, reader) ORDER BY 1, 2",
+        reader,
+    )
     return [(row["topic"], row["partition"]) for row in rows]
+
+
+async def start_at(
+    tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]], ids: Mapping[Place, UUID | None]
+) -> None:
+    """Notes the topics' ids, and moves each place without any effect; one that moves forgets its hash.
+
+    Raises `PositionLost` if any is not where it was.
+    """
+    status = await tx.execute(
+        """-- start_at
+        UPDATE kit.positions p SET next = u.onto, topic_id = coalesce(u.topic_id, p.topic_id),
+            hash = CASE WHEN u.onto = u.since AND coalesce(p.topic_id = u.topic_id, true) THEN p.hash END
+        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
+            AS u(topic, partition, since, onto, topic_id)
+        WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since""",
+        reader,
+        [topic for topic, _ in moves],
+        [partition for _, partition in moves],
+        [since for since, _ in moves.values()],
+        [onto for _, onto in moves.values()],
+        [ids[place] for place in moves],
+    )
+    if int(status.split()[-1]) != len(moves):
+        raise PositionLost
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a stopped reader goes on in one partition, as an operator decided."""
+
+    place: Place
+    since: int
+    onto: int
+    topic_id: UUID | None
+
+
+async def decide(
+    tx: Tx, reader: str, decisions: Sequence[Decision], action: str, reason: str, operator: str, now: datetime
+) -> None:
+    """Moves the positions, which then no hash binds, and puts each on record. Raises `PositionLost` if one has moved."""
+    status = await tx.execute(
+        """-- decide
+        WITH moved AS (
+            UPDATE kit.positions p SET next = u.onto, hash = NULL, topic_id = coalesce(u.topic_id, p.topic_id)
+            FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
+                AS u(topic, partition, since, onto, topic_id)
+            WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since
+            RETURNING p.topic, p.partition, u.since, u.onto
+        )
+        INSERT INTO kit.position_decisions (reader, topic, partition, since, onto, action, reason, operator, decided_at)
+        SELECT $1, moved.*, $7, $8, $9, $10 FROM moved""",
+        reader,
+        [decision.place[0] for decision in decisions],
+        [decision.place[1] for decision in decisions],
+        [decision.since for decision in decisions],
+        [decision.onto for decision in decisions],
+        [decision.topic_id for decision in decisions],
+        action,
+        reason,
+        operator,
+        now,
+    )
+    if int(status.split()[-1]) != len(decisions):
+        raise PositionLost
 
 
 async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None) -> int:
@@ -51,7 +134,7 @@ async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None)
     """
     status = await tx.execute(
         """-- set_back
-        UPDATE kit.positions p SET next = u.onto
+        UPDATE kit.positions p SET next = u.onto, hash = NULL
         FROM unnest($1::text[], $2::int[], $3::bigint[]) AS u(topic, partition, onto)
         WHERE p.topic = u.topic AND p.partition = u.partition AND p.next > u.onto AND p.reader = coalesce($4, p.reader)""",
         [topic for topic, _ in onto],
@@ -62,21 +145,25 @@ async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None)
     return int(status.split()[-1])
 
 
-async def move_positions(tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]]) -> None:
-    """Moves each place from one offset to another.
+async def move_positions(
+    tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]], hashes: Mapping[Place, UUID]
+) -> None:
+    """Moves each place from one offset to another; `hashes` are of the last records before that.
 
     Raises `PositionLost` if any is not where it was: another process has the partition, or this one is a zombie.
     """
     status = await tx.execute(
         """-- move_positions
-        UPDATE kit.positions p SET next = u.onto
-        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS u(topic, partition, since, onto)
+        UPDATE kit.positions p SET next = u.onto, hash = u.hash
+        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
+            AS u(topic, partition, since, onto, hash)
         WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since""",
         reader,
         [topic for topic, _ in moves],
         [partition for _, partition in moves],
         [since for since, _ in moves.values()],
         [onto for _, onto in moves.values()],
+        [hashes[place] for place in moves],
     )
     if int(status.split()[-1]) != len(moves):
         raise PositionLost

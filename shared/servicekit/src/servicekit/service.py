@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import uvloop
 from fastapi import APIRouter
@@ -19,6 +19,7 @@ from fastapi import APIRouter
 from event_contracts import Event
 from event_contracts.privacy import PRIVACY_COMMANDS
 from servicekit import outbox as outboxes
+from servicekit import positions_command
 from servicekit.clock import Clock, pause_until_any
 from servicekit.collector import settle
 from servicekit.consuming import Consumes, run_reader
@@ -48,12 +49,14 @@ from servicekit.writers import OldestWriter, check_writers, read_writers
 log = get_log("service")
 ROLES: Final = ("api", "consume", "relay", "jobs")
 COMMANDS: Final = ("migrate", "quarantine", "replay")
+# Commands with words of their own behind them.
+TOOLS: Final = {positions_command.COMMAND: positions_command}
 # A process that is told to stop has 10 s in all (FAULTS.md row 26), its parts most of it.
 STOP_SECONDS: Final = 9.5
 PARTS_SECONDS: Final = 6.0
 SIGN_OFF_SECONDS: Final = 1.0
-KEEP_DAYS: Final = 10
 LEAST_STALE: Final = timedelta(seconds=30)
+Tool: TypeAlias = Callable[["Kit"], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -116,21 +119,33 @@ def main(service: Service, arguments: Sequence[str] | None = None) -> None:
     """Runs `api`, `consume`, `relay`, `jobs` or `all` until SIGTERM, or a command. Exits 2 on a wrong call."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     since = since_of(given)
-    if since is None and (len(given) != 1 or given[0] not in (*ROLES, "all", *COMMANDS)):
-        known = "|".join((*ROLES, "all", *COMMANDS, REPUBLISH))
+    tool = _tool(service, given)
+    if since is None and tool is None and (len(given) != 1 or given[0] not in (*ROLES, "all", *COMMANDS)):
+        known = "|".join((*ROLES, "all", *COMMANDS, *TOOLS, REPUBLISH))
         print(f"usage: {service.name} {known}", file=sys.stderr)
         raise SystemExit(2)
     settings = service.settings()
     configure_logs(service.name, given[0], settings.log_level)
     try:
-        uvloop.run(_run(service, settings, given[0], since))
+        uvloop.run(_run(service, settings, given[0], since, tool))
     except KitError as error:
         log.error("stopped", error=error)
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
 
 
-async def _run(service: Service, settings: Settings, role: str, since: datetime | None) -> None:
+def _tool(service: Service, given: Sequence[str]) -> Tool | None:
+    """An operator's command with words of its own, ready to run."""
+    module = TOOLS.get(given[0]) if given else None
+    if module is None:
+        return None
+    call = module.parse(service.name, given[1:])
+    return lambda kit: module.run(kit, service.readers, call)
+
+
+async def _run(
+    service: Service, settings: Settings, role: str, since: datetime | None, tool: Tool | None = None
+) -> None:
     check_armed()
     if role == "migrate":
         settings.require("migrations_dsn")
@@ -145,6 +160,9 @@ async def _run(service: Service, settings: Settings, role: str, since: datetime 
         if since is not None:
             moved, again = await republish(kit, since, service.say_again)
             print(f"{moved} positions went back; {again} records are published again when {service.name} runs")
+        elif tool is not None:
+            await tool(kit)
+            await _sign_off(kit)
         elif role == "quarantine":
             await list_waiting(kit, service.readers)
         elif role == "replay":
@@ -219,17 +237,18 @@ def _parts(
     service: Service, kit: Kit, roles: Sequence[str], health: Health, stopping: asyncio.Event
 ) -> list[tuple[str, Any]]:
     parts: list[tuple[str, Any]] = []
-    jobs = [_watch_writers(service, kit, health)]
+    # Every role rolls the partitions: which roles run is the operator's choice, and none may be missed after a week.
+    jobs = [_watch_writers(service, kit, health), ROLL_PARTITIONS]
     if "consume" in roles:
         for consumes in service.readers:
             progress = health.loop(f"consume.{consumes.reader}")
             parts.append((consumes.reader, run_reader(kit, consumes, stopping, progress)))
     if "relay" in roles and service.publishes and kit.outbox is not None:
-        relay = Relay(kit.db, lambda: Producer(kit.settings), kit.clock, kit.outbox.wake, kit.gate)
+        relay = Relay(kit.db, lambda: Producer(kit.settings), kit.clock, kit.outbox.wake, kit.gate, kit.outbox.topics)
         parts.append(("relay", relay.run(stopping, health.loop("relay"))))
         jobs.append(_watch_depth(health))
     if "jobs" in roles:
-        jobs += [*service.jobs, ROLL_PARTITIONS]
+        jobs += service.jobs
         if service.participates:
             jobs.append(_export_of(service))
     for job in jobs:
@@ -290,7 +309,7 @@ async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progre
 
 async def _roll_partitions(kit: Kit) -> None:
     async def work(tx: Any) -> None:
-        await outboxes.roll_partitions(tx, kit.clock.now().date(), KEEP_DAYS)
+        await outboxes.roll_partitions(tx, kit.clock.now().date(), outboxes.KEEP_DAYS)
 
     await kit.run_tx("roll_partitions", work)
 
