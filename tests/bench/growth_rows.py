@@ -30,8 +30,9 @@ OLD_DAYS = 10
 STAGE = "CREATE UNLOGGED TABLE bench_people (subject uuid, order_id uuid, key_id uuid, wrapped bytea, digest bytea)"
 RANDOM = "uuid_send(gen_random_uuid())"
 KEYS = f"""
-INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, created_at)
-SELECT subject, k.data_class, k.anchor, k.key_id, 1, {EPOCH}, k.wrapped, now() - random() * interval '700 days'
+INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, created_at, maker)
+SELECT subject, k.data_class, k.anchor, k.key_id, 1, {EPOCH}, k.wrapped, now() - random() * interval '700 days',
+       CASE WHEN k.data_class IN ('identity', 'contact', 'credentials') THEN 'account' ELSE 'order' END
 FROM (TABLE bench_people ORDER BY 1) p, LATERAL (VALUES
     ('identity', subject, gen_random_uuid(), {RANDOM} || {RANDOM} || {RANDOM} || '\\x000000000000000000000000'::bytea),
     ('contact', subject, key_id, {RANDOM} || {RANDOM} || {RANDOM} || '\\x000000000000000000000000'::bytea),

@@ -41,6 +41,8 @@ ROWS: Final[dict[int, str]] = {
     34: "a lease holder that renews and never reports",
     35: "a slow or broken download",
     37: "a participant that lies about what it or others hold",
+    39: "an id taken from an event, a backup, the evidence log or a certificate",
+    40: "a change that loses the race: one Idempotency-Key with two bodies",
 }
 
 # What a row names and this product does not have. A fault that should be tested and is not does not belong here.

@@ -300,6 +300,11 @@ class Simulation(People):
         return await self.run.systems[name].alive(step) or 0
 
 
+# Nobody registers here: it is as if the inventory had read of each person's account.
+KNOWN = """INSERT INTO inventory (subject_id, system, data_class, anchor, first_seen, last_seen)
+    SELECT known, 'account', 'pseudonym', known, now(), now() FROM unnest($1::uuid[]) AS known"""
+
+
 @asynccontextmanager
 async def simulation(ground: Ground, seed: int = 0) -> AsyncIterator[Simulation]:
     """A new world: databases, processes, people and carriers. `seed` chooses the ids that people choose."""
@@ -320,6 +325,7 @@ async def simulation(ground: Ground, seed: int = 0) -> AsyncIterator[Simulation]
         await run.open()
         for name in SERVICES:
             await (await world._up(name)).follow()
+        await run.systems["privacy"].fetch(KNOWN, [person.subject_id for person in people])
         yield world
     finally:
         await run.close()

@@ -79,8 +79,8 @@ class People:
         answer = await self.ask("order", "POST", "/v1/orders", headers, sale.body)
         if answer is not None and answer.status_code in (200, 201):
             sale.accepted = True
-        elif answer is not None and answer.status_code == 409:
-            sale.refused = True  # whoever is erased for good cannot order
+        elif answer is not None and answer.status_code in (409, 410):
+            sale.refused = True  # whoever is erased for good cannot order, and what was erased is not placed again
 
     async def again(self, a: int, b: int) -> None:
         """Somebody sends the same order a second time."""
@@ -120,6 +120,8 @@ class People:
         headers = {**self._staff("support", OPENER), "Idempotency-Key": str(request.key)}
         answer = await self.ask("privacy", "POST", "/v1/requests", headers, body)
         request.accepted = request.accepted or (answer is not None and answer.status_code in (200, 201))
+        if answer is not None and answer.status_code == 422 and not request.accepted:
+            self.requests.remove(request)  # whoever is erased for good is nobody whom support could find
 
     async def approve(self, a: int, b: int) -> None:
         """A second person approves an erasure, if it may be by now."""
@@ -170,7 +172,7 @@ class People:
         for sale in self.sales:
             if not (sale.accepted or sale.refused):
                 await self._send(sale)
-        for request in self.requests:
+        for request in list(self.requests):
             if not request.accepted:
                 await self._open(request)
 

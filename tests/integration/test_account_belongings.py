@@ -48,6 +48,30 @@ async def test_address_book(shop: Shop) -> None:
     assert kinds == ["AccountRegistered.v1", *["AddressSaved.v1"] * 3, "AddressDeleted.v1"]
 
 
+@pytest.mark.fault(40, "one key, two addresses or favourites")
+async def test_the_same_key_with_another_entry_is_refused_and_a_deleted_one_is_gone(shop: Shop) -> None:
+    _, me = await shop.member()
+    entries = {
+        "addresses": (ADDRESS, {**ADDRESS, "city": "大阪"}),
+        "favourites": ({"sku": "LAMP-7"}, {"sku": "SOFA-1"}),
+    }
+    for name, (first, second) in entries.items():
+        url, headers = f"/v1/accounts/me/{name}", me | {"Idempotency-Key": str(uuid4())}
+        made = (await shop.http.post(url, headers=headers, json=first)).json()
+        reused = await shop.http.post(url, headers=headers, json=second)
+        assert (reused.status_code, reused.json()["type"]) == (422, "/problems/key_reused")
+        assert (await shop.http.post(url, headers=headers, json=first)).json() == made
+        assert len((await shop.http.get(url, headers=me)).json()["items"]) == 1
+        (entry_id,) = made.values()
+        assert (await shop.http.delete(f"{url}/{entry_id}", headers=me)).status_code == 204
+        shop.vault.erased.update(
+            key.key_id for key_name, key in shop.vault.keys.items() if str(key_name.anchor) == entry_id
+        )
+        again = await shop.http.post(url, headers=headers, json=first)
+        assert (again.status_code, again.json()["type"]) == (410, "/problems/gone")
+        assert (await shop.http.get(url, headers=me)).json()["items"] == []
+
+
 async def test_nobody_reaches_anothers_entries(shop: Shop) -> None:
     _, me = await shop.member()
     _, other = await shop.member()

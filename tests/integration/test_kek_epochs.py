@@ -134,7 +134,7 @@ async def test_a_key_under_way_is_not_left_in_the_closed_epoch(keyhouse: Keyhous
         key = StoredKey(uuid4(), name, 1, epoch, b"")
         wrapped = vault.kek.wrap(epoch, bytes(range(32)), bound(key.key_id, name, 1, epoch))
         key = StoredKey(key.key_id, name, 1, epoch, wrapped)
-        await store.insert_keys(tx, [key])
+        await store.insert_keys(tx, [key], "order")
         return key
 
     writer = asyncio.create_task(vault.db.run_tx("slow_writer", work))

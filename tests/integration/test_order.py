@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from order_service.domain import order_number
+from order_service.domain import Purchase, order_number
 from order_service.holdings import DELIVERIES, HOLDINGS, RECORDS
 from servicekit import faults
 from servicekit.faults import Fault
 from servicekit.holdings import Erasure
+from servicekit.kit import body_digest
 from servicekit.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import (
@@ -87,6 +88,39 @@ async def test_placing_again_under_the_same_key_finds_the_order(shop: Shop) -> N
     assert await shop.types(first.json()["order_id"]) == ["OrderPlaced"]
 
 
+@pytest.mark.fault(40, "one key, two orders")
+async def test_the_same_key_with_another_purchase_is_refused(shop: Shop) -> None:
+    """Not answered with the first order, as if that were what was bought."""
+    buyer, key = shop.buyer(), uuid4()
+    first = await buyer.place(key)
+    other = {**a_purchase()["consignee"], "name": "Second Person"}
+    for changes in ({"lines": [a_line(sku="KETTLE-5", quantity=5)]}, {"consignee": other}, {"gift": True}):
+        reused = await buyer.place(key, **changes)
+        assert (reused.status_code, reused.json()["type"]) == (422, "/problems/key_reused")
+    assert (await buyer.place(key)).json() == first.json()
+    assert await shop.types(first.json()["order_id"]) == ["OrderPlaced"]
+    assert len((await buyer.get("/v1/orders")).json()["items"]) == 1
+
+
+@pytest.mark.fault(40, "one key, two orders at once")
+async def test_of_two_purchases_at_once_under_one_key_one_is_placed(shop: Shop) -> None:
+    buyer, key = shop.buyer(), uuid4()
+    answers = await asyncio.gather(*(buyer.place(key, lines=[a_line(quantity=count)]) for count in range(1, 7)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [422] * 5
+    assert await shop.types(str(buyer.order_id(key))) == ["OrderPlaced"]
+
+
+async def test_the_digest_of_what_was_ordered_dies_with_the_records_key(shop: Shop) -> None:
+    """It names the key, stands in the record's own row, and cannot be computed without the key."""
+    buyer, key = shop.buyer(), uuid4()
+    order_id = (await buyer.place(key)).json()["order_id"]
+    row = await shop.kit.db.fetchrow("SELECT * FROM order_records WHERE order_id = $1", UUID(order_id))
+    assert row is not None
+    record_key = shop.vault.keys[KeyName(buyer.subject_id, "order_record", UUID(order_id))]
+    digest = body_digest(record_key, Purchase.model_validate_json(json.dumps(a_purchase())))
+    assert row["body_digest"] == digest == record_key.key_id.bytes + digest[16:]
+
+
 @pytest.mark.fault(25, "an order is placed twice at once")
 async def test_the_same_key_at_once_makes_one_order(shop: Shop) -> None:
     buyer, key = shop.buyer(), uuid4()
@@ -109,8 +143,8 @@ async def test_of_orders_at_once_only_that_of_an_erased_buyer_is_refused(
     gone, *living = orders
     ensure = shop.vault.ensure
 
-    async def ensure_and_erase(wanted: Sequence[KeyName], index: Any = ()) -> list[Any]:
-        keys = await ensure(wanted, index)
+    async def ensure_and_erase(wanted: Sequence[KeyName], index: Any = (), new: Any = None) -> list[Any]:
+        keys = await ensure(wanted, index, new)
         named = [(key.key_id, name.subject) for key, name in zip(keys, wanted, strict=True) if name.anchor == gone]
         for key_id, subject in named:
             await shop.kit.db.fetch(
@@ -219,7 +253,8 @@ async def test_an_erased_part_says_so_and_the_order_lives_on(shop: Shop, swept: 
     confirmation = (await buyer.get(f"/v1/orders/{order_id}/confirmation")).json()
     assert confirmation["erased"] is True
     assert "order_number" not in confirmation
-    assert (await buyer.place(key, gift=True)).json()["erased"] is True
+    again = await buyer.place(key, gift=True)
+    assert (again.status_code, again.json()["type"]) == (410, "/problems/gone")
     await shop.receive(delivered(order_id))
     assert await buyer.status(order_id) == "delivered"
 

@@ -1,6 +1,7 @@
 """What people do to rights requests over HTTP, also at once, on real Postgres."""
 
 import asyncio
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -26,6 +27,7 @@ async def test_a_hold_set_by_hand_keeps_exactly_that_until_it_is_lifted(shop: Sh
     subject, kept, other, key_of_hold = uuid4(), uuid4(), uuid4(), uuid4()
     key = shop.holds(subject, "account", "contact", kept)
     gone = shop.holds(subject, "account", "contact", other)
+    await shop.knows(subject)
     body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
     async with shop.client() as client:
         support = {**shop.staff(), "Idempotency-Key": str(key_of_hold)}
@@ -61,6 +63,7 @@ async def test_no_certificate_is_issued_while_what_was_held_goes(shop: Shop) -> 
     """A recipient's answer amends the certificate, but the hold is over and the key still there: it would say too much."""
     subject, kept = uuid4(), uuid4()
     key = shop.holds(subject, "account", "contact", kept)
+    await shop.knows(subject)
     told = ToldRecipient(recipient="meridian", shipments=1, told=1, answered=0, topic_clean_at=None)
     shop.recipients = (told,)
     body = {"subject_id": str(subject), "data_class": "contact", "anchor": str(kept), "basis": "dispute"}
@@ -154,6 +157,7 @@ async def test_nothing_can_be_cancelled_once_the_fence_is_up(shop: Shop) -> None
 async def test_an_erasure_is_approved_by_another_person_of_another_role(shop: Shop) -> None:
     subject, opener = uuid4(), uuid4()
     body = {"kind": "erasure", "subject_ids": [str(subject)], "identity_check": "document"}
+    await shop.knows(subject)
     async with shop.client() as client:
         opened = await client.post("/v1/requests", json=body, headers=shop.staff("support", opener))
         url = f"/v1/requests/{opened.json()['request_id']}/approve"
@@ -164,7 +168,9 @@ async def test_an_erasure_is_approved_by_another_person_of_another_role(shop: Sh
 
 
 async def test_the_identity_comes_first_and_a_denial_has_a_reason(shop: Shop) -> None:
-    body = {"kind": "erasure", "subject_ids": [str(uuid4())]}
+    subject = uuid4()
+    await shop.knows(subject)
+    body = {"kind": "erasure", "subject_ids": [str(subject)]}
     async with shop.client() as client:
         opened = (await client.post("/v1/requests", json=body, headers=shop.staff())).json()
         url = f"/v1/requests/{opened['request_id']}"
@@ -206,6 +212,7 @@ async def test_a_customer_opens_sees_and_cancels_only_their_own(shop: Shop) -> N
 
 async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(shop: Shop) -> None:
     subject = uuid4()
+    await shop.knows(subject)
     right = {"identity": {"name": "Rosalind Wintergreen"}, "contact": {"email": "rosalind@wintergreen.example"}}
     body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
     async with shop.client() as client:
@@ -226,11 +233,57 @@ async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(s
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
 
 
+@pytest.mark.fault(40, "one key, two requests: an erasure of another person, another correction, other classes")
+async def test_a_key_with_another_body_opens_nothing(shop: Shop) -> None:
+    """Nor does it answer with the request that it opened before, as if that were what was asked for."""
+    support = shop.staff("support", uuid4())
+    name = {"rectification": {"identity": {"name": "Right Name"}}}
+    both = {"rectification": {"identity": {"name": "Right Name"}, "contact": {"phone": "+4915112345678"}}}
+    changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "another person": ({}, {"subject_ids": [str(uuid4())]}),
+        "fewer classes": ({}, {"data_classes": ["contact"]}),
+        "another kind": ({}, {"kind": "access"}),
+        "another term": ({}, {"regime": "ccpa"}),
+        "another check": ({}, {"identity_check": "document"}),
+        "another name": (name, {"rectification": {"identity": {"name": "Righter Name"}}}),
+        "a phone as well": (name, both),
+    }
+    async with shop.client() as client:
+        for what, (stated, changed) in changes.items():
+            subject = uuid4()
+            await shop.knows(subject)
+            kind = "rectification" if stated else "erasure"
+            first = {"kind": kind, "subject_ids": [str(subject)], "identity_check": "callback", **stated}
+            headers = {**support, "Idempotency-Key": str(uuid4())}
+            bodies = (first, {**first, **changed}, first)
+            answers = [await client.post("/v1/requests", json=body, headers=headers) for body in bodies]
+            assert [answer.status_code for answer in answers] == [201, 422, 200], what
+            assert answers[1].json()["type"] == "/problems/key_reused", what
+            assert answers[2].json()["request_id"] == answers[0].json()["request_id"], what
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM rights_requests") == len(changes)
+
+
+async def test_a_correction_sent_again_after_an_erasure_is_gone(shop: Shop) -> None:
+    subject, support = uuid4(), {**shop.staff("support", uuid4()), "Idempotency-Key": str(uuid4())}
+    await shop.knows(subject)
+    body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
+    body |= {"rectification": {"identity": {"name": "Rosalind Wintergreen"}}}
+    async with shop.client() as client:
+        assert (await client.post("/v1/requests", json=body, headers=support)).status_code == 201
+        vault: Any = shop.kit.vault
+        vault.erased.update(key.key_id for key in vault.keys.values())
+        keys = len(vault.keys)
+        again = await client.post("/v1/requests", json=body, headers=support)
+    assert (again.status_code, again.json()["type"], len(vault.keys)) == (410, "/problems/gone", keys)
+
+
 async def test_a_rectification_that_the_owner_of_the_data_refuses_ends_with_the_reason(shop: Shop) -> None:
     """L5: nobody waits for an answer that will never be another one."""
     shop.refuses = Refusal.EMAIL_TAKEN
     right = {"contact": {"email": "taken@wintergreen.example"}}
-    body = {"kind": "rectification", "subject_ids": [str(uuid4())], "identity_check": "callback"}
+    subject = uuid4()
+    await shop.knows(subject)
+    body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
     async with shop.client() as client:
         opened = await client.post("/v1/requests", json={**body, "rectification": right}, headers=shop.staff())
         await shop.settle()
@@ -244,6 +297,7 @@ async def test_a_rectification_that_the_owner_of_the_data_refuses_ends_with_the_
 
 async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop: Shop) -> None:
     subject, order = uuid4(), uuid4()
+    await shop.knows(subject)
     consignee = {
         "name": "Rosalind Wintergreen",
         "lines": ["1 Lane"],
@@ -275,6 +329,7 @@ async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop
 
 async def test_an_access_request_is_ready_when_all_have_handed_over(shop: Shop) -> None:
     subject = uuid4()
+    await shop.knows(subject)
     body = {"kind": "access", "subject_ids": [str(subject)], "identity_check": "callback"}
     async with shop.client() as client:
         shop.silent = {"account"}

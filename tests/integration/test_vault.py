@@ -106,8 +106,8 @@ async def test_ensure_answers_only_after_its_commit(world: World, vault: Service
     holder = connection.transaction()
     await holder.start()
     await connection.execute(
-        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped)"
-        " SELECT $1, 'delivery', $2, $3, 1, epoch, wrapped FROM keys WHERE key_id = $4",
+        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, maker)"
+        " SELECT $1, 'delivery', $2, $3, 1, epoch, wrapped, maker FROM keys WHERE key_id = $4",
         *(wanted[0].subject, wanted[0].anchor, uuid4(), made.key_id),
     )
     ensuring = asyncio.create_task(world.client(vault, "order").ensure(wanted))
@@ -177,8 +177,8 @@ async def test_the_database_refuses_two_active_keys_of_one_name(world: World, va
     wanted = names()
     await world.client(vault, "order").ensure(wanted)
     second = (
-        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped)"
-        " SELECT subject_id, data_class, anchor, gen_random_uuid(), 2, epoch, wrapped FROM keys WHERE subject_id = $1"
+        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, maker)"
+        " SELECT subject_id, data_class, anchor, gen_random_uuid(), 2, epoch, wrapped, maker FROM keys WHERE subject_id = $1"
     )
     with pytest.raises(asyncpg.UniqueViolationError):
         await world.sql(second, wanted[0].subject)

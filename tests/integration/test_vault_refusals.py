@@ -1,6 +1,7 @@
 """What the vault refuses: unknown and moved keys, services without a grant, forged tokens, changed rows, other KEKs."""
 # ruff: noqa: F811 - fixtures are imported, and named again as parameters
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from deploy.local import keys
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from servicekit.clock import Clock
-from servicekit.errors import Forbidden, Unavailable, UnknownKey
+from servicekit.errors import Forbidden, Gone, Taken, Unavailable, UnknownKey
+from servicekit.leases import KeyName
 from servicekit.policy import Policy
+from servicekit.vault_client import New
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.vaults import (  # noqa: F401 - fixtures
     POLICY,
@@ -318,3 +321,64 @@ def test_the_vault_leaves_no_core_dump(vault: ServiceProcess) -> None:
     limits = Path(f"/proc/{vault.pid}/limits").read_text()
     (core,) = (line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core == ["0", "0"]
+
+
+# --- new people and new anchors ---
+
+
+async def test_a_key_has_the_maker_that_asked_first(world: World, vault: ServiceProcess) -> None:
+    """The privacy service seals a correction under a key of the account service: the maker stays."""
+    (name,) = names("contact")
+    (made,) = await world.client(vault, "account").ensure([name])
+    (again,) = await world.client(vault, "privacy").ensure([name])
+    assert again.key_id == made.key_id
+    assert await world.sql("SELECT maker FROM keys WHERE key_id = $1", made.key_id) == [("account",)]
+
+
+@pytest.mark.attack("make a new person under the id of somebody", expected="409 taken, and no key")
+@pytest.mark.fault(39, "a person is made anew under a consignee's id")
+async def test_a_new_person_is_nobody_whom_another_service_knows(world: World, vault: ServiceProcess) -> None:
+    (consignee,) = names("delivery")
+    await world.client(vault, "order").ensure([consignee])
+    account = world.client(vault, "account")
+    stolen = KeyName(consignee.subject, "contact", consignee.subject)
+    with pytest.raises(Taken):
+        await account.ensure([stolen], new=New(frozenset([consignee.subject])))
+    assert await world.sql("SELECT maker FROM keys WHERE subject_id = $1", consignee.subject) == [("order",)]
+    # A retry of the one that made the person finds its key.
+    again = New(frozenset([consignee.subject]))
+    assert len(await world.client(vault, "order").ensure([consignee], new=again)) == 1
+
+
+async def test_what_had_a_key_that_is_gone_is_not_new(world: World, vault: ServiceProcess) -> None:
+    """A key destroyed, a fence on a class or on everything: nothing is made; anew, without the word, it is."""
+    client = world.client(vault, "order")
+    first, second, third = names("delivery", 3)
+    for name in (first, second, third):
+        await client.ensure([name], new=New(frozenset([name.subject])))
+    await world.sql("UPDATE keys SET state = 'destroyed', wrapped = NULL WHERE subject_id = $1", first.subject)
+    await world.sql(
+        "INSERT INTO fences (subject_id, data_class, generation) VALUES ($1, 'delivery', 1)",
+        second.subject,
+    )
+    await world.sql("INSERT INTO fences (subject_id) VALUES ($1)", third.subject)
+    count = await world.sql("SELECT count(*) FROM keys")
+    for name in (first, second, third):
+        with pytest.raises(Gone):
+            await client.ensure([name], new=New(frozenset([name.subject])))
+    for name in (first, second):
+        with pytest.raises(Gone):
+            await client.ensure([name], new=New())
+    other = KeyName(first.subject, "delivery", uuid4())
+    assert await world.sql("SELECT count(*) FROM keys") == count
+    assert len(await client.ensure([other], new=New())) == 1  # another order of theirs
+    assert len(await client.ensure([second])) == 1
+
+
+async def test_one_of_many_that_is_not_new_fails_alone(world: World, vault: ServiceProcess) -> None:
+    client = world.client(vault, "order")
+    wanted = names("delivery", 6)
+    await client.ensure(wanted[:1])
+    await world.sql("UPDATE keys SET state = 'destroyed', wrapped = NULL WHERE subject_id = $1", wanted[0].subject)
+    answers = await asyncio.gather(*(client.ensure([name], new=New()) for name in wanted), return_exceptions=True)
+    assert [isinstance(answer, Gone) for answer in answers] == [True] + [False] * 5

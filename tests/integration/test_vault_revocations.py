@@ -318,8 +318,8 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_key_f
     in_the_way = connection.transaction()
     await in_the_way.start()
     await connection.execute(
-        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped)"
-        " SELECT $1, 'delivery', $2, $3, 1, epoch, wrapped FROM keys WHERE key_id = $4",
+        "INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, maker)"
+        " SELECT $1, 'delivery', $2, $3, 1, epoch, wrapped, maker FROM keys WHERE key_id = $4",
         name.subject,
         name.anchor,
         uuid4(),

@@ -36,11 +36,11 @@ class Vault(FakeVault):
 
     index: list[tuple[KeyName, str, bytes]] = field(default_factory=list)
 
-    async def ensure(self, wanted: Any, index: Any = ()) -> list[SealingKey]:
+    async def ensure(self, wanted: Any, index: Any = (), new: Any = None) -> list[SealingKey]:
         entry: IndexEntry
         for entry in index:
             self.index.append((wanted[entry.key], entry.kind, entry.digest))
-        return await super().ensure(wanted, index)
+        return await super().ensure(wanted, index, new)
 
     async def index_key(self, kind: str) -> bytes:
         return hashlib.sha256(kind.encode()).digest()

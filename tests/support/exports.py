@@ -52,6 +52,7 @@ class Package:
 
 
 async def open_access(shop: Shop, client: httpx.AsyncClient, *subjects: UUID, kind: str = "access") -> UUID:
+    await shop.knows(*subjects)
     body = {"kind": kind, "subject_ids": [str(s) for s in subjects], "identity_check": "callback"}
     answer = await client.post("/v1/requests", json=body, headers=shop.staff())
     assert answer.status_code == 201, answer.text

@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 
 from event_contracts import Erased, Event
 from servicekit.clock import Clock
+from servicekit.errors import Gone
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
 from servicekit.outbox import Outbox
 from servicekit.postgres import KIT_MIGRATIONS, Database, migrate
 from servicekit.settings import Settings
 from servicekit.token import SealingKey
-from servicekit.vault_client import IndexEntry, LeaseName
+from servicekit.vault_client import IndexEntry, LeaseName, New
 
 
 @dataclass
@@ -27,8 +28,12 @@ class FakeVault:
     erased: set[UUID] = field(default_factory=set)
     calls: int = 0
 
-    async def ensure(self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = ()) -> list[SealingKey]:
+    async def ensure(
+        self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = (), new: New | None = None
+    ) -> list[SealingKey]:
         self.calls += 1
+        if new is not None and any(name in self.keys and self.keys[name].key_id in self.erased for name in wanted):
+            raise Gone
         return [self.keys.setdefault(name, SealingKey.derive(uuid4(), secrets.token_bytes(32))) for name in wanted]
 
     async def lease(self, purpose: str, wanted: Sequence[LeaseName]) -> list[SealingKey | Erased]:

@@ -151,6 +151,15 @@ class Shop:
         items.append(HeldItem(data_class=data_class, anchor=anchor, row_count=1, is_open=is_open, closed_at=closed_at))
         return self.vault.keys.setdefault((subject, data_class, anchor), uuid4())
 
+    async def knows(self, *subjects: UUID) -> None:
+        """The inventory has read an event that names these people."""
+        for subject in subjects:
+            await self.sql(
+                """INSERT INTO inventory (subject_id, system, data_class, anchor, first_seen, last_seen)
+                VALUES ($1, 'account', 'contact', $1, now(), now()) ON CONFLICT DO NOTHING""",
+                subject,
+            )
+
     async def asked(self) -> list[Event]:
         """The commands that were committed since the last time."""
         rows = await self.kit.db.fetch(
@@ -326,6 +335,7 @@ def _rectified(request: UUID, subject: UUID, system: str, refused: Refusal | Non
 
 
 async def open_erasure(shop: Shop, client: httpx.AsyncClient, *subjects: UUID, **more: Any) -> str:
+    await shop.knows(*subjects)
     body = {"kind": "erasure", "subject_ids": [str(s) for s in subjects], "identity_check": "callback", **more}
     answer = await client.post("/v1/requests", json=body, headers=shop.staff("support"))
     assert answer.status_code == 201, answer.text

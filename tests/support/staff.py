@@ -38,12 +38,21 @@ class Staff:
         await self._http.aclose()
 
     async def open(self, kind: str, subject: UUID, data_classes: Sequence[str] | None = None, **more: Any) -> UUID:
-        """The id of a new request of a person whose identity was checked; `more` goes into its body."""
+        """The id of a new request of a person whose identity was checked; `more` goes into its body.
+
+        Somebody who registered a moment ago is known once the inventory has read the event.
+        """
         body: dict[str, Any] = {"kind": kind, "subject_ids": [str(subject)], "identity_check": "callback", **more}
         if data_classes is not None:
             body["data_classes"] = list(data_classes)
         headers = {**self._support, "Idempotency-Key": str(uuid4())}
-        return UUID((await self._ask("POST", "/v1/requests", headers, json=body))["request_id"])
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                response = await self._answer("POST", "/v1/requests", headers, json=body)
+                if response.status_code != httpx.codes.UNPROCESSABLE_ENTITY or "no_match" not in response.text:
+                    response.raise_for_status()
+                    return UUID(response.json()["request_id"])
+                await asyncio.sleep(0.1)
 
     async def approve(self, request_id: UUID) -> None:
         """The request is approved, though the answer to an earlier try may have been lost: then this one is refused."""

@@ -79,7 +79,7 @@ def test_the_commitment_is_checked_before_anything_is_decrypted() -> None:
         def decrypt(self, *_: object) -> bytes:
             raise AssertionError("decrypted under a key that the token is not committed to")
 
-    key = SealingKey(KEY_ID, bytes(32), NoCipher())  # type: ignore[arg-type]
+    key = SealingKey(KEY_ID, bytes(32), NoCipher(), KEY.expand)  # type: ignore[arg-type]
     with pytest.raises(TokenRefused):
         open_token(TOKEN, key, **BOUND)
 

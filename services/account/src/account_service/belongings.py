@@ -25,7 +25,7 @@ from event_contracts.account import (
 )
 from event_contracts.moments import bounded
 from servicekit.errors import NotFound
-from servicekit.kit import Kit, Opening
+from servicekit.kit import Kit, Opening, same_body
 from servicekit.paging import Cursor, Page, Paging
 from servicekit.postgres import Record, Tx
 
@@ -41,21 +41,25 @@ class Entry(Generic[T]):
 
 
 async def add_address(kit: Kit, subject_id: UUID, address_id: UUID, address: Address) -> None:
-    """Again with the same id changes nothing.
+    """Again with the same id and address changes nothing.
 
-    Raises `NotFound` without an account, `Conflict` when the book is full.
+    Raises `NotFound` without an account, `Conflict` when the book is full, `KeyReused` when the id is another address,
+    `Gone` when the address was deleted.
     """
-    sealed = await kit.seal(address, subject=subject_id, anchor=address_id)
+    (sealed,), digest = await kit.seal_new([(address, subject_id, address_id)], address)
 
-    async def work(tx: Tx) -> None:
+    async def work(tx: Tx) -> bytes | None:
         await _lock(tx, subject_id)
-        if await store.find_address(tx, subject_id, address_id) is not None:
-            return
+        row = await store.find_address(tx, subject_id, address_id)
+        if row is not None:
+            stored: bytes | None = row["body_digest"]
+            return stored
         check_room(await store.count_addresses(tx, subject_id), MAX_ADDRESSES)
-        await store.insert_address(tx, subject_id, address_id, sealed, kit.clock.now())
+        await store.insert_address(tx, subject_id, address_id, sealed, digest, kit.clock.now())
         await tx.emit(AddressSaved(subject_id=subject_id, address_id=address_id, number=1, address=sealed))
+        return digest
 
-    await kit.run_tx("add_address", work)
+    same_body(await kit.run_tx("add_address", work), digest)
 
 
 async def replace_address(kit: Kit, subject_id: UUID, address_id: UUID, address: Address) -> None:
@@ -101,21 +105,25 @@ async def list_addresses(kit: Kit, subject_id: UUID, paging: Paging) -> Page[Ent
 
 
 async def add_favourite(kit: Kit, subject_id: UUID, favourite_id: UUID, favourite: Favourite) -> None:
-    """Again with the same id changes nothing.
+    """Again with the same id and favourite changes nothing.
 
-    Raises `NotFound` without an account, `Conflict` when the list is full.
+    Raises `NotFound` without an account, `Conflict` when the list is full, `KeyReused` when the id is another favourite,
+    `Gone` when the favourite was removed.
     """
-    sealed = await kit.seal(favourite, subject=subject_id, anchor=favourite_id)
+    (sealed,), digest = await kit.seal_new([(favourite, subject_id, favourite_id)], favourite)
 
-    async def work(tx: Tx) -> None:
+    async def work(tx: Tx) -> bytes | None:
         await _lock(tx, subject_id)
-        if await store.find_favourite(tx, subject_id, favourite_id) is not None:
-            return
+        row = await store.find_favourite(tx, subject_id, favourite_id)
+        if row is not None:
+            stored: bytes | None = row["body_digest"]
+            return stored
         check_room(await store.count_favourites(tx, subject_id), MAX_FAVOURITES)
-        await store.insert_favourite(tx, subject_id, favourite_id, sealed, kit.clock.now())
+        await store.insert_favourite(tx, subject_id, favourite_id, sealed, digest, kit.clock.now())
         await tx.emit(FavouriteAdded(subject_id=subject_id, favourite_id=favourite_id, favourite=sealed))
+        return digest
 
-    await kit.run_tx("add_favourite", work)
+    same_body(await kit.run_tx("add_favourite", work), digest)
 
 
 async def delete_favourite(kit: Kit, subject_id: UUID, favourite_id: UUID) -> None:

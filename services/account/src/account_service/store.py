@@ -121,13 +121,16 @@ async def list_addresses(source: Source, subject_id: UUID, paging: Paging) -> li
     )
 
 
-async def insert_address(tx: Tx, subject_id: UUID, address_id: UUID, address: Sealed[Address], now: datetime) -> None:
+async def insert_address(
+    tx: Tx, subject_id: UUID, address_id: UUID, address: Sealed[Address], body_digest: bytes, now: datetime
+) -> None:
     await tx.execute(
         """-- insert_address
-        INSERT INTO addresses (subject_id, address_id, address, added_at) VALUES ($1, $2, $3, $4)""",
+        INSERT INTO addresses (subject_id, address_id, address, body_digest, added_at) VALUES ($1, $2, $3, $4, $5)""",
         subject_id,
         address_id,
         address,
+        body_digest,
         now,
     )
 
@@ -181,14 +184,15 @@ async def list_favourites(source: Source, subject_id: UUID, paging: Paging) -> l
 
 
 async def insert_favourite(
-    tx: Tx, subject_id: UUID, favourite_id: UUID, favourite: Sealed[Favourite], now: datetime
+    tx: Tx, subject_id: UUID, favourite_id: UUID, favourite: Sealed[Favourite], body_digest: bytes, now: datetime
 ) -> None:
     await tx.execute(
         """-- insert_favourite
-        INSERT INTO favourites (subject_id, favourite_id, favourite, added_at) VALUES ($1, $2, $3, $4)""",
+        INSERT INTO favourites (subject_id, favourite_id, favourite, body_digest, added_at) VALUES ($1, $2, $3, $4, $5)""",
         subject_id,
         favourite_id,
         favourite,
+        body_digest,
         now,
     )
 

@@ -30,7 +30,7 @@ from order_service import store
 from order_service.domain import Parts, Purchase, Status, cancels, order_number, split_purchase
 from order_service.holdings import DELIVERIES, RECORDS
 from servicekit.consuming import Received
-from servicekit.errors import Conflict, NotFound
+from servicekit.errors import Conflict, Gone, NotFound
 from servicekit.faults import declare, faultpoint
 from servicekit.holdings import Holding
 from servicekit.kit import Kit
@@ -39,7 +39,9 @@ from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Record, Tx
 from servicekit.vault_client import IndexEntry
 
-Write: TypeAlias = Callable[[OrderPlaced], Awaitable[bool]]
+# An order with the digest of what was asked for.
+Placing: TypeAlias = tuple[OrderPlaced, bytes]
+Write: TypeAlias = Callable[[Placing], Awaitable[bool]]
 
 log = get_log("order")
 OWN_ACCESS = "own_access"
@@ -65,19 +67,19 @@ class Order:
 async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
     """Places the order, with True; or finds it, with False, when this buyer placed it before under the same id.
 
-    `write` is `write_orders` for one. Raises `Conflict` when the id is another buyer's order, `Invalid`, and what sealing
-    raises; then there is no order.
+    `write` is `write_orders` for one. Raises `KeyReused` when another purchase was placed under this id, `Gone` when its record
+    is erased, `Invalid`, and what sealing raises; then there is no new order.
     """
-    found = await _placed_before(kit, buyer_id, order_id)
+    found = await _placed_before(kit, buyer_id, order_id, purchase)
     if found is not None:
         return found, False
     parts = split_purchase(order_id, purchase)
-    event = await _seal_order(kit, buyer_id, order_id, parts, gift=purchase.gift)
+    event, digest = await _seal_order(kit, buyer_id, order_id, parts, purchase)
     faultpoint("order.sealed")
 
-    if not await write(event):
+    if not await write((event, digest)):
         # A request with the same id was faster; the keys made for this one are named by no event and go (PROTOCOLS.md §1).
-        found = await _placed_before(kit, buyer_id, order_id)
+        found = await _placed_before(kit, buyer_id, order_id, purchase)
         if found is None:
             raise Conflict
         return found, False
@@ -87,33 +89,35 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
     return placed, True
 
 
-async def write_orders(kit: Kit, placed: Sequence[OrderPlaced]) -> list[bool]:
+async def write_orders(kit: Kit, placed: Sequence[Placing]) -> list[bool]:
     """Which of them are new, and so are stored and published. All of these or none; raises `Fenced`, `Unavailable`."""
-    once = {event.order_id: event for event in reversed(placed)}
+    once = {event.order_id: (event, digest) for event, digest in reversed(placed)}
 
     async def work(tx: Tx) -> set[UUID]:
         new = await store.insert_orders(tx, list(once.values()))
-        await tx.emit(*(event for event in once.values() if event.order_id in new))
+        await tx.emit(*(event for event, _ in once.values() if event.order_id in new))
         return new
 
     new = await kit.run_tx("place_orders", work)
-    return [event.order_id in new and once[event.order_id] is event for event in placed]
+    return [event.order_id in new and once[event.order_id][0] is event for event, _ in placed]
 
 
-async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, *, gift: bool) -> OrderPlaced:
+async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, purchase: Purchase) -> Placing:
     """All three parts with one call of the vault; the order number's digest stands beside the record's key."""
     # A gift's consignee is a person of their own, one per order and never merged.
-    consignee_id = uuid4() if gift else buyer_id
+    consignee_id = uuid4() if purchase.gift else buyer_id
     digest = await kit.digest("order_number", order_number(order_id))
-    delivery, record, payment = await kit.seal_many(
+    (record, delivery, payment), body_digest = await kit.seal_new(
         [
-            (parts.delivery, consignee_id, order_id),
             (parts.record, buyer_id, order_id),
+            (parts.delivery, consignee_id, order_id),
             (parts.payment, buyer_id, order_id),
         ],
-        index=[IndexEntry("order_number", digest, key=1)],
+        purchase,
+        index=[IndexEntry("order_number", digest, key=0)],
+        people=[consignee_id] if purchase.gift else (),
     )
-    return OrderPlaced(
+    event = OrderPlaced(
         order_id=order_id,
         buyer_id=buyer_id,
         consignee_id=consignee_id,
@@ -122,15 +126,17 @@ async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, *,
         record=record,
         payment=payment,
     )
+    return event, body_digest
 
 
-async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order | None:
+async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> Order | None:
     row = await store.find_order(kit.db, order_id)
     if row is None:
         return None
-    if row["buyer_id"] != buyer_id:
-        raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
     (order,) = await _opened(kit, [row], RECORDS)
+    if order.record is None or row["buyer_id"] != buyer_id:
+        raise Gone
+    await kit.check_retry(row["body_digest"], purchase, (OrderRecord, buyer_id, order_id))
     return order
 
 

@@ -87,7 +87,8 @@ def make_router(kit: Kit) -> APIRouter:
     async def place_order(purchase: Purchase, buyer: Buyer, order_id: OrderId, response: Response) -> OrderConfirmation:
         """Places an order; 200 with the same order when it was placed under this Idempotency-Key before.
 
-        The order's id is in the answer.
+        The order's id is in the answer. 422 `key_reused` when the key was used for another purchase, 410 when the order that
+        was placed under it is erased.
         """
         order, new = await handlers.place_order(kit, writing.answer, buyer.subject_id, order_id, purchase)
         if not new:

@@ -15,14 +15,19 @@ from servicekit.postgres import Database, Record, Tx
 _END_OF_TIME: Final = Cursor(LATEST, UUID(int=2**128 - 1))
 
 
-async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
-    """The orders and their parts, in one statement. Returns which are new: of others there is an order of their id already."""
-    ordered = sorted(placed, key=lambda each: each.order_id)
+async def insert_orders(tx: Tx, placed: Sequence[tuple[OrderPlaced, bytes]]) -> set[UUID]:
+    """The orders, each with the digest of what was asked for, in one statement.
+
+    Returns which are new: of others there is an order of their id already.
+    """
+    ordered = sorted((event for event, _ in placed), key=lambda each: each.order_id)
+    digests = {event.order_id: digest for event, digest in placed}
     rows = await tx.fetch(
         """-- insert_orders
         WITH given AS (
-            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[], $7::bytea[])
-                AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment)
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[], $7::bytea[],
+                                 $8::bytea[])
+                AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment, body_digest)
         ), placed AS (
             INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at, recorded_at)
             SELECT order_id, buyer_id, consignee_id, 'placed', placed_at, placed_at, placed_at FROM given
@@ -32,7 +37,8 @@ async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
         ), delivery AS (
             INSERT INTO order_deliveries (consignee_id, order_id, delivery) SELECT consignee_id, order_id, delivery FROM new
         ), record AS (
-            INSERT INTO order_records (buyer_id, order_id, record) SELECT buyer_id, order_id, record FROM new
+            INSERT INTO order_records (buyer_id, order_id, record, body_digest)
+            SELECT buyer_id, order_id, record, body_digest FROM new
         ), payment AS (
             INSERT INTO order_payments (buyer_id, order_id, payment) SELECT buyer_id, order_id, payment FROM new
         )
@@ -44,15 +50,16 @@ async def insert_orders(tx: Tx, placed: Sequence[OrderPlaced]) -> set[UUID]:
         [each.delivery for each in ordered],
         [each.record for each in ordered],
         [each.payment for each in ordered],
+        [digests[each.order_id] for each in ordered],
     )
     return {row["order_id"] for row in rows}
 
 
 async def find_order(db: Database, order_id: UUID) -> Record | None:
-    """The order with its record and delivery; a part that was erased is null."""
+    """The order with its record and delivery; a part that was erased is null, and the digest goes with the record."""
     return await db.fetchrow(
         """-- find_order
-        SELECT o.*, r.record, d.delivery, d.number AS delivery_number FROM orders o
+        SELECT o.*, r.record, r.body_digest, d.delivery, d.number AS delivery_number FROM orders o
         LEFT JOIN order_records r ON r.buyer_id = o.buyer_id AND r.order_id = o.order_id
         LEFT JOIN order_deliveries d ON d.consignee_id = o.consignee_id AND d.order_id = o.order_id
         WHERE o.order_id = $1""",

@@ -138,6 +138,12 @@ class Unavailable(KitError):
     status = 503
 
 
+class Taken(Conflict):
+    """The new person's id has a key that another service made. Nothing was made; send the request with a fresh key."""
+
+    code = "taken"
+
+
 class SchemaMismatch(KitError):
     """The database's schema is not the one this code was written for. Run `migrate` of the same version first."""
 

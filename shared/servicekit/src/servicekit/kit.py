@@ -6,19 +6,19 @@ import asyncio
 import hmac
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from event_contracts import Erased, PersonalData, Sealed
 from event_contracts.texts import RECORDED
 from servicekit.clock import Clock
-from servicekit.errors import Poison
+from servicekit.errors import Fenced, Gone, KeyReused, Poison
 from servicekit.leases import KeyName
 from servicekit.metrics import OPENED, OPENED_ERASED, SEALED
 from servicekit.outbox import Outbox
@@ -26,12 +26,13 @@ from servicekit.policy import Policy
 from servicekit.postgres import Database, Tx
 from servicekit.settings import Settings
 from servicekit.token import SealingKey, TokenRefused, open_token, seal
-from servicekit.vault_client import IndexEntry, LeaseName, VaultClient
+from servicekit.vault_client import IndexEntry, LeaseName, New, VaultClient
 from servicekit.work import Gate, Work
 
 T = TypeVar("T", bound=PersonalData)
 R = TypeVar("R")
 DIGEST_BYTES = 32
+_KEY_ID_BYTES = 16
 
 
 class Opening(Struct, Generic[T], frozen=True):
@@ -83,24 +84,42 @@ class Kit:
 
         Raises `Fenced` if a person's data is being erased, `Forbidden`, `Unavailable`; then nothing is sealed.
         """
-        names = [KeyName(subject, str(value.data_class), anchor) for value, subject, anchor in parts]
-        keys = await self.vault.ensure(names, index)
-        by_class = Counter(name.data_class for name in names)
-        for data_class, count in by_class.items():
-            SEALED.labels(data_class).inc(count)
-        return [
-            Sealed(
-                seal(
-                    key,
-                    value.model_dump_json(exclude_none=True).encode(),
-                    data_class=name.data_class,
-                    model_name=type(value).__name__,
-                    subject=name.subject,
-                    anchor=name.anchor,
-                )
-            )
-            for key, name, (value, _, _) in zip(keys, names, parts, strict=True)
-        ]
+        return _seal(parts, await self.vault.ensure(_names(parts), index))
+
+    async def seal_new(
+        self,
+        parts: Sequence[tuple[PersonalData, UUID, UUID]],
+        body: BaseModel,
+        index: Sequence[IndexEntry] = (),
+        people: Iterable[UUID] = (),
+    ) -> tuple[list[Sealed[Any]], bytes]:
+        """`seal_many` for a new resource, and the digest of the request's body under the key of the first part.
+
+        `people` among the subjects are new as well. The digest is stored beside the resource: `same_body` compares it.
+        Raises `Gone` when one of the names had a key that is destroyed or fenced, `Taken` when a new person has a key of
+        another service; then nothing is sealed.
+        """
+        keys = await self.vault.ensure(_names(parts), index, New(frozenset(people)))
+        return _seal(parts, keys), body_digest(keys[0], body)
+
+    async def body_digest(self, first: tuple[PersonalData, UUID, UUID], body: BaseModel) -> bytes:
+        """The digest of a request's body under the key of this part, which was sealed just now."""
+        (key,) = await self.vault.ensure(_names([first]))
+        return body_digest(key, body)
+
+    async def check_retry(
+        self, stored: bytes | None, body: BaseModel, first: tuple[type[PersonalData] | PersonalData, UUID, UUID]
+    ) -> None:
+        """Whether a retry says what made the resource, whose `first` part stands under this model, subject and anchor.
+
+        Raises `KeyReused` when it says something else, `Gone` when the part's key is gone; it makes no key.
+        """
+        value, subject, anchor = first
+        try:
+            (key,) = await self.vault.ensure([KeyName(subject, str(value.data_class), anchor)], (), New())
+        except Fenced:
+            raise Gone from None
+        same_body(stored, body_digest(key, body))
 
     async def open_many(self, wanted: Sequence[Opening[T]], *, purpose: str) -> list[T | Erased]:
         """Opens all with one vault call, in the same order; `Erased` where the key is fenced or destroyed.
@@ -134,6 +153,45 @@ class Kit:
     async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]]) -> R:
         """Runs `work` in one transaction; see `Database.run_tx`."""
         return await self.db.run_tx(name, work, self.outbox)
+
+
+def _names(parts: Sequence[tuple[PersonalData, UUID, UUID]]) -> list[KeyName]:
+    return [KeyName(subject, str(value.data_class), anchor) for value, subject, anchor in parts]
+
+
+def _seal(parts: Sequence[tuple[PersonalData, UUID, UUID]], keys: Sequence[SealingKey]) -> list[Sealed[Any]]:
+    names = _names(parts)
+    for data_class, count in Counter(name.data_class for name in names).items():
+        SEALED.labels(data_class).inc(count)
+    return [
+        Sealed(
+            seal(
+                key,
+                value.model_dump_json(exclude_none=True).encode(),
+                data_class=name.data_class,
+                model_name=type(value).__name__,
+                subject=name.subject,
+                anchor=name.anchor,
+            )
+        )
+        for key, name, (value, _, _) in zip(keys, names, parts, strict=True)
+    ]
+
+
+def body_digest(key: SealingKey, body: BaseModel) -> bytes:
+    """The key's id, then an HMAC of the parsed body. It dies with the key.
+
+    A `SecretStr` counts as stars: only a password's slow hash may say whether two are alike.
+    """
+    return key.key_id.bytes + key.digest(body.model_dump_json(exclude_defaults=True).encode())
+
+
+def same_body(stored: bytes | None, asked: bytes) -> None:
+    """Raises `KeyReused` when a retry's body is another one, `Gone` when the key under the stored digest is gone."""
+    if stored is None or stored[:_KEY_ID_BYTES] != asked[:_KEY_ID_BYTES]:
+        raise Gone
+    if not hmac.compare_digest(stored, asked):
+        raise KeyReused
 
 
 def normalise(kind: str, term: str) -> str:

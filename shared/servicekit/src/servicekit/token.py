@@ -23,6 +23,7 @@ NONCE_BYTES: Final = 12
 MAX_PLAINTEXT_BYTES: Final = MAX_TOKEN_BYTES - MIN_TOKEN_BYTES
 
 _LABEL: Final = b"seal/v1"
+_BODY_LABEL: Final = b"body/v1"
 _NO_SALT: Final = HMAC(bytes(32), SHA256())
 _KEY_ID = slice(1, 17)
 _NONCE = slice(17, 29)
@@ -40,6 +41,7 @@ class SealingKey(Struct, frozen=True, eq=False):
     key_id: UUID
     commitment: bytes
     aead: AESGCMSIV
+    expand: HMAC
 
     @classmethod
     def derive(cls, key_id: UUID, key: bytes) -> "SealingKey":
@@ -50,10 +52,16 @@ class SealingKey(Struct, frozen=True, eq=False):
         extract = _NO_SALT.copy()
         extract.update(key)
         commitment = HMAC(extract.finalize(), SHA256())
-        encryption = commitment.copy()
+        encryption, expand = commitment.copy(), commitment.copy()
         commitment.update(_LABEL + b"/commit\x01")
         encryption.update(_LABEL + b"/enc\x01")
-        return cls(key_id, commitment.finalize(), AESGCMSIV(encryption.finalize()))
+        return cls(key_id, commitment.finalize(), AESGCMSIV(encryption.finalize()), expand)
+
+    def digest(self, text: bytes) -> bytes:
+        """An HMAC under a key of its own that derives from this one: without this key nobody can compute or compare it."""
+        derived = self.expand.copy()
+        derived.update(_BODY_LABEL + b"\x01")
+        return hmac.digest(derived.finalize(), text, "sha256")
 
     def __repr__(self) -> str:
         return f"SealingKey({self.key_id})"

@@ -22,7 +22,7 @@ from joserfc.jwk import OKPKey
 
 from event_contracts.personal import Erased
 from servicekit.clock import Clock
-from servicekit.errors import Fenced, Forbidden, Invalid, KitError, TooMany, Unavailable, UnknownKey
+from servicekit.errors import Fenced, Forbidden, Gone, Invalid, Taken, Unavailable
 from servicekit.leases import KeyName as KeyName  # so that callers need one import
 from servicekit.leases import Lease, Leases
 from servicekit.logs import code, get_log
@@ -32,6 +32,7 @@ from servicekit.revocation_list import RevocationPage
 from servicekit.tls import tls_of
 from servicekit.together import Together
 from servicekit.token import SealingKey
+from servicekit.vault_errors import error_of
 
 AUDIENCE: Final = "vault"
 TOKEN_ALGORITHM: Final = "Ed25519"  # noqa: S105 - RFC 9864's name of it
@@ -67,11 +68,25 @@ class IndexEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class New:
+    """The keys are for something new: no name may have had a key that is gone, and `people` are new as well.
+
+    A name that has a key already is a retry's, and gets that key.
+    """
+
+    people: frozenset[UUID] = frozenset()
+
+    def what(self, subject: UUID) -> str:
+        return "person" if subject in self.people else "anchor"
+
+
+@dataclass(frozen=True, slots=True)
 class _Wanted:
     """What one call of `ensure` asks for; the positions of its index entries are those of its own names."""
 
     names: Sequence[KeyName]
     index: Sequence[IndexEntry]
+    new: New | None
 
     def size(self) -> int:
         return max(len(self.names), len(self.index))
@@ -163,7 +178,7 @@ class VaultClient:
         self.holder_id = uuid4()
         self._identity, self._clock, self._patience = identity, clock, patience
         self._leases = Leases(clock, cached_keys)
-        own = (Forbidden, Fenced, Invalid)
+        own = (Forbidden, Fenced, Invalid, Gone, Taken)
         self._ensuring = Together(self._ensure, own, BATCH, _Wanted.size)
         self._index_keys: dict[str, tuple[bytes, float]] = {}
 
@@ -174,35 +189,41 @@ class VaultClient:
         await self._ensuring.close()
         await self._http.aclose()
 
-    async def ensure(self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = ()) -> list[SealingKey]:
+    async def ensure(
+        self, wanted: Sequence[KeyName], index: Sequence[IndexEntry] = (), new: New | None = None
+    ) -> list[SealingKey]:
         """A key to seal with for each name, made where there is none yet; same order. One request per 2,000 names.
 
         What is asked while a request is under way goes together in the next one. `index` is written beside the keys in the
-        same transaction, so with it the vault is always asked.
-        Raises Fenced, Forbidden, TooMany, Unavailable.
+        same transaction, so with it the vault is always asked; with `new`, too.
+        Raises Fenced, Forbidden, TooMany, Unavailable; with `new` also Gone and Taken.
         """
         if index and len(wanted) > BATCH:
             raise ValueError(f"at most {BATCH} keys can be ensured together with index entries; send them in parts")
+        ask_always = bool(index) or new is not None
         found: dict[KeyName, SealingKey | None] = {
-            name: None if index else self._leases.ensured(name) for name in wanted
+            name: None if ask_always else self._leases.ensured(name) for name in wanted
         }
-        missing = list(wanted) if index else [name for name, key in found.items() if key is None]
+        missing = list(wanted) if ask_always else [name for name, key in found.items() if key is None]
         for start in range(0, len(missing), BATCH):
             names = missing[start : start + BATCH]
-            found.update(zip(names, await self._ensuring.answer(_Wanted(names, index)), strict=True))
+            found.update(zip(names, await self._ensuring.answer(_Wanted(names, index, new)), strict=True))
         return [key for name in wanted if (key := found[name]) is not None]
 
     async def _ensure(self, wanted: Sequence[_Wanted]) -> list[list[SealingKey]]:
         """The keys of each, with one call for all."""
-        names = [name for each in wanted for name in each.names]
+        names = [
+            name._asdict() | ({} if each.new is None else {"new": each.new.what(name.subject)})
+            for each in wanted
+            for name in each.names
+        ]
         starts = accumulate((len(each.names) for each in wanted), initial=0)
         index = [
             {"kind": entry.kind, "digest": _text(entry.digest), "key": start + entry.key}
             for each, start in zip(wanted, starts, strict=False)
             for entry in each.index
         ]
-        body = {"keys": [name._asdict() for name in names], "index": index}
-        reply, deadline = await self._lease_call("/v1/keys/ensure", body)
+        reply, deadline = await self._lease_call("/v1/keys/ensure", {"keys": names, "index": index})
         keys = iter([SealingKey.derive(entry.key_id, _bytes(entry.key)) for entry in reply])
         found = [list(islice(keys, len(each.names))) for each in wanted]
         for each, its in zip(wanted, found, strict=True):
@@ -323,7 +344,7 @@ class VaultClient:
             response = await self._send(method, path, content, patience or self._patience)
         VAULT_CALLS.labels(call, str(response.status_code)).inc()
         if response.status_code != httpx.codes.OK:
-            raise _error(response)
+            raise error_of(response)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.MsgspecError:
@@ -356,37 +377,6 @@ class VaultClient:
 def _name(path: str) -> str:
     """The route without what differs from call to call."""
     return "/v1/holders" if path.startswith("/v1/holders/") else path.partition("?")[0]
-
-
-def _error(response: httpx.Response) -> KitError:
-    """The typed error of a problem document; whatever is not understood fails closed."""
-    problem = _problem(response)
-    match response.status_code, problem:
-        case 403, _:
-            return Forbidden("The policy grants this service no such use of the vault. Ask for a grant in the policy.")
-        case 404, "unknown_key":
-            return UnknownKey()
-        case 409, "fenced":
-            return Fenced()
-        case 409, "holder_behind":
-            return Unavailable(
-                "This process is too far behind the list of revocations, so the vault leases it no keys. It goes on by"
-                " itself once it has reported; if it does not, restart it."
-            )
-        case 422, _:
-            return Invalid("The vault could not read this request; services and vault may differ in their versions.")
-        case 429, _:
-            return TooMany(float(response.headers.get("retry-after", 60)))
-    log.error("vault_refused", status=response.status_code, problem=code(problem or "none"))
-    return Unavailable("The vault refused this service or failed; its own log and this service's identity key say why.")
-
-
-def _problem(response: httpx.Response) -> str:
-    """The last part of the problem's `type`, such as unknown_key; empty when there is none."""
-    try:
-        return str(msgspec.json.decode(response.content)["type"]).rpartition("/")[2]
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return ""
 
 
 def _text(raw: bytes) -> str:

@@ -141,7 +141,7 @@ def _refused(response: httpx.Response, missing: str) -> Failed:
             return Failed(Exit.REFUSED, str(said))
         case 404 | 410 if missing:
             return Failed(Exit.NOTHING_FOUND, missing)
-        case 409:
+        case 409 | 410:
             said = _problem(response).get("detail") or "What is asked for contradicts what is stored. Look again."
             return Failed(Exit.CONFLICT, str(said))
         case 429:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from privacy_service.inventory.domain import NO_KEY, Fact, Receipt
 from servicekit.paging import Paging
-from servicekit.postgres import Record, Tx
+from servicekit.postgres import Database, Record, Tx
 
 
 async def write_facts(tx: Tx, facts: Sequence[Fact]) -> None:
@@ -58,6 +58,16 @@ async def write_receipts(tx: Tx, receipts: Sequence[Receipt]) -> None:
         [receipt.first_seen for receipt in receipts],
         [receipt.last_seen for receipt in receipts],
     )
+
+
+async def named_by_events(db: Database, subject_ids: Sequence[UUID]) -> set[UUID]:
+    """Those whom an event names as a person: as account or guest, buyer or consignee. Our own commands do not count."""
+    rows = await db.fetch(
+        """-- named_by_events
+        SELECT DISTINCT subject_id FROM inventory WHERE subject_id = ANY($1::uuid[]) AND system <> 'privacy'""",
+        list(subject_ids),
+    )
+    return {row["subject_id"] for row in rows}
 
 
 async def read_inventory(tx: Tx, subject_id: UUID, paging: Paging) -> list[Record]:

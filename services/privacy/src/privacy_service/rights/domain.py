@@ -27,6 +27,12 @@ class Kind(StrEnum):
     RETENTION = "retention"
 
 
+class NoMatch(Invalid):
+    """No event names this id as an account, a guest or a consignee, so nothing was opened. Find the person, then ask again."""
+
+    code = "no_match"
+
+
 class Status(StrEnum):
     """`open`: the identity is to be confirmed; `waiting`: approved, and may still be cancelled; `running`: no way back."""
 

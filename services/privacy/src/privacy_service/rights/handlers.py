@@ -6,15 +6,19 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from pydantic import BaseModel
+
 from event_contracts.account import ContactCorrection, IdentityCorrection, is_birth_date
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
+from privacy_service.inventory import store as inventory
 from privacy_service.rights import policies, store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier, record
 from privacy_service.rights.domain import (
+    CUSTOMER,
     NO_DENIAL,
     SYSTEM,
     Check,
@@ -22,6 +26,7 @@ from privacy_service.rights.domain import (
     Kind,
     ManualHold,
     Name,
+    NoMatch,
     Person,
     Reason,
     Regime,
@@ -71,7 +76,7 @@ class Corrections:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request as it was asked for; `check` None: the identity is to be confirmed first."""
+    """A request as it was asked for in `body`; `check` None: the identity is to be confirmed first."""
 
     kind: Kind
     subject_ids: Sequence[UUID]
@@ -79,25 +84,29 @@ class Wanted:
     check: Check | None = None
     regime: Regime = Regime.GDPR
     corrections: Corrections | None = None
+    body: BaseModel | None = None
 
 
 async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> tuple[Request, bool]:
     """Opens it, with True; or finds it, with False, when the same person opened it under this id before.
 
-    Raises `Invalid`; `Conflict` when the id is another request's, `Fenced` when there is nobody left to rectify.
+    Raises `Invalid`; `NoMatch` when staff ask for somebody whom no event names; `KeyReused` when the id is another
+    request's, `Gone` when what it corrected is erased since; `Fenced` when there is nobody left to rectify.
     """
     _check(kit, wanted)
-    found = await store.read_request(kit.db, request_id)
+    found = await _opened_before(kit, by, request_id, wanted)
     if found is not None:
-        return _same(found, by, wanted), False
-    sealed = await _sealed(kit, wanted)
+        return found, False
+    if by.role != CUSTOMER:
+        await _check_known(kit, wanted.subject_ids)
+    sealed, digest = await _sealed(kit, wanted)
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
     subjects = sorted(set(wanted.subject_ids))
     states = [_state(kit, request, subject, alone=len(subjects) == 1) for subject in subjects]
 
     async def work(tx: Tx) -> bool:
-        if not await store.insert_request(tx, request):
+        if not await store.insert_request(tx, request, digest):
             return False
         await policies.keep(tx, kit.policy)
         await saga_store.insert_subjects(tx, states)
@@ -112,10 +121,10 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
 
     if await kit.run_tx("open_request", work):
         return request, True
-    found = await store.read_request(kit.db, request_id)
+    found = await _opened_before(kit, by, request_id, wanted)
     if found is None:
         raise Conflict
-    return _same(found, by, wanted), False
+    return found, False
 
 
 async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) -> None:
@@ -148,14 +157,28 @@ def _check(kit: Kit, wanted: Wanted) -> None:
         raise Invalid("A rectification is about one person. Open one for each.")
 
 
-async def _sealed(kit: Kit, wanted: Wanted) -> dict[type[PersonalData], Sealed[Any]]:
-    """What support typed in, by its model: it is never stored in clear."""
+async def _check_known(kit: Kit, subject_ids: Sequence[UUID]) -> None:
+    """An id is a name: staff ask for people whom events name as account, guest or consignee, and for nobody else."""
+    if not (await inventory.named_by_events(kit.db, subject_ids)).issuperset(subject_ids):
+        raise NoMatch
+
+
+async def _sealed(kit: Kit, wanted: Wanted) -> tuple[dict[type[PersonalData], Sealed[Any]], bytes | None]:
+    """What support typed in, by its model, and the digest of the whole body: it is never stored in clear."""
+    parts = _parts(wanted)
+    if not parts:
+        return {}, None
+    sealed = await kit.seal_many(parts)
+    digest = None if wanted.body is None else await kit.body_digest(parts[0], wanted.body)
+    return {type(part): token for (part, _, _), token in zip(parts, sealed, strict=True)}, digest
+
+
+def _parts(wanted: Wanted) -> list[tuple[PersonalData, UUID, UUID]]:
+    """The corrections, each with its subject and anchor."""
     corrections = wanted.corrections or Corrections()
     me = wanted.subject_ids[0]
     given = [(corrections.identity, me), (corrections.contact, me), (corrections.delivery, corrections.order_id)]
-    parts = [(part, me, anchor) for part, anchor in given if part is not None and anchor is not None]
-    sealed = await kit.seal_many(parts) if parts else []
-    return {type(part): token for (part, _, _), token in zip(parts, sealed, strict=True)}
+    return [(part, me, anchor) for part, anchor in given if part is not None and anchor is not None]
 
 
 async def _write_corrections(
@@ -185,9 +208,20 @@ def _state(kit: Kit, request: Request, subject_id: UUID, *, alone: bool, names: 
     return State(request.request_id, subject_id, revocation_id, request.kind, scope, step, request.opened_at, policy)
 
 
-def _same(found: Request, by: Person, wanted: Wanted) -> Request:
-    if found.opener != by or found.kind is not wanted.kind:
-        raise Conflict("The Idempotency-Key was used for something else. Send the request again with a fresh one.")
+async def _opened_before(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request | None:
+    """The request of this id, when it was asked for in the same words. Raises `KeyReused`, `Gone`."""
+    found = await store.read_request(kit.db, request_id)
+    if found is None:
+        return None
+    subjects = {state.subject_id for state in await saga_store.read_states(kit.db, request_id)}
+    asked = _new(kit, by, request_id, wanted)
+    # The check may have been recorded after the request was opened.
+    alike = (found.kind, found.opener, found.data_classes, found.regime, found.check if wanted.check else None)
+    if alike != (asked.kind, by, asked.data_classes, asked.regime, wanted.check) or subjects != set(wanted.subject_ids):
+        raise KeyReused
+    parts = _parts(wanted)
+    if parts and wanted.body is not None:
+        await kit.check_retry(await store.read_body_digest(kit.db, request_id), wanted.body, parts[0])
     return found
 
 
@@ -318,12 +352,14 @@ def is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
 async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> bool:
     """False when it was set before under this id.
 
-    Raises `Invalid` for a class that the policy does not know or an end in the past, `KeyReused` when it is another hold.
+    Raises `Invalid` for a class that the policy does not know or an end in the past, `NoMatch` for somebody whom no event
+    names, `KeyReused` when it is another hold.
     """
     if hold.data_class not in kit.policy.classes:
         raise Invalid("The data class is not one of the policy. Name one that is.")
     if hold.until is not None and hold.until <= kit.clock.now():
         raise Invalid("The hold would be over already. Name a later end, or none.")
+    await _check_known(kit, [subject_id])
 
     async def work(tx: Tx) -> bool:
         now = kit.clock.now()

@@ -200,7 +200,7 @@ def _customer_person(who: Customer) -> Person:
 
 def _wanted(body: OwnRequestBody, subject_ids: Sequence[UUID], check: Check | None) -> Wanted:
     classes = None if body.data_classes is None else tuple(body.data_classes)
-    return Wanted(Kind(body.kind), subject_ids, classes, check, body.regime, _corrections(body.rectification))
+    return Wanted(Kind(body.kind), subject_ids, classes, check, body.regime, _corrections(body.rectification), body)
 
 
 def _corrections(body: RectificationBody | None) -> Corrections | None:

@@ -27,14 +27,14 @@ class Line:
     reason: str | None = None
 
 
-async def insert_request(tx: Tx, request: Request) -> bool:
+async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = None) -> bool:
     """False when there is a request of this id already."""
     status = await tx.execute(
         """-- insert_request
         INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, data_classes,
-                                     regime, identity)
+                                     regime, identity, body_digest)
         VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5, $6, $7, $8, $9::text::request_regime,
-                $10::text::request_check) ON CONFLICT DO NOTHING""",
+                $10::text::request_check, $11) ON CONFLICT DO NOTHING""",
         request.request_id,
         request.kind,
         request.status,
@@ -45,6 +45,7 @@ async def insert_request(tx: Tx, request: Request) -> bool:
         None if request.data_classes is None else list(request.data_classes),
         request.regime,
         request.check,
+        body_digest,
     )
     return status.endswith(" 1")
 
@@ -75,6 +76,13 @@ async def update_requests(tx: Tx, requests: Collection[Request]) -> None:
 async def read_request(db: Database | Tx, request_id: UUID) -> Request | None:
     row = await db.fetchrow(f"-- read_request\n{_REQUEST}", request_id)
     return None if row is None else _request(row)
+
+
+async def read_body_digest(db: Database, request_id: UUID) -> bytes | None:
+    digest: bytes | None = await db.fetchval(
+        "-- read_body_digest\nSELECT body_digest FROM rights_requests WHERE request_id = $1", request_id
+    )
+    return digest
 
 
 async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Request]:

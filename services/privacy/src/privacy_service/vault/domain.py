@@ -28,12 +28,16 @@ class StoredKey(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True):
-    """How a name stands: its usable key if it has one, else the generation that a new one would be."""
+    """How a name stands: its usable key if it has one, else the generation that a new one would be.
+
+    `is_gone`: it had a key, and has no usable one.
+    """
 
     name: KeyName
     key: StoredKey | None
     next_generation: int
     is_fenced: bool
+    is_gone: bool
 
 
 def standing(name: KeyName, generation: int, active: StoredKey | None, is_fenced: bool, fence: int) -> Standing:
@@ -43,7 +47,7 @@ def standing(name: KeyName, generation: int, active: StoredKey | None, is_fenced
     the next one (PROTOCOLS §1). A fenced or destroyed key is never used or made again.
     """
     usable = active if generation > fence else None
-    return Standing(name, usable, max(generation, fence) + 1, is_fenced)
+    return Standing(name, usable, max(generation, fence) + 1, is_fenced, generation > 0 and usable is None)
 
 
 def bound(key_id: UUID, name: KeyName, generation: int, epoch: int) -> bytes:

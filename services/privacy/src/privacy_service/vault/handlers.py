@@ -5,7 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from privacy_service.vault import store
 from privacy_service.vault.domain import Action, Standing, StoredKey, Tally, bound
@@ -14,7 +14,7 @@ from privacy_service.vault.kek import Kek, WrongKek
 from privacy_service.vault.revocations.file import RevocationFile
 from privacy_service.vault.store import Head, Leased
 from servicekit.clock import Clock
-from servicekit.errors import Fenced, Forbidden, NoSuchKey, Unavailable
+from servicekit.errors import Fenced, Forbidden, Gone, NoSuchKey, Taken, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.leases import KeyName
 from servicekit.logs import code, get_log
@@ -43,12 +43,24 @@ class Vault:
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass(frozen=True, slots=True)
+class Newcomers:
+    """What the caller says is new: people, and names of which there was no key that is gone."""
+
+    people: frozenset[UUID] = frozenset()
+    names: frozenset[KeyName] = frozenset()
+
+
 async def ensure_keys(
-    vault: Vault, service: str, names: Sequence[KeyName], index: Sequence[IndexEntry]
+    vault: Vault,
+    service: str,
+    names: Sequence[KeyName],
+    index: Sequence[IndexEntry],
+    new: Newcomers = Newcomers(),
 ) -> tuple[Head, list[tuple[StoredKey, bytes]]]:
     """The key of each name, in the same order, made where there is none; returns after the commit.
 
-    Raises Forbidden, TooMany, Fenced (one of the subjects is), WrongKek, Unavailable.
+    Raises Forbidden, TooMany, Fenced (one of the subjects is), Gone, Taken (see `_check_new`), WrongKek, Unavailable.
     """
     for name in names:
         if not vault.policy.may_seal(service, name.data_class):
@@ -60,7 +72,8 @@ async def ensure_keys(
 
     async def work(tx: Tx) -> tuple[Head, list[StoredKey]]:
         head, standings = await store.read_standings(tx, names)
-        made = await _make_keys(vault, tx, standings)
+        await _check_new(tx, service, standings, new)
+        made = await _make_keys(vault, tx, standings, service)
         if made is None:
             # Another transaction made some of them first; by now it has committed, and its keys are ours.
             head, standings = await store.read_standings(tx, names)
@@ -81,14 +94,33 @@ async def ensure_keys(
     return head, keys
 
 
-async def _make_keys(vault: Vault, tx: Tx, standings: Iterable[Standing]) -> dict[KeyName, StoredKey] | None:
+async def _check_new(tx: Tx, service: str, standings: Iterable[Standing], new: Newcomers) -> None:
+    """Raises Gone when a name that is said to be new had a key, or a new person was fenced or lost one.
+
+    Taken when a new person has a key that another system made: their id is somebody else's (PROTOCOLS §1).
+    """
+    if new.people:
+        gone, taken = await store.read_newcomers(tx, new.people, service)
+        if taken:
+            LEASES_REFUSED.labels(service, "not_a_new_person").inc()
+            log.warning("refused", system=code(service), reason=code("not_a_new_person"))
+            raise Taken
+        if gone:
+            raise Gone
+    if any(each.is_gone and each.name in new.names for each in standings):
+        raise Gone
+
+
+async def _make_keys(
+    vault: Vault, tx: Tx, standings: Iterable[Standing], maker: str
+) -> dict[KeyName, StoredKey] | None:
     """A key for each name that has none; None if not all could be made here."""
     missing = {each.name: each for each in standings if each.key is None and not each.is_fenced}
     if not missing:
         return {}
     epoch = await store.lock_active_epoch(tx)
     keys = {name: _new_key(vault.kek, each, epoch) for name, each in missing.items()}
-    inserted = await store.insert_keys(tx, list(keys.values()))
+    inserted = await store.insert_keys(tx, list(keys.values()), maker)
     faultpoint("vault.keys_inserted")
     return keys if inserted == len(keys) else None
 

@@ -1,6 +1,6 @@
 """The vault's API for whoever seals, opens and looks up."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import pybase64
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from privacy_service.vault import handlers
 from privacy_service.vault.bodies import answer, read_body
 from privacy_service.vault.callers import caller
-from privacy_service.vault.handlers import Vault
+from privacy_service.vault.handlers import Newcomers, Vault
 from privacy_service.vault.holders import handlers as holders
 from privacy_service.vault.store import Head
 from servicekit.errors import Invalid
@@ -29,9 +29,12 @@ _Holder = Annotated[UUID, Header(alias="X-Holder", description="The process that
 
 
 class KeyBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`new`: it is for a new anchor of somebody, or for a new person, so a key that is gone is not made again."""
+
     subject: UUID
     data_class: str
     anchor: UUID
+    new: Literal["anchor", "person"] | None = None
 
 
 class LeaseBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,14 +71,21 @@ def make_router(vault: Vault) -> APIRouter:
 
     @router.post("/keys/ensure", openapi_extra=max_body(_MAX_BODY))
     async def ensure(request: Request, service: _Caller, holder: _Holder = holders.ANONYMOUS) -> Response:
-        """A key for each name (subject, class, anchor), made where there is none. Answers after the commit."""
+        """A key for each name (subject, class, anchor), made where there is none. Answers after the commit.
+
+        For something `new`: 410 when the name had a key that is gone, 409 `taken` when the person is another system's.
+        """
         body = await read_body(request, EnsureBody)
         names = [KeyName(key.subject, key.data_class, key.anchor) for key in body.keys]
         if any(entry.key >= len(names) for entry in body.index):
             raise Invalid("An index entry names the position of a key that was not asked for.")
         index = [IndexEntry(entry.kind, _bytes(entry.digest), entry.key) for entry in body.index]
+        new = Newcomers(
+            frozenset(key.subject for key in body.keys if key.new == "person"),
+            frozenset(name for name, key in zip(names, body.keys, strict=True) if key.new is not None),
+        )
         await holders.note(vault, service, holder)
-        head, keys = await handlers.ensure_keys(vault, service, names, index)
+        head, keys = await handlers.ensure_keys(vault, service, names, index, new)
         found = [{"key_id": key.key_id, "generation": key.generation, "key": _text(raw)} for key, raw in keys]
         return answer({**_lease(vault, head), "keys": found})
 

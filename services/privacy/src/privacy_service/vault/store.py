@@ -1,7 +1,7 @@
 """All SQL of the vault. Batches travel as arrays: one statement per step, whatever the number of keys."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
@@ -76,6 +76,22 @@ async def read_standings(tx: Tx, names: Sequence[KeyName]) -> tuple[Head, list[S
     return _head(rows[0]), found
 
 
+async def read_newcomers(tx: Tx, people: Collection[UUID], maker: str) -> tuple[bool, bool]:
+    """Whether one of these people was fenced or lost a key, and whether one has a key that another system made."""
+    row = await tx.fetchrow(
+        """-- read_newcomers
+        SELECT coalesce(bool_or(gone), false) AS gone, coalesce(bool_or(taken), false) AS taken FROM (
+            SELECT true AS gone, false AS taken FROM fences WHERE subject_id = ANY($1::uuid[])
+            UNION ALL
+            SELECT state <> 'active', maker <> $2 FROM keys WHERE subject_id = ANY($1::uuid[])
+        ) AS found""",
+        list(people),
+        maker,
+    )
+    assert row is not None
+    return row["gone"], row["taken"]
+
+
 async def lock_active_epoch(tx: Tx) -> int:
     """The epoch to wrap under, locked so that it cannot be closed before this transaction ends (PROTOCOLS §7)."""
     epoch: int | None = await tx.fetchval(
@@ -86,19 +102,20 @@ async def lock_active_epoch(tx: Tx) -> int:
     return epoch
 
 
-async def insert_keys(tx: Tx, keys: Sequence[StoredKey]) -> int:
+async def insert_keys(tx: Tx, keys: Sequence[StoredKey], maker: str) -> int:
     """How many were new; what another transaction made first stays. Sorted, so that two batches cannot deadlock."""
     ordered = sorted(keys, key=lambda key: key.name)
     status = await tx.execute(
         """-- insert_keys
-        INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped)
-        SELECT * FROM unnest($1::uuid[], $2::varchar[], $3::uuid[], $4::uuid[], $5::int[], $6::int[], $7::bytea[])
+        INSERT INTO keys (subject_id, data_class, anchor, key_id, generation, epoch, wrapped, maker)
+        SELECT u.*, $8 FROM unnest($1::uuid[], $2::varchar[], $3::uuid[], $4::uuid[], $5::int[], $6::int[], $7::bytea[]) u
         ON CONFLICT DO NOTHING""",
         *_columns([key.name for key in ordered]),
         [key.key_id for key in ordered],
         [key.generation for key in ordered],
         [key.epoch for key in ordered],
         [key.wrapped for key in ordered],
+        maker,
     )
     return int(status.rpartition(" ")[2])
 
