@@ -233,6 +233,24 @@ async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(s
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
 
 
+async def test_the_check_of_an_identity_is_on_record_for_each_person(shop: Shop) -> None:
+    people = sorted([uuid4(), uuid4()])
+    await shop.knows(*people)
+    body = {"kind": "erasure", "subject_ids": [str(each) for each in people]}
+    async with shop.client() as client:
+        first = (await client.post("/v1/requests", json=body, headers=shop.staff())).json()
+        await client.post(
+            f"/v1/requests/{first['request_id']}/identity", json={"check": "document"}, headers=shop.staff()
+        )
+        body = {"kind": "access", "subject_ids": [str(each) for each in people], "identity_check": "callback"}
+        second = (await client.post("/v1/requests", json=body, headers=shop.staff())).json()
+        for request, check in ((first, "document"), (second, "callback")):
+            history = (await show(shop, client, request["request_id"]))["history"]
+            checks = [line for line in history if line["what"] == "identity_confirmed"]
+            assert sorted(line["subject_id"] for line in checks) == [str(each) for each in people]
+            assert {line["reason"] for line in checks} == {check}
+
+
 @pytest.mark.fault(40, "one key, two requests: an erasure of another person, another correction, other classes")
 async def test_a_key_with_another_body_opens_nothing(shop: Shop) -> None:
     """Nor does it answer with the request that it opened before, as if that were what was asked for."""

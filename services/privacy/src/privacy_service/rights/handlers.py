@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -11,11 +12,8 @@ from pydantic import BaseModel
 from event_contracts.account import ContactCorrection, IdentityCorrection, is_birth_date
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed
-from privacy_service.evidence import handlers as evidence
-from privacy_service.evidence.leaves import Decision
 from privacy_service.inventory import store as inventory
 from privacy_service.rights import policies, store
-from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import Carrier, record
 from privacy_service.rights.domain import (
     CUSTOMER,
@@ -24,7 +22,6 @@ from privacy_service.rights.domain import (
     Check,
     Extension,
     Kind,
-    ManualHold,
     Name,
     NoMatch,
     Person,
@@ -40,7 +37,6 @@ from privacy_service.rights.saga import Approved, State, Stopped
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import first
 from privacy_service.rights.store import Line
-from servicekit.auth import Staff
 from servicekit.errors import Conflict, Invalid, KeyReused, NotFound
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
@@ -98,7 +94,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
     if found is not None:
         return found, False
     if by.role != CUSTOMER:
-        await _check_known(kit, wanted.subject_ids)
+        await check_known(kit, wanted.subject_ids)
     sealed, digest = await _sealed(kit, wanted)
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
@@ -114,7 +110,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
             await _write_corrections(tx, request_id, subjects[0], wanted.corrections, sealed)
         lines = [Line(request_id, "opened", by)]
         if request.check is not None:
-            lines.append(Line(request_id, "identity_confirmed", by, reason=request.check))
+            lines += [Line(request_id, "identity_confirmed", by, each, request.check) for each in subjects]
         await record(kit, tx, lines)
         await _begin(kit, tx, request, states)
         return True
@@ -157,7 +153,7 @@ def _check(kit: Kit, wanted: Wanted) -> None:
         raise Invalid("A rectification is about one person. Open one for each.")
 
 
-async def _check_known(kit: Kit, subject_ids: Sequence[UUID]) -> None:
+async def check_known(kit: Kit, subject_ids: Sequence[UUID]) -> None:
     """An id is a name: staff ask for people whom events name as account, guest or consignee, and for nobody else."""
     if not (await inventory.named_by_events(kit.db, subject_ids)).issuperset(subject_ids):
         raise NoMatch
@@ -255,9 +251,11 @@ async def confirm(kit: Kit, by: Person, request_id: UUID, check: Check) -> Reque
     async def work(tx: Tx, request: Request) -> Request:
         confirmed = request.confirmed(check)
         await store.update_requests(tx, [confirmed])
-        await record(kit, tx, [Line(request_id, "identity_confirmed", by, reason=check)])
+        states = await saga_store.lock_of_requests(tx, [request_id])
+        checked = partial(Line, request_id, "identity_confirmed", by, reason=check)
+        await record(kit, tx, [checked(subject_id=state.subject_id) for state in states])
         if confirmed.status is Status.RUNNING:
-            await _begin(kit, tx, confirmed, await saga_store.lock_of_requests(tx, [request_id]))
+            await _begin(kit, tx, confirmed, states)
         return confirmed
 
     return await _decide(kit, request_id, work)
@@ -347,54 +345,3 @@ async def _decide(kit: Kit, request_id: UUID, work: Callable[[Tx, Request], Awai
 def is_own(request: Request, states: Sequence[State], owner: UUID) -> bool:
     """About nobody else, and opened by the person or for them."""
     return request.kind is not Kind.RETENTION and [state.subject_id for state in states] == [owner]
-
-
-async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: ManualHold) -> bool:
-    """False when it was set before under this id.
-
-    Raises `Invalid` for a class that the policy does not know or an end in the past, `NoMatch` for somebody whom no event
-    names, `KeyReused` when it is another hold.
-    """
-    if hold.data_class not in kit.policy.classes:
-        raise Invalid("The data class is not one of the policy. Name one that is.")
-    if hold.until is not None and hold.until <= kit.clock.now():
-        raise Invalid("The hold would be over already. Name a later end, or none.")
-    await _check_known(kit, [subject_id])
-
-    async def work(tx: Tx) -> bool:
-        now = kit.clock.now()
-        if not await answers_store.insert_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
-            if await answers_store.read_hold(tx, hold_id) != (subject_id, hold):
-                raise KeyReused
-            return False
-        await evidence.append(tx, [_hold_decision(kit, by, hold_id, "hold_set", hold.basis)])
-        await answers_store.check_holds(tx, subject_id, now)
-        return True
-
-    return await kit.run_tx("set_hold", work)
-
-
-async def lift_hold(kit: Kit, by: Staff, hold_id: UUID) -> None:
-    """What only this hold kept goes by itself. Raises `NotFound`."""
-
-    async def work(tx: Tx) -> None:
-        now = kit.clock.now()
-        subject_id = await answers_store.lift_hold(tx, hold_id, now)
-        if subject_id is None:
-            raise NotFound
-        await evidence.append(tx, [_hold_decision(kit, by, hold_id, "hold_lifted", None)])
-        await answers_store.check_holds(tx, subject_id, now)
-
-    await kit.run_tx("lift_hold", work)
-
-
-def _hold_decision(kit: Kit, by: Staff, hold_id: UUID, what: str, reason: str | None) -> Decision:
-    return Decision(
-        request_id=hold_id,
-        what=what,
-        by="staff",
-        at=kit.clock.now(),
-        actor_id=by.staff_id,
-        role=by.role,
-        reason=reason,
-    )

@@ -11,7 +11,7 @@ from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData
 from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.looks import write_looks
-from privacy_service.rights import handlers, store
+from privacy_service.rights import handlers, holds, store
 from privacy_service.rights.answers import store as answers_store
 from privacy_service.rights.carrying import rules_by_policy
 from privacy_service.rights.domain import CUSTOMER, Basis, Check, Kind, ManualHold, Person, Request, Status
@@ -180,14 +180,14 @@ def _add_holds(router: APIRouter, kit: Kit) -> None:
         To change a hold, set another one and lift this one.
         """
         hold = ManualHold(body.data_class, body.anchor, Basis(body.basis), body.until)
-        if not await handlers.set_hold(kit, who, hold_id, body.subject_id, hold):
+        if not await holds.set_hold(kit, who, hold_id, body.subject_id, hold):
             response.status_code = 200
         return HoldId(hold_id=hold_id)
 
     @router.delete("/v1/holds/{hold_id}", status_code=204)
     async def lift_hold(hold_id: UUID, who: _Staff) -> None:
         """Lift a hold: what it alone kept is erased by itself."""
-        await handlers.lift_hold(kit, who, hold_id)
+        await holds.lift_hold(kit, who, hold_id)
 
 
 def _person(who: Staff) -> Person:
