@@ -72,6 +72,37 @@ async def test_the_same_key_with_another_entry_is_refused_and_a_deleted_one_is_g
         assert (await shop.http.get(url, headers=me)).json()["items"] == []
 
 
+@pytest.mark.attack("a deleted address is brought back by its old request", expected="409: its key is released")
+async def test_what_is_deleted_releases_its_key_and_is_not_brought_back(shop: Shop) -> None:
+    """The release is committed with the deletion; nothing is stored under that key again, also not in its last moments."""
+    subject_id, me = await shop.member()
+    for url, body, data_class in (
+        ("/v1/accounts/me/addresses", ADDRESS, "contact"),
+        ("/v1/accounts/me/favourites", {"sku": "LAMP-7"}, "behaviour"),
+    ):
+        key = {"Idempotency-Key": str(uuid4())}
+        (anchor,) = (await shop.http.post(url, headers=me | key, json=body)).json().values()
+        await shop.http.post(url, headers=me, json=body)
+        assert (await shop.http.delete(f"{url}/{anchor}", headers=me)).status_code == 204
+        ((kind, event),) = await shop.events(UUID(anchor))
+        name = KeyName(subject_id, data_class, UUID(anchor))
+        key_id = str(shop.vault.keys[name].key_id)
+        assert (kind, event) == (
+            "KeyReleased.v1",
+            {
+                "subject_id": str(subject_id),
+                "system": "account",
+                "data_class": data_class,
+                "anchor": anchor,
+                "key_id": key_id,
+            },
+        )
+        again = await shop.http.post(url, headers=me | key, json=body)
+        assert (again.status_code, again.json()["type"]) == (409, "/problems/fenced")
+        assert len((await shop.http.get(url, headers=me)).json()["items"]) == 1
+        assert (await shop.http.post(url, headers=me, json=body)).status_code == 201
+
+
 async def test_nobody_reaches_anothers_entries(shop: Shop) -> None:
     _, me = await shop.member()
     _, other = await shop.member()

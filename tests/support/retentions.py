@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from event_contracts import Event
-from event_contracts.privacy import ExpiredFound, ExpiredItem, FindExpired
+from event_contracts.privacy import ExpiredFound, ExpiredItem, FindExpired, KeyReleased
 from privacy_service.rights.retention import vault_keys
 from privacy_service.rights.retention.vault_keys import AgedKey
 from privacy_service.rights.retention.worker import carry_retention
@@ -46,6 +46,12 @@ class Retention:
         aged = AgedKey(key, subject, data_class, anchor, created_at)
         self.keys.append(aged)
         return aged
+
+    def release(self, subject: UUID, system: str, data_class: str) -> KeyReleased:
+        """There is a key of an anchor that the system has deleted."""
+        anchor = uuid4()
+        key_id = self.shop.vault.keys.setdefault((subject, data_class, anchor), uuid4())
+        return KeyReleased(subject_id=subject, system=system, data_class=data_class, anchor=anchor, key_id=key_id)
 
     def answers(self, command: Event) -> list[Event]:
         if not isinstance(command, FindExpired):

@@ -160,6 +160,15 @@ class Shop:
                 subject,
             )
 
+    def drops(self, subject: UUID, system: str, data_class: str, anchor: UUID) -> None:
+        """The system holds this no more."""
+        items = self._held[subject, system]
+        items[:] = [item for item in items if (item.data_class, item.anchor) != (data_class, anchor)]
+
+    async def revoked(self, *key_ids: UUID) -> None:
+        """This database has applied their revocation, as a follower of the list does."""
+        await self.kit.run_tx("test", lambda tx: _revoke(tx, key_ids))
+
     async def asked(self) -> list[Event]:
         """The commands that were committed since the last time."""
         rows = await self.kit.db.fetch(
@@ -327,6 +336,13 @@ async def shop(postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pyt
         outbox = Outbox("privacy", clock, frozenset(event.topic_of("privacy") for event in SERVICE.emits))
         kit = replace(kit, policy=POLICY, clock=clock, outbox=outbox)
         yield Shop(kit, clock, vault, tmp_path / "keys")
+
+
+async def _revoke(tx: Tx, key_ids: Sequence[UUID]) -> None:
+    await tx.execute(
+        "INSERT INTO kit.revoked_keys SELECT u, gen_random_uuid(), 1 FROM unnest($1::uuid[]) AS u", list(key_ids)
+    )
+    await tx.execute("DELETE FROM key_looks WHERE key_id = ANY($1::uuid[])", list(key_ids))
 
 
 def _rectified(request: UUID, subject: UUID, system: str, refused: Refusal | None) -> Event:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from account_service import store
 from account_service.domain import MAX_ADDRESSES, MAX_FAVOURITES, Look, check_looks, check_room, month_of
+from account_service.holdings import ADDRESSES, FAVOURITES
 from event_contracts import Erased, PersonalData, Sealed
 from event_contracts.account import (
     Address,
@@ -79,11 +80,11 @@ async def replace_address(kit: Kit, subject_id: UUID, address_id: UUID, address:
 
 
 async def delete_address(kit: Kit, subject_id: UUID, address_id: UUID) -> None:
-    """Raises `NotFound`."""
+    """Deletes it and releases its key. Raises `NotFound`."""
 
     async def work(tx: Tx) -> None:
         await _lock(tx, subject_id)
-        if not await store.delete_address(tx, subject_id, address_id):
+        if not await ADDRESSES.delete(tx, subject_id, address_id):
             raise NotFound
         await tx.emit(AddressDeleted(subject_id=subject_id, address_id=address_id))
 
@@ -127,11 +128,11 @@ async def add_favourite(kit: Kit, subject_id: UUID, favourite_id: UUID, favourit
 
 
 async def delete_favourite(kit: Kit, subject_id: UUID, favourite_id: UUID) -> None:
-    """Raises `NotFound`."""
+    """Deletes it and releases its key. Raises `NotFound`."""
 
     async def work(tx: Tx) -> None:
         await _lock(tx, subject_id)
-        if not await store.delete_favourite(tx, subject_id, favourite_id):
+        if not await FAVOURITES.delete(tx, subject_id, favourite_id):
             raise NotFound
         await tx.emit(FavouriteRemoved(subject_id=subject_id, favourite_id=favourite_id))
 

@@ -148,13 +148,6 @@ async def replace_address(tx: Tx, subject_id: UUID, address_id: UUID, address: S
     return number
 
 
-async def delete_address(tx: Tx, subject_id: UUID, address_id: UUID) -> bool:
-    status = await tx.execute(
-        "-- delete_address\nDELETE FROM addresses WHERE subject_id = $1 AND address_id = $2", subject_id, address_id
-    )
-    return status == "DELETE 1"
-
-
 async def count_favourites(tx: Tx, subject_id: UUID) -> int:
     count: int = await tx.fetchval(
         "-- count_favourites\nSELECT count(*) FROM favourites WHERE subject_id = $1", subject_id
@@ -195,15 +188,6 @@ async def insert_favourite(
         body_digest,
         now,
     )
-
-
-async def delete_favourite(tx: Tx, subject_id: UUID, favourite_id: UUID) -> bool:
-    status = await tx.execute(
-        "-- delete_favourite\nDELETE FROM favourites WHERE subject_id = $1 AND favourite_id = $2",
-        subject_id,
-        favourite_id,
-    )
-    return status == "DELETE 1"
 
 
 async def insert_browsing(

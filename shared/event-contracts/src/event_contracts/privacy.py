@@ -92,6 +92,18 @@ class HoldingsErased(Event, topic=REPLIES, key="request_id"):
     left: RowCount
 
 
+class KeyReleased(Event, topic=REPLIES, key="anchor"):
+    """A system deleted all that it held under this key, by itself, and stores nothing under it again.
+
+    The key goes when no row of any system is left under it."""
+
+    subject_id: UUID
+    system: SystemName
+    data_class: DataClass
+    anchor: UUID
+    key_id: UUID
+
+
 class TellRecipients(Event, topic=PRIVACY_COMMANDS, key="request_id"):
     """Asks whoever disclosed data of an erased person which recipients know of the erasure, and which have answered."""
 
@@ -223,6 +235,7 @@ EVENTS: tuple[type[Event], ...] = (
     HoldingsDescribed,
     EraseHoldings,
     HoldingsErased,
+    KeyReleased,
     TellRecipients,
     RecipientsTold,
     ExportHoldings,

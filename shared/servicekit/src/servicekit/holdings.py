@@ -9,6 +9,7 @@ from uuid import UUID
 
 from event_contracts import PersonalData, Sealed
 from event_contracts.moments import bounded
+from event_contracts.personal import SealedPart
 from event_contracts.privacy import ExpiredItem, FindExpired, HeldItem
 from servicekit.kit import Opening
 from servicekit.postgres import Database, Record, Tx
@@ -112,6 +113,28 @@ class Holding:
             delete = f"DELETE FROM {self.table} t WHERE {bare}"
             steps.append((_counted("Holding.erase: ids", delete, self._mine, keyed=False), [final]))
         return steps
+
+    async def delete(self, tx: Tx, subject: UUID, anchor: UUID) -> bool:
+        """Deletes the rows of one anchor because their owner wants it, and releases their keys; False when there are none.
+
+        The system stores nothing under these keys again (`Fenced`), so a repeated request brings nothing back.
+        """
+        if not self.sealed:
+            raise TypeError(f"{self.table} holds nothing sealed, so there is no key to release")
+        rows = await tx.fetch(
+            f"""-- Holding.delete
+            DELETE FROM {self.table} WHERE {self.subject} = $1 AND {self.anchor} = $2 RETURNING {", ".join(self.sealed)}""",
+            subject,
+            anchor,
+        )
+        keys = {
+            Sealed(row[column]).key_id: str(model.data_class)
+            for row in rows
+            for column, model in self.sealed.items()
+            if row[column] is not None
+        }
+        await tx.release([SealedPart(data_class, subject, anchor, key_id) for key_id, data_class in keys.items()])
+        return bool(rows)
 
     async def left(self, tx: Tx, erasures: Sequence[Erasure]) -> dict[UUID, int]:
         """The probe: how many rows are there that should be gone, by subject."""

@@ -41,7 +41,7 @@ class Outbox:
     """Writes events of one source into `kit.outbox`. `wake` tells a relay of the same process that there are some."""
 
     def __init__(self, source: str, clock: Clock, topics: frozenset[str]) -> None:
-        self._source = source
+        self.source = source
         self._clock = clock
         self.topics = topics
         self.wake = asyncio.Event()
@@ -56,10 +56,10 @@ class Outbox:
         now = self._clock.now()
         ids = event_ids(now, len(events))
         headers = [
-            msgspec.json.encode(to_attributes(event, event_id=event_id, source=self._source, time=now))
+            msgspec.json.encode(to_attributes(event, event_id=event_id, source=self.source, time=now))
             for event, event_id in zip(events, ids, strict=True)
         ]
-        topics = [event.topic_of(self._source) for event in events]
+        topics = [event.topic_of(self.source) for event in events]
         if not set(topics) <= self.topics:
             raise TypeError("an event of a topic that Service(emits=[…]) does not name")
         bodies = [event.model_dump_json().encode() for event in events]

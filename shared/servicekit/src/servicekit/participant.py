@@ -25,6 +25,7 @@ from event_contracts.privacy import (
     HoldingsDescribed,
     HoldingsErased,
     HoldingsExported,
+    KeyReleased,
 )
 from servicekit.batches import Batch, Consumes
 from servicekit.errors import Unavailable
@@ -36,7 +37,7 @@ from servicekit.postgres import Tx
 from servicekit.revocations import read_position, sweep
 from servicekit.writers import wait_out
 
-ANSWERS: Final = (HoldingsCounted, HoldingsDescribed, HoldingsErased, HoldingsExported, ExpiredFound)
+ANSWERS: Final = (HoldingsCounted, HoldingsDescribed, HoldingsErased, HoldingsExported, ExpiredFound, KeyReleased)
 COMMANDS: Final = (CountHoldings, DescribeHoldings, EraseHoldings, ExportHoldings, FindExpired)
 ITEMS_A_PART: Final = 1000
 # A command often overtakes the entries that it is about: so often, and with such pauses, it looks for them.

@@ -14,7 +14,8 @@ from uuid import UUID
 import asyncpg
 
 from event_contracts import Event, Sealed
-from event_contracts.personal import sealed_parts
+from event_contracts.personal import SealedPart, sealed_parts
+from event_contracts.privacy import KeyReleased
 from servicekit.errors import Fenced, SchemaMismatch, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.metrics import PARTS_LEFT_OUT, TX_RETRIES, WRITES_FENCED
@@ -90,6 +91,33 @@ class Tx:
         self._named.update(part.key_id for event in events for part in sealed_parts(event))
         await self._outbox.write(self, events)
 
+    async def release(self, parts: Collection[SealedPart]) -> None:
+        """Says that this system has deleted all that it held under these keys, and keeps it from storing under them again.
+
+        `Holding.delete` calls it. What was deleted is shredded when no row of any system is left under its key.
+        """
+        if self._outbox is None:
+            raise TypeError("this transaction belongs to a service that emits nothing, so nobody would hear of it")
+        await self._connection.execute(
+            """-- release
+            INSERT INTO kit.released_keys (key_id, subject_id)
+            SELECT * FROM unnest($1::uuid[], $2::uuid[]) ON CONFLICT DO NOTHING""",
+            [part.key_id for part in parts],
+            [part.subject for part in parts],
+        )
+        await self.emit(
+            *(
+                KeyReleased(
+                    subject_id=part.subject,
+                    system=self._outbox.source,
+                    data_class=part.data_class,
+                    anchor=part.anchor,
+                    key_id=part.key_id,
+                )
+                for part in parts
+            )
+        )
+
     def now(self) -> datetime:
         """The service's own time: what it records, and what retention counts from."""
         if self._outbox is None:
@@ -105,7 +133,7 @@ class Tx:
             sleeper.set()
 
     async def revoked(self, key_ids: Collection[UUID]) -> set[UUID]:
-        """Those of the keys that are fenced or destroyed: what they sealed is left out of what a handler stores.
+        """Those of the keys that are fenced, destroyed or released: what they sealed is left out of what a handler stores.
 
         Counts the parts left out, so give a key as often as it seals a part. One statement for all.
         """
@@ -141,7 +169,10 @@ class Tx:
         if not key_ids:
             return set()
         rows = await self._connection.fetch(
-            "-- find_revoked\nSELECT key_id FROM kit.revoked_keys WHERE key_id = ANY($1::uuid[])", list(key_ids)
+            """-- find_revoked
+            SELECT key_id FROM kit.revoked_keys WHERE key_id = ANY($1::uuid[])
+            UNION ALL SELECT key_id FROM kit.released_keys WHERE key_id = ANY($1::uuid[])""",
+            list(key_ids),
         )
         return {row["key_id"] for row in rows}
 

@@ -159,6 +159,10 @@ async def _note_keys(tx: Tx, named: Sequence[tuple[UUID, UUID, int]]) -> None:
             [subject for _, subject, _ in named],
             [number for _, _, number in named],
         )
+        await tx.execute(
+            "-- note_keys: released\nDELETE FROM kit.released_keys WHERE key_id = ANY($1::uuid[])",
+            [key_id for key_id, _, _ in named],
+        )
 
 
 async def _note_subjects(tx: Tx, final: dict[UUID, int]) -> None:

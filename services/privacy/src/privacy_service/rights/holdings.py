@@ -39,4 +39,12 @@ DELIVERY_CORRECTIONS: Final = Holding(
     sealed={"delivery": DeliveryCorrection},
     plain=("request_id",),
 )
-HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS)
+KEY_LOOKS: Final = Holding(
+    "key_looks",
+    subject="subject_id",
+    anchor="anchor",
+    sealed={},
+    plain=("data_class", "key_id", "look_at"),
+    key="key_id",
+)
+HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS, KEY_LOOKS)

@@ -14,6 +14,7 @@ from event_contracts.privacy import (
     HoldingsErased,
     HoldingsExported,
     HoldingsRectified,
+    KeyReleased,
     RecipientsTold,
 )
 from event_contracts.topics import system_replies
@@ -168,6 +169,7 @@ ANSWERS: Final[dict[type[Event], Answer]] = {
     HoldingsExported: on_exported,
     HoldingsRectified: on_rectified,
     ExpiredFound: retention.on_expired_found,
+    KeyReleased: retention.on_released,
 }
 
 

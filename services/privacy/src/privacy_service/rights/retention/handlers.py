@@ -1,7 +1,8 @@
 """What a retention run does: asks which anchors are past their time, hears the answers, and gives up what it found.
 
 `begin` → every system answers, page by page → keys that no event names and nobody holds → `give_up`: requests of the kind
-retention, which run as any other saga → the end. A dry run is the same without the requests.
+retention, which run as any other saga → the end. A dry run is the same without the requests. A run that only looks at keys
+(`look_again`) asks about those that systems have released, and about those that were held at the last look.
 """
 
 from collections import defaultdict
@@ -11,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from event_contracts.privacy import ExpiredFound, HoldingsDescribed
+from event_contracts.privacy import ExpiredFound, HoldingsDescribed, KeyReleased
 from privacy_service.evidence import handlers as evidence
 from privacy_service.evidence.leaves import Decision
 from privacy_service.probes.handlers import holders, participants
@@ -20,24 +21,31 @@ from privacy_service.rights.handlers import open_retentions
 from privacy_service.rights.retention import store
 from privacy_service.rights.retention.domain import EXPORT, QUARANTINE, Question, next_place, rules_of, scans_of
 from privacy_service.rights.retention.found import store as found_store
-from privacy_service.rights.retention.found.store import Found
+from privacy_service.rights.retention.found.store import Found, KeyToLook
 from privacy_service.rights.retention.store import Run, Scan
 from privacy_service.rights.retention.vault_keys import KEYS_A_PAGE, AgedKey
 from privacy_service.settings import settings_of
 from servicekit.auth import Staff
 from servicekit.cloudevents import Received
 from servicekit.errors import KeyReused, NotFound
+from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
 from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.postgres import Record, Tx
 
+declare("retention.looked")
 PEOPLE_AT_ONCE: Final = 100
 # A revocation names at most 2,000 anchors.
 NAMES_A_REQUEST: Final = 1000
 BATCH: Final = 500
 log = get_log("rights")
 _LONGEST_BACKOFF: Final = 8
+JOB: Final = "retention"
+# When a key is looked at again: one that not everybody has answered about, and one that is still held.
+UNANSWERED_LOOK: Final = timedelta(days=1)
+HELD_LOOK: Final = timedelta(days=30)
+LOOK_RUNS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,8 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
             answers.append(each.event.model_copy(update={"items": items}))
     if not answers:
         return
-    await found_store.clear_suspects(tx, answers)
+    now = kit.clock.now()
+    await found_store.clear_suspects(tx, answers, now, now + HELD_LOOK)
     await store.save_parts(tx, answers)
     done = await _answered(kit, tx, questions)
     await found_store.convict(tx, [question.question_id for question in done])
@@ -200,6 +209,48 @@ def _wanted(kit: Kit, data_class: str | None) -> frozenset[str]:
     return frozenset(participants(kit.policy) if data_class is None else holders(kit.policy, data_class))
 
 
+async def on_released(kit: Kit, tx: Tx, received: Sequence[Received[KeyReleased]]) -> None:
+    """A system deleted what it held under a key: everybody is asked, and the key goes when nobody holds a row under it.
+
+    A release that is read again after that changes nothing.
+    """
+    released = [each.event for each in received if each.event.system in holders(kit.policy, each.event.data_class)]
+    gone = await tx.revoked([event.key_id for event in released])
+    keys = {
+        event.key_id: KeyToLook(event.key_id, event.subject_id, event.data_class, event.anchor)
+        for event in released
+        if event.key_id not in gone
+    }
+    if keys:
+        await found_store.note_looks(tx, list(keys.values()), kit.clock.now())
+        tx.wake(kit.wakes[JOB])
+
+
+async def look_again(kit: Kit) -> bool:
+    """Asks about keys that are due for a look. True if there may be more.
+
+    While systems are silent only so many of these runs are begun; the rest waits for them.
+    """
+    now = kit.clock.now()
+    if not await found_store.has_looks(kit.db, now):
+        return False
+
+    async def work(tx: Tx) -> bool:
+        await store.lock_head(tx)
+        if await store.looks_under_way(tx) >= LOOK_RUNS_AT_ONCE:
+            return False
+        keys = await found_store.take_looks(tx, now, now + UNANSWERED_LOOK, BATCH)
+        if keys:
+            run_id = uuid4()
+            await store.insert_run(tx, run_id, False, None, now, only_looks=True)
+            await _ask_about(kit, tx, run_id, keys)
+        return len(keys) == BATCH
+
+    has_more = await kit.run_tx("look_again", work)
+    faultpoint("retention.looked")
+    return has_more
+
+
 async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
     """A page of the vault's keys: whoever has one that no event has named is asked about. The scan goes on behind it."""
 
@@ -209,6 +260,9 @@ async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
             return
         unnamed = await found_store.unnamed(tx, keys)
         mine = [key for key in keys if key.key_id in unnamed and (scan.data_class or key.data_class != QUARANTINE)]
+        if not scan.dry_run:
+            looks = [KeyToLook(key.key_id, key.subject, key.data_class, key.anchor) for key in mine]
+            await found_store.note_looks(tx, looks, kit.clock.now() + UNANSWERED_LOOK)
         # Of these no participant's table knows; their keys are all there is.
         ours = [key for key in mine if key.data_class in (QUARANTINE, EXPORT)]
         await found_store.insert_found(tx, [(scan.run_id, key.subject, key.data_class, key.anchor) for key in ours])
@@ -217,8 +271,8 @@ async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
     await kit.run_tx("look_at_keys", work)
 
 
-async def _ask_about(kit: Kit, tx: Tx, run_id: UUID, keys: Iterable[AgedKey]) -> None:
-    by_subject: dict[UUID, list[AgedKey]] = defaultdict(list)
+async def _ask_about(kit: Kit, tx: Tx, run_id: UUID, keys: Iterable[AgedKey | KeyToLook]) -> None:
+    by_subject: dict[UUID, list[AgedKey | KeyToLook]] = defaultdict(list)
     for key in keys:
         by_subject[key.subject].append(key)
     questions = {subject: Question(uuid4(), run_id, subject_id=subject) for subject in by_subject}

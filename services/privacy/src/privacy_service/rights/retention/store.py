@@ -30,6 +30,7 @@ class Scan:
     data_class: str
     created_before: datetime
     after: tuple[datetime, UUID] | None
+    dry_run: bool
 
 
 async def lock_head(tx: Tx) -> None:
@@ -41,27 +42,38 @@ async def is_due(tx: Tx, since: datetime) -> bool:
     """Whether no real run was begun after a moment."""
     due: bool = await tx.fetchval(
         """-- is_due
-        SELECT NOT EXISTS (SELECT FROM retention_runs WHERE NOT dry_run AND begun_at > $1)""",
+        SELECT NOT EXISTS (SELECT FROM retention_runs WHERE NOT dry_run AND NOT only_looks AND begun_at > $1)""",
         since,
     )
     return due
 
 
-async def insert_run(tx: Tx, run_id: UUID, dry_run: bool, opener_id: UUID | None, now: datetime) -> bool:
+async def looks_under_way(tx: Tx) -> int:
+    count: int = await tx.fetchval(
+        "-- looks_under_way\nSELECT count(*) FROM retention_runs WHERE ended_at IS NULL AND only_looks"
+    )
+    return count
+
+
+async def insert_run(
+    tx: Tx, run_id: UUID, dry_run: bool, opener_id: UUID | None, now: datetime, *, only_looks: bool = False
+) -> bool:
     """False when there is a run of this id already."""
     status = await tx.execute(
         """-- insert_run
-        INSERT INTO retention_runs (run_id, dry_run, opener_id, begun_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING""",
+        INSERT INTO retention_runs (run_id, dry_run, opener_id, begun_at, only_looks) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT DO NOTHING""",
         run_id,
         dry_run,
         opener_id,
         now,
+        only_looks,
     )
     return status.endswith(" 1")
 
 
 async def insert_scans(tx: Tx, run_id: UUID, before: Mapping[str, datetime]) -> None:
-    """Each goes on where that of the last real run ended that had all answers."""
+    """Each goes on where that of the last real run ended: what it found is noted (`key_looks`), whoever did not answer."""
     await tx.execute(
         """-- insert_scans
         INSERT INTO retention_scans (run_id, data_class, created_before, after_at, after_key, is_done)
@@ -69,7 +81,7 @@ async def insert_scans(tx: Tx, run_id: UUID, before: Mapping[str, datetime]) -> 
         FROM unnest($2::text[], $3::timestamptz[]) AS u(data_class, created_before)
         LEFT JOIN LATERAL (
             SELECT s.after_at, s.after_key FROM retention_scans s JOIN retention_runs r USING (run_id)
-            WHERE s.data_class = u.data_class AND NOT r.dry_run AND r.ended_at IS NOT NULL AND r.unanswered = '{}'
+            WHERE s.data_class = u.data_class AND NOT r.dry_run AND r.ended_at IS NOT NULL
             ORDER BY r.begun_at DESC LIMIT 1
         ) AS last ON true""",
         run_id,
@@ -132,8 +144,11 @@ async def end_unanswered(tx: Tx, since: datetime, now: datetime, wanted: Sequenc
         [row["run_id"] for row in silent],
         [row["system"] for row in silent],
     )
-    for table in ("retention_questions", "retention_found", "retention_scans"):
+    for table in ("retention_questions", "retention_found"):
         await tx.execute(f"-- end_unanswered: rest\nDELETE FROM {table} WHERE run_id = ANY($1::uuid[])", run_ids)
+    await tx.execute(
+        "-- end_unanswered: scans\nUPDATE retention_scans SET is_done = true WHERE run_id = ANY($1::uuid[])", run_ids
+    )
 
 
 async def end_run(tx: Tx, run_id: UUID, now: datetime) -> None:
@@ -287,13 +302,15 @@ async def read_silent(
 
 async def read_scans(db: Database) -> list[Scan]:
     """Those that are not done."""
-    rows = await db.fetch("-- read_scans\nSELECT * FROM retention_scans WHERE NOT is_done LIMIT 100")
+    rows = await db.fetch("""-- read_scans
+        SELECT s.*, r.dry_run FROM retention_scans s JOIN retention_runs r USING (run_id) WHERE NOT s.is_done LIMIT 100""")
     return [
         Scan(
             row["run_id"],
             row["data_class"],
             row["created_before"],
             None if row["after_key"] is None else (row["after_at"], row["after_key"]),
+            row["dry_run"],
         )
         for row in rows
     ]

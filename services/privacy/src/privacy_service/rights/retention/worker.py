@@ -21,7 +21,7 @@ declare("retention.keys_read", "retention.gave_up")
 
 async def carry_retention(kit: Kit) -> None:
     """One run of the job. A part that fails leaves the others to go on, and fails the job."""
-    await _each("retention", kit, (handlers.begin_if_due, _scan, _ask_again, _give_up))
+    await _each("retention", kit, (handlers.begin_if_due, _scan, _look_again, _ask_again, _give_up))
 
 
 async def _each(name: str, kit: Kit, parts: Sequence[Callable[[Kit], Awaitable[None]]]) -> None:
@@ -49,6 +49,11 @@ async def _look(kit: Kit, scan: Scan) -> None:
     await handlers.look_at_keys(kit, scan, keys)
 
 
+async def _look_again(kit: Kit) -> None:
+    while await handlers.look_again(kit):
+        pass
+
+
 async def _ask_again(kit: Kit) -> None:
     while await handlers.ask_again(kit):
         pass
@@ -63,4 +68,4 @@ async def _give_up_of(kit: Kit, run_id: UUID) -> None:
         faultpoint("retention.gave_up")
 
 
-JOBS: Final = (Job("retention", EVERY, carry_retention),)
+JOBS: Final = (Job(handlers.JOB, EVERY, carry_retention),)

@@ -11,6 +11,16 @@ from servicekit.postgres import Database, Record, Tx
 
 
 @dataclass(frozen=True, slots=True)
+class KeyToLook:
+    """A key under which perhaps nobody holds a row."""
+
+    key_id: UUID
+    subject: UUID
+    data_class: str
+    anchor: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A name that is past its time. It is `held` by hand, or `under_way` in another request, or it may go."""
 
@@ -77,6 +87,40 @@ async def unnamed(tx: Tx, keys: Sequence[AgedKey]) -> set[UUID]:
     return {row["key_id"] for row in rows}
 
 
+async def note_looks(tx: Tx, keys: Sequence[KeyToLook], look_at: datetime) -> None:
+    """These keys are looked at then, or earlier where that is planned."""
+    await tx.execute(
+        """-- note_looks
+        INSERT INTO key_looks AS k (key_id, subject_id, data_class, anchor, look_at)
+        SELECT u.*, $5 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS u
+        ON CONFLICT (key_id) DO UPDATE SET look_at = least(k.look_at, excluded.look_at)""",
+        [key.key_id for key in keys],
+        [key.subject for key in keys],
+        [key.data_class for key in keys],
+        [key.anchor for key in keys],
+        look_at,
+    )
+
+
+async def has_looks(db: Database, now: datetime) -> bool:
+    due: bool = await db.fetchval("-- has_looks\nSELECT EXISTS (SELECT FROM key_looks WHERE look_at <= $1)", now)
+    return due
+
+
+async def take_looks(tx: Tx, now: datetime, again_at: datetime, limit: int) -> list[KeyToLook]:
+    """The keys that are due, the longest due first; each is looked at again later, if it is still there."""
+    rows = await tx.fetch(
+        """-- take_looks
+        UPDATE key_looks k SET look_at = $2 FROM (
+            SELECT key_id FROM key_looks WHERE look_at <= $1 ORDER BY look_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) due WHERE k.key_id = due.key_id RETURNING k.key_id, k.subject_id, k.data_class, k.anchor""",
+        now,
+        again_at,
+        limit,
+    )
+    return [KeyToLook(row["key_id"], row["subject_id"], row["data_class"], row["anchor"]) for row in rows]
+
+
 async def insert_suspects(tx: Tx, suspects: Sequence[tuple[UUID, str, UUID]]) -> None:
     """(question, class, anchor) each."""
     await tx.execute(
@@ -88,9 +132,23 @@ async def insert_suspects(tx: Tx, suspects: Sequence[tuple[UUID, str, UUID]]) ->
     )
 
 
-async def clear_suspects(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
-    """What somebody holds is in use, whatever events have said of it."""
+async def clear_suspects(tx: Tx, answers: Sequence[HoldingsDescribed], now: datetime, again_at: datetime) -> None:
+    """What somebody holds is in use, whatever events have said of it. Its key is looked at again at a later date.
+
+    Not later when it was released since it was asked about: then it is due already.
+    """
     held = [(each.request_id, item.data_class, item.anchor) for each in answers for item in each.items]
+    await tx.execute(
+        """-- clear_suspects: looks
+        UPDATE key_looks k SET look_at = $5
+        FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS u(subject_id, data_class, anchor)
+        WHERE (k.subject_id, k.data_class, k.anchor) = (u.subject_id, u.data_class, u.anchor) AND k.look_at > $4""",
+        [each.subject_id for each in answers for _ in each.items],
+        [each[1] for each in held],
+        [each[2] for each in held],
+        now,
+        again_at,
+    )
     await tx.execute(
         """-- clear_suspects
         DELETE FROM retention_suspects s USING unnest($1::uuid[], $2::text[], $3::uuid[]) AS u(question_id, data_class, anchor)
