@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from event_contracts.privacy import DescribeHoldings
 from privacy_service.rights.retention.worker import carry_retention
 from servicekit import faults
 from servicekit.errors import KitError
@@ -225,102 +224,6 @@ async def test_keys_that_no_event_named_and_nobody_holds_are_destroyed(shop: Sho
     await retention.settle()
     assert retention.looked_at == [young.key_id]  # each key is looked at once, when it has come of age
     assert shop.vault.states == dict.fromkeys([*gone, young.key_id], "destroyed")
-
-
-async def test_a_key_that_is_still_held_has_a_date_for_the_next_look(shop: Shop, retention: Retention) -> None:
-    """Nothing that is not due is asked about, however many old keys there are."""
-    now, subject = shop.clock.now(), uuid4()
-    key = retention.has_key(subject, "payment", now - timedelta(days=2))
-    shop.holds(subject, "order", "payment", key.anchor)
-    await retention.settle()
-    assert await shop.kit.db.fetchval("SELECT look_at FROM key_looks") == now + timedelta(days=30)
-    shop.drops(subject, "order", "payment", key.anchor)
-    for days, state in ((29, None), (1, "destroyed")):
-        await shop.tick(days=days)
-        shop.sent.clear()
-        await retention.settle()
-        assert shop.vault.states.get(key.key_id) == state
-        described = [each for each in shop.sent if isinstance(each, DescribeHoldings)]
-        assert bool(described) == (state is not None)
-
-
-@pytest.mark.attack("a deleted row's sealed copy is kept and its key asked for", expected="the key is destroyed")
-async def test_a_released_key_goes_when_nobody_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
-    """L3, L6: by an ordinary revocation with a certificate. The release that is read again changes nothing."""
-    subject, other = uuid4(), uuid4()
-    released, kept = [retention.release(subject, "account", "contact") for _ in range(2)], uuid4()
-    stays = shop.holds(subject, "account", "contact", kept)
-    theirs = shop.holds(other, "account", "contact", other)
-    await shop.hear(*released)
-    await retention.settle()
-    assert shop.vault.states == {event.key_id: "destroyed" for event in released}
-    assert shop.vault.states.keys().isdisjoint({stays, theirs})
-    assert await retention.requests() == 1
-    assert await shop.kit.db.fetchval("SELECT count(*) FROM certificates") == 1
-    await shop.revoked(*(event.key_id for event in released))
-    await shop.hear(*released, *released)
-    await retention.settle()
-    assert await retention.requests() == 1
-    assert await shop.kit.db.fetchval("SELECT count(*) FROM key_looks") == 0
-
-
-async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
-    subject = uuid4()
-    release = retention.release(subject, "account", "contact")
-    shop.holds(subject, "order", "contact", release.anchor)
-    await shop.hear(release)
-    await retention.settle()
-    assert shop.vault.states == {}
-    shop.drops(subject, "order", "contact", release.anchor)
-    await shop.hear(release)  # of the other system it would be another event; here the same is read again
-    await retention.settle()
-    assert shop.vault.states == {release.key_id: "destroyed"}
-
-
-async def test_an_answer_from_before_a_release_does_not_put_it_off(shop: Shop, retention: Retention) -> None:
-    subject = uuid4()
-    release = retention.release(subject, "account", "contact")
-    shop.holds(subject, "order", "contact", release.anchor)
-    await shop.hear(release)
-    await carry_retention(shop.kit)
-    old = [answer for command in await shop.asked() for answer in retention.answers(command)]
-    shop.drops(subject, "order", "contact", release.anchor)
-    await shop.hear(release)
-    await shop.hear(*old)
-    await retention.settle()
-    assert shop.vault.states == {release.key_id: "destroyed"}
-
-
-async def test_a_release_by_a_system_that_holds_no_such_class_is_not_heard(shop: Shop, retention: Retention) -> None:
-    await shop.hear(retention.release(uuid4(), "order", "credentials"))
-    await retention.settle()
-    assert await shop.kit.db.fetchval("SELECT count(*) FROM key_looks") == 0
-
-
-@pytest.mark.fault(17, "the shredding of a deleted row is cut at any point")
-@pytest.mark.parametrize(
-    "point", ["retention.looked", "retention.gave_up", "rights.answered", "tx.commit", "tx.committed"]
-)
-async def test_shredding_may_be_cut_at_any_point(shop: Shop, retention: Retention, point: str) -> None:
-    release = retention.release(uuid4(), "account", "contact")
-    faults.arm({point: Fault("error", 0, 1)})
-    try:
-        await shop._hear_in_the_end([release])
-        for _ in range(30):
-            await shop.tick(seconds=10)
-            try:
-                await carry_retention(shop.kit)
-                await shop.work()
-                commands = await shop.asked()
-            except (InjectedFault, KitError):
-                continue
-            replies = [answer for command in commands for answer in retention.answers(command)]
-            await shop._hear_in_the_end(replies)
-    finally:
-        faults.arm({})
-    await retention.settle()
-    assert shop.vault.states == {release.key_id: "destroyed"}
-    assert await retention.requests() == 1
 
 
 async def test_keys_of_quarantine_and_of_exports_that_are_over_go(shop: Shop, retention: Retention) -> None:
