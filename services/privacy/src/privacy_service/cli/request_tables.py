@@ -28,7 +28,9 @@ def show_preview(preview: dict[str, Any]) -> None:
     stays = new_table("Stays: anchor", "System, class", "Rows", "Why", "Until")
     for item in preview["stays"]:
         held = f"{item['system']}\n{item['data_class']}"
-        add_row(stays, item["anchor"], held, str(item["row_count"]), _words(item["why"]), _until(item["until"]))
+        add_row(
+            stays, item["anchor"], held, str(item["row_count"]), _words(item["why"]), _until(item["until"], item["why"])
+        )
     print_table(goes)
     print_table(stays)
 
@@ -47,7 +49,8 @@ def show_state(state: dict[str, Any]) -> None:
     if state.get("holds"):
         holds = new_table("Held: anchor", "Class", "Rows", "Why", "Until")
         for item in state["holds"]:
-            why, until = _words(item["basis"]), _until(item["until"])
+            owner = f" ({item['owner']})" if item.get("owner") else ""
+            why, until = _words(item["basis"]) + owner, _until(item["until"], item["basis"])
             add_row(holds, item["anchor"], item["data_class"], str(item["rows"]), why, until)
         print_table(holds)
     history = new_table("When", "What", "By")
@@ -83,5 +86,7 @@ def _words(code: str) -> str:
     return str(code).replace("_", " ")
 
 
-def _until(moment: str | None) -> str:
-    return day(moment) if moment else "until it ends"
+def _until(moment: str | None, why: str) -> str:
+    if moment is None:
+        return "until it ends"
+    return f"it closes; {day(moment)} at the latest" if why == "open_anchor" else day(moment)

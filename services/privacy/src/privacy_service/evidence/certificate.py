@@ -41,7 +41,10 @@ class ParticipantFact:
 
 @dataclass(frozen=True, slots=True)
 class HoldFact:
-    """What stays, why (`basis`: open_anchor, legal_obligation, litigation, …) and until when; None while that is open."""
+    """What stays, why (`basis`: open_anchor, legal_obligation, litigation, …) and until when; None while that is open.
+
+    An open anchor goes when it closes, and on that day at the latest.
+    """
 
     subject_id: UUID
     data_class: str
