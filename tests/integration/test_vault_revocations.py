@@ -361,8 +361,8 @@ async def test_a_writer_that_draws_its_id_while_the_fence_commits_is_waited_for_
         fencing.set()
         await has_written.wait()
 
-    async def stands_still(tx: Tx, keys: Sequence[StoredKey]) -> int:
-        made = await insert_keys(tx, keys)
+    async def stands_still(tx: Tx, keys: Sequence[StoredKey], maker: str) -> int:
+        made = await insert_keys(tx, keys, maker)
         has_written.set()
         await go_on.wait()
         return made
