@@ -94,12 +94,12 @@ async def test_a_released_key_goes_when_nobody_holds_a_row_under_it(shop: Shop, 
 
 async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
     subject = uuid4()
-    release = retention.release(subject, "account", "contact")
-    shop.holds(subject, "order", "contact", release.anchor)
+    release = retention.release(subject, "order", "delivery")
+    shop.holds(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)
     await retention.settle()
     assert shop.vault.states == {}
-    shop.drops(subject, "order", "contact", release.anchor)
+    shop.drops(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)  # of the other system it would be another event; here the same is read again
     await retention.settle()
     assert shop.vault.states == {release.key_id: "destroyed"}
@@ -107,12 +107,12 @@ async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(sh
 
 async def test_an_answer_from_before_a_release_does_not_put_it_off(shop: Shop, retention: Retention) -> None:
     subject = uuid4()
-    release = retention.release(subject, "account", "contact")
-    shop.holds(subject, "order", "contact", release.anchor)
+    release = retention.release(subject, "order", "delivery")
+    shop.holds(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)
     await carry_retention(shop.kit)
     old = [answer for command in await shop.asked() for answer in retention.answers(command)]
-    shop.drops(subject, "order", "contact", release.anchor)
+    shop.drops(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)
     await shop.hear(*old)
     await retention.settle()
