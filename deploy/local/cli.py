@@ -70,6 +70,7 @@ def up(local: Path, split: bool = False, extra: Sequence[str] = ()) -> int:
     if state is None or not state.ready:
         return _fail("The stack did not come up; the lines above say why. Nothing is left running.")
     print(f"The stack is up. For your shell: set -a; . {_short(env_file(local))}; set +a")
+    print(f"Every mail that the shop sends is a file: {state.mailbox}/<address>/<number>.eml")
     return 0
 
 

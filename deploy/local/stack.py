@@ -25,6 +25,7 @@ from deploy.local.cache import PROJECT
 from deploy.local.given_postgres import choose_postgres
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from deploy.local.kafka import Kafka
+from deploy.local.mail import MailServer
 from deploy.local.processes import StackError
 from deploy.local.services import ROOT, SERVICES, WITNESS, ServiceProcess, ServiceSpec
 from event_contracts.privacy import PRIVACY_COMMANDS
@@ -60,7 +61,7 @@ class Stack:
         progress: Callable[[str], None] = say,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PROJECT}-"))
-        self.keys, self.logs = self.folder / "keys", self.folder / "logs"
+        self.keys, self.logs, self.mailbox = self.folder / "keys", self.folder / "logs", self.folder / "mail"
         self.kafka: KafkaServer = kafka or Kafka(self.folder / "kafka")
         self.postgres: PostgresServer = postgres or choose_postgres()
         self.specs = {spec.system: spec for spec in (*services, *extra)}
@@ -71,6 +72,7 @@ class Stack:
         ]
         self.overrides: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.processes: list[ServiceProcess] = []
+        self.mail: MailServer | None = None
         self._extra, self._split, self._progress = tuple(extra), split, progress
         self._passwords = {user: secrets.token_hex(16) for user in (*self.specs, *CARRIERS)}
         self._dsns: dict[str, tuple[str, str]] = {}
@@ -100,6 +102,8 @@ class Stack:
             ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
             ending.callback(self.postgres.close)
             ending.callback(self.kafka.close)
+            if self.mail is not None:
+                ending.callback(self.mail.close)
             ending.callback(_close_together, vaults)  # after the others: what they still finish may need a key
             ending.callback(_close_together, others)
 
@@ -165,6 +169,7 @@ class Stack:
             "STAFF_PUBLIC_KEY_FILE": str(self.keys / "staff.pub.pem"),
             **{name: str(self.keys / file) for name, file in OWN_KEYS.get(system, {}).items()},
             **(self._rights() if system == "privacy" else {}),
+            **(self.mail.environment if system == "account" and self.mail is not None else {}),
             **({"REVOCATIONS_FILE": str(self.folder / "revocations.jsonl")} if system == "vault" else {}),
             **self.overrides[system],
         }
@@ -195,6 +200,8 @@ class Stack:
             servers = [threads.submit(self.kafka.start), threads.submit(self.postgres.start)]
             self.logs.mkdir()
             keys.write_keys(self.keys, self.specs, CARRIERS)
+            self.mail = MailServer(self.mailbox, self.keys)
+            self.mail.start()
             for server in servers:
                 server.result()
         with self._step("Creating topics, users and databases"):

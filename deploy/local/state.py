@@ -47,6 +47,11 @@ class State:
         """The folder of the stack's keys."""
         return Path(self.folders[0]) / "keys"
 
+    @property
+    def mailbox(self) -> Path:
+        """The folder of the mails that were sent."""
+        return Path(self.folders[0]) / "mail"
+
 
 def state_file(local: Path) -> Path:
     return local / "stack.json"
@@ -102,6 +107,7 @@ def stack_environment(stack: Stack) -> dict[str, str]:
         "PGDATA": str(stack.postgres.data_dir or ""),
         "POSTGRES_ADMIN_DSN": stack.postgres.admin_dsn,
         "LOG_DIR": str(stack.logs),
+        "MAIL_DIR": str(stack.mailbox),
         "KEYS_DIR": str(stack.keys),
         "VAULT_KEK_DIR": str(stack.keys / "kek"),
         "GATEWAY_REPLY_KEY_FILE": str(keys.reply_key_file(stack.keys)),

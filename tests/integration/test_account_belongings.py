@@ -200,9 +200,11 @@ async def test_what_happens_to_an_order_becomes_one_notice_each(shop: Shop) -> N
     delivered = OrderDelivered(order_id=order_id, buyer_id=subject_id, at=at)
     cancelled = OrderCancelled(order_id=order_id, buyer_id=subject_id, reason=CancelReason.BY_BUYER)
     for _ in range(2):
-        await shop.kit.run_tx("test", lambda tx: handlers.on_order_delivered(tx, [received(delivered, at)] * 2))
+        await shop.kit.run_tx(
+            "test", lambda tx: handlers.on_order_delivered(shop.kit, tx, [received(delivered, at)] * 2)
+        )
     earlier = at - timedelta(days=1)
-    await shop.kit.run_tx("test", lambda tx: handlers.on_order_cancelled(tx, [received(cancelled, earlier)]))
+    await shop.kit.run_tx("test", lambda tx: handlers.on_order_cancelled(shop.kit, tx, [received(cancelled, earlier)]))
     items = (await shop.http.get("/v1/accounts/me/notices", headers=me)).json()["items"]
     assert [(item["order_id"], item["kind"]) for item in items] == [
         (str(order_id), "delivered"),

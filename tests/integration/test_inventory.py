@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from event_contracts.account import ContactDisclosed
 from servicekit.batches import Applier, Batch
 from servicekit.kafka import OutRecord
 from servicekit.postgres import Tx
@@ -41,6 +42,32 @@ async def test_a_gift_order_concerns_two_people(world: World) -> None:
         (shopper.subject_id, "order", "payment", shopper.order_id),
         (shopper.consignee_id, "order", "delivery", shopper.order_id),
     }
+
+
+async def test_a_mail_names_the_mail_provider_as_recipient(world: World) -> None:
+    """And the evidence has one leaf of it, however often the event comes."""
+    me = uuid4()
+    mailed = record_of(
+        ContactDisclosed(
+            mail_id=uuid4(),
+            subject_id=me,
+            recipient="mail-provider",
+            template="mail-email-changed",
+            policy_version="2026-11-30",
+            data_class="contact",
+            purpose="notification",
+            fields=("contact.email",),
+        )
+    )
+    for _ in range(2):
+        await apply(world.kit, [mailed])
+        await forget_positions(world)
+    rows = await world.kit.db.fetch(
+        "SELECT anchor, data_class, carrier, lane, fields FROM recipients WHERE subject_id = $1", me
+    )
+    assert [tuple(row) for row in rows] == [(me, "contact", "mail-provider", "mail-email-changed", ["contact.email"])]
+    leaves = await world.kit.db.fetchval("SELECT count(*) FROM evidence_leaves WHERE convert_from(body, 'UTF8') LIKE $1", f"%{me}%")
+    assert leaves == 1
 
 
 @pytest.mark.fault(6, "the inventory reads all again")

@@ -5,8 +5,9 @@ Fixtures: import `dsns`, `settings`, `shop`, and `postgres_server` of `tests.sup
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -14,13 +15,17 @@ import httpx
 import pytest
 
 from account_service.app import SERVICE
+from account_service.mails.sending import open_mailer, send_mails
 from account_service.settings import AccountSettings
 from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
+from deploy.local.mail import MailServer, read_mails, text_of
+from deploy.local.stack import POLICY_DIR
 from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
+from servicekit.policy import Policy
 from servicekit.token import SealingKey
 from servicekit.vault_client import IndexEntry
 from tests.support.asgi import open_client
@@ -53,6 +58,7 @@ class Shop:
     kit: Kit
     http: httpx.AsyncClient
     openapi: dict[str, Any]
+    mail: MailServer
 
     @property
     def vault(self) -> Vault:
@@ -65,6 +71,11 @@ class Shop:
         answer = await self.http.post("/v1/accounts", json=body)
         assert answer.status_code == 201, answer.text
         return UUID(answer.json()["subject_id"]), body["email"]
+
+    async def mails_to(self, email: str) -> list[str]:
+        """Sends what is due; the subject and the text of each mail to the address, the oldest first."""
+        await send_mails(self.kit)
+        return [f"{mail['subject']}\n{text_of(mail)}" for mail in read_mails(self.mail.folder, email)]
 
     async def sign_in(self, email: str, password: str = PASSWORD) -> httpx.Response:
         return await self.http.post("/v1/sign-in", json={"email": email, "password": password})
@@ -91,11 +102,21 @@ def dsns(postgres_server: PostgresServer) -> tuple[str, str]:
     return postgres_server.create_system_database("account")
 
 
+# The mail server of each module, by the folder of its keys.
+_SERVERS: dict[Path, MailServer] = {}
+
+
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> AccountSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AccountSettings]:
     folder = tmp_path_factory.mktemp("stack") / "keys"
     keys.write_keys(folder, ["account"], [])
-    return AccountSettings(
+    server = MailServer(folder.parent / "mail", folder)
+    server.start()
+    _SERVERS[folder] = server
+    given: dict[str, Any] = {name.lower(): value for name, value in server.environment.items()}
+    yield AccountSettings(
+        **given,
+        mail_retry_seconds=0.001,
         customer_key_file=folder / "customer.pem",
         customer_public_key_file=folder / "customer.pub.pem",
         id_key_file=keys.id_key_file(folder, "account"),
@@ -105,14 +126,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> AccountSettings:
         sign_in_burst=BURST,
         sign_in_refusal_seconds=0,
     )
+    server.close()
 
 
 @pytest.fixture
 async def shop(dsns: tuple[str, str], settings: AccountSettings) -> AsyncIterator[Shop]:
     async with open_test_kit("account", dsns, settings, SERVICE.emits, [SERVICE.migrations]) as opened:
-        kit = replace(opened, vault=cast(Any, Vault()))
+        policy = Policy.load([POLICY_DIR / "policy.yaml"])
+        kit = replace(opened, vault=cast(Any, Vault()), policy=policy)
         assert SERVICE.router is not None
-        health = Health("account", "api", "0", kit.clock)
-        app = make_app(settings, kit.clock, health, [SERVICE.router(kit)])
-        async with open_client(app) as client:
-            yield Shop(kit, client, app.openapi())
+        assert settings.smtp_ca_file is not None
+        async with open_mailer(kit) as mailer:
+            kit = replace(kit, own=mailer)
+            app = make_app(settings, kit.clock, Health("account", "api", "0", kit.clock), [SERVICE.router(kit)])
+            async with open_client(app) as client:
+                yield Shop(kit, client, app.openapi(), _SERVERS[settings.smtp_ca_file.parent])

@@ -119,8 +119,9 @@ def test_the_topics_are_those_of_the_contracts_and_kept_as_long(policy: Policy) 
         assert (rule.owner, days) == (named[name].owner, None if hours is None else hours // 24), name
 
 
-def test_the_recipients_are_the_carriers(policy: Policy) -> None:
-    assert set(policy.recipients) == set(CARRIERS)
+def test_the_recipients_are_the_carriers_and_the_mail_provider(policy: Policy) -> None:
+    assert set(policy.recipients) == {*CARRIERS, "mail-provider"}
+    assert policy.classes["contact"].recipients == ["mail-provider"]
 
 
 def test_a_period_is_counted_in_days() -> None:

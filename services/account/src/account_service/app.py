@@ -5,10 +5,11 @@ from pathlib import Path
 from account_service import handlers
 from account_service.holdings import HOLDINGS
 from account_service.http import make_router
+from account_service.mails.sending import JOBS, open_mailer
 from account_service.rectification import apply_rectification, prepare_rectification
 from account_service.settings import AccountSettings
 from event_contracts.account import EVENTS
-from event_contracts.order import ORDER_EVENTS, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from event_contracts.order import ORDER_EVENTS
 from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, RectifyHoldings
 from servicekit.consuming import Consumes
 from servicekit.service import Service
@@ -27,19 +28,13 @@ SERVICE = Service(
     "account",
     emits=(*EVENTS, HoldingsRectified),
     consumes=[
-        Consumes(
-            (ORDER_EVENTS,),
-            handlers={
-                OrderPlaced: handlers.on_order_placed,
-                OrderCancelled: handlers.on_order_cancelled,
-                OrderHandedOver: handlers.on_order_handed_over,
-                OrderDelivered: handlers.on_order_delivered,
-            },
-        ),
+        Consumes((ORDER_EVENTS,), contracts=tuple(handlers.ORDER_HANDLERS), apply=handlers.apply_order_events),
         RECTIFICATION,
     ],
     holdings=HOLDINGS,
     router=make_router,
+    jobs=JOBS,
+    own=open_mailer,
     settings=AccountSettings,
     migrations=Path(__file__).parent / "migrations",
     package="account-service",

@@ -5,10 +5,10 @@ first, so a person's events are published in the order of their commits (PROTOCO
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from account_service import store
@@ -21,6 +21,9 @@ from account_service.domain import (
     check_birth_date,
     edited,
 )
+from account_service.mails import store as mails_store
+from account_service.mails.domain import Language, Mail, Template
+from account_service.mails.sending import record
 from event_contracts import Erased, Sealed
 from event_contracts.account import (
     AccountRegistered,
@@ -30,7 +33,8 @@ from event_contracts.account import (
     Identity,
     IdentityChanged,
 )
-from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from event_contracts.order import DeliveryCorrected, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from servicekit.batches import Batch, in_order
 from servicekit.cloudevents import Received
 from servicekit.errors import Conflict, NotFound, Unauthenticated
 from servicekit.kit import Kit, Opening
@@ -46,6 +50,7 @@ class Registration:
     identity: Identity
     contact: Contact
     password: str = field(repr=False)
+    language: Language
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Account:
 
     subject_id: UUID
     guest: bool
+    language: Language
     registered_at: datetime
     identity: Identity | None
     identity_number: int
@@ -87,7 +93,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
 
     async def work(tx: Tx) -> bool:
         inserted = await store.insert_account(
-            tx, subject_id, digest, sealed_identity, sealed_contact, sealed_credentials, kit.clock.now()
+            tx, subject_id, digest, sealed_identity, sealed_contact, sealed_credentials, new.language, kit.clock.now()
         )
         if inserted:
             await tx.emit(event)
@@ -134,7 +140,7 @@ async def _password_hash(kit: Kit, row: Record) -> str | None:
     return None if isinstance(opened, Erased) else opened.password_hash
 
 
-async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact) -> AccessToken:
+async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact, language: Language) -> AccessToken:
     """A subject for guest orders. With the same id and contact the token is given again, for an hour;
     else `Conflict`.
     """
@@ -146,7 +152,7 @@ async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact
     event = AccountRegistered(subject_id=subject_id, guest=True, identity=None, contact=sealed)
 
     async def work(tx: Tx) -> bool:
-        inserted = await store.insert_account(tx, subject_id, None, None, sealed, None, kit.clock.now())
+        inserted = await store.insert_account(tx, subject_id, None, None, sealed, None, language, kit.clock.now())
         if inserted:
             await tx.emit(event)
         return inserted
@@ -184,6 +190,7 @@ async def _open_account(kit: Kit, row: Record) -> Account:
     return Account(
         subject_id=subject_id,
         guest=row["guest"],
+        language=Language(row["language"]),
         registered_at=row["registered_at"],
         identity=parts.get("identity"),
         identity_number=row["identity_number"],
@@ -193,10 +200,16 @@ async def _open_account(kit: Kit, row: Record) -> Account:
 
 
 async def edit_account(kit: Kit, subject_id: UUID, changes: dict[str, Any]) -> Account:
-    """The account after `changes` (fields of identity and contact). A part that changes gets the next version number.
+    """The account after `changes`: fields of identity and contact, and the language.
+
+    A part that changes gets the next version number.
 
     Raises `NotFound`, `Invalid`, `Conflict` when the address is taken or somebody else edits all the time.
     """
+    changes = dict(changes)
+    language: Language | None = changes.pop("language", None)
+    if language is not None:
+        await kit.run_tx("update_language", lambda tx: store.update_language(tx, subject_id, language))
     for _ in range(_EDIT_TRIES):
         account = await show_account(kit, subject_id)
         if account.identity is None or account.contact is None:
@@ -238,24 +251,60 @@ async def _save_edit(kit: Kit, account: Account, identity: Identity | None, cont
             await store.update_contact(tx, me, number, by_type[Contact])
             await store.move_sign_in(tx, me, digest)
             await tx.emit(ContactChanged(subject_id=me, number=number, contact=by_type[Contact]))
+            if is_other_mailbox(account.contact, contact):
+                await tell_old_address(kit, tx, me, row, number)
         return True
 
     return await kit.run_tx("edit_account", work)
 
 
-async def on_order_placed(tx: Tx, received: Sequence[Received[OrderPlaced]]) -> None:
+def is_other_mailbox(old: Contact | None, new: Contact | None) -> bool:
+    return old is not None and new is not None and old.email != new.email
+
+
+async def tell_old_address(kit: Kit, tx: Tx, subject_id: UUID, locked: Record, number: int) -> None:
+    """A mail to the address that version `number` replaces; `locked` is the account's row from before."""
+    old: Sealed[Contact] = Sealed(locked["contact"])
+    mail = Mail(Template.EMAIL_CHANGED, subject_id, subject_id, number, Language(locked["language"]), old)
+    await record(kit, tx, [mail])
+
+
+async def apply_order_events(kit: Kit, tx: Tx, batch: Batch) -> None:
+    """Notices by natural keys, and mails about deliveries that were changed."""
+    for contract, received in in_order(batch.events):
+        await ORDER_HANDLERS[contract](kit, tx, received)
+
+
+async def on_delivery_corrected(kit: Kit, tx: Tx, received: Sequence[Received[DeliveryCorrected]]) -> None:
+    """A mail to the buyer, whoever corrected it; none to whom this service does not know or has erased."""
+    reachable = await mails_store.lock_reachable(tx, list({each.event.buyer_id for each in received}))
+    contacts: dict[UUID, Sealed[Contact]] = {row["subject_id"]: Sealed(row["contact"]) for row in reachable}
+    languages = {row["subject_id"]: Language(row["language"]) for row in reachable}
+    revoked = await tx.revoked([contact.key_id for contact in contacts.values()])
+    mails = [
+        Mail(
+            Template.DELIVERY_CHANGED, event.buyer_id, event.order_id, event.number, languages[event.buyer_id], contact
+        )
+        for event in (each.event for each in received)
+        if (contact := contacts.get(event.buyer_id)) is not None and contact.key_id not in revoked
+    ]
+    if mails:
+        await record(kit, tx, mails)
+
+
+async def on_order_placed(kit: Kit, tx: Tx, received: Sequence[Received[OrderPlaced]]) -> None:
     await _notify(tx, [(each, each.event.placed_at) for each in received])
 
 
-async def on_order_cancelled(tx: Tx, received: Sequence[Received[OrderCancelled]]) -> None:
+async def on_order_cancelled(kit: Kit, tx: Tx, received: Sequence[Received[OrderCancelled]]) -> None:
     await _notify(tx, [(each, each.time) for each in received])
 
 
-async def on_order_handed_over(tx: Tx, received: Sequence[Received[OrderHandedOver]]) -> None:
+async def on_order_handed_over(kit: Kit, tx: Tx, received: Sequence[Received[OrderHandedOver]]) -> None:
     await _notify(tx, [(each, each.event.at) for each in received])
 
 
-async def on_order_delivered(tx: Tx, received: Sequence[Received[OrderDelivered]]) -> None:
+async def on_order_delivered(kit: Kit, tx: Tx, received: Sequence[Received[OrderDelivered]]) -> None:
     await _notify(tx, [(each, each.event.at) for each in received])
 
 
@@ -269,3 +318,12 @@ async def _notify(tx: Tx, received: Sequence[tuple[Received[Any], datetime]]) ->
     ]
     if notices:
         await store.insert_notices(tx, notices)
+
+
+ORDER_HANDLERS: Final[Mapping[type[Any], Callable[[Kit, Tx, Sequence[Received[Any]]], Awaitable[None]]]] = {
+    OrderPlaced: on_order_placed,
+    DeliveryCorrected: on_delivery_corrected,
+    OrderCancelled: on_order_cancelled,
+    OrderHandedOver: on_order_handed_over,
+    OrderDelivered: on_order_delivered,
+}

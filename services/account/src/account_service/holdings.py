@@ -17,7 +17,7 @@ ACCOUNTS = Holding(
     subject="subject_id",
     anchor="subject_id",
     sealed={"identity": Identity, "contact": Contact, "credentials": Credentials},
-    plain=["guest", "email_digest", "identity_number", "contact_number", "registered_at"],
+    plain=["guest", "language", "email_digest", "identity_number", "contact_number", "registered_at"],
     # nobody signs in by an address that is erased, and another account may have it
     clears={"contact": ["email_digest"]},
     unused=_ABANDONED,
@@ -45,5 +45,17 @@ BROWSING = Holding(
 NOTICES = Holding(
     "notices", subject="subject_id", anchor="order_id", sealed={}, plain=["kind", "notice_id", "at", "recorded_at"]
 )
+# The address stands in a row until the mail is sent; the row goes with the key of that address.
+MAILS = Holding(
+    "mails",
+    subject="subject_id",
+    anchor="subject_id",
+    sealed={"contact": Contact},
+    plain=[
+        *("mail_id", "template", "about", "language", "key_id", "state", "reason", "tries"),
+        *("recorded_at", "next_try_at", "ended_at"),
+    ],
+    key="key_id",
+)
 
-HOLDINGS = (ACCOUNTS, ADDRESSES, FAVOURITES, BROWSING, NOTICES)
+HOLDINGS = (ACCOUNTS, ADDRESSES, FAVOURITES, BROWSING, NOTICES, MAILS)

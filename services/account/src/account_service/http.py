@@ -48,6 +48,7 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
             Identity(name=body.name, birth_date=body.birth_date),
             Contact(email=body.email, phone=body.phone),
             body.password.get_secret_value(),
+            body.language,
         )
         await handlers.register(kit, access, subject_id, new)
         return shapes.SubjectAnswer(subject_id=subject_id)
@@ -59,7 +60,9 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
 
     @router.post("/guests", status_code=201, summary="Begin as a guest, without an account", tags=["accounts"])
     async def add_guest(subject_id: StrangersId, body: shapes.GuestBody) -> shapes.GuestAnswer:
-        token = await handlers.add_guest(kit, access, subject_id, Contact(email=body.email, phone=body.phone))
+        token = await handlers.add_guest(
+            kit, access, subject_id, Contact(email=body.email, phone=body.phone), body.language
+        )
         return shapes.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
 
 
@@ -87,6 +90,7 @@ def _account_answer(account: Account) -> shapes.AccountAnswer:
     return shapes.AccountAnswer(
         subject_id=account.subject_id,
         guest=account.guest,
+        language=account.language,
         registered_at=account.registered_at,
         identity=identity
         and shapes.IdentityAnswer(number=account.identity_number, name=identity.name, birth_date=identity.birth_date),

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from account_service import store
-from account_service.handlers import index_entries
+from account_service.handlers import index_entries, is_other_mailbox, tell_old_address
 from event_contracts import Erased, Sealed
 from event_contracts.account import (
     Contact,
@@ -37,7 +37,7 @@ PURPOSE = "rights_request"
 class Change:
     """One command: the numbers of the versions that it was prepared on (0: no such part), and what is to be stored.
 
-    `refused`: nothing is stored, and the answer says why.
+    `refused`: nothing is stored, and the answer says why. `leaves_mailbox`: the e-mail address becomes another one.
     """
 
     request_id: UUID
@@ -47,6 +47,7 @@ class Change:
     identity: Sealed[Identity] | None = None
     contact: Sealed[Contact] | None = None
     email_digest: bytes | None = None
+    leaves_mailbox: bool = False
     refused: Refusal | None = None
 
 
@@ -66,6 +67,7 @@ async def _prepare(kit: Kit, command: RectifyHoldings) -> Change:
     if identity is None and contact is None:
         return nothing
     try:
+        nothing = replace(nothing, leaves_mailbox=is_other_mailbox(held[1], contact))
         return await _sealed(kit, nothing, identity, contact, is_guest=row["guest"])
     except Fenced:
         return nothing
@@ -108,15 +110,13 @@ async def _sealed(
     index = [] if contact is None else await index_entries(kit, contact, key=0)
     sealed = await kit.seal_many([(part, me, me) for part in parts], index)
     by_type: dict[type, Sealed[Any]] = {type(part): token for part, token in zip(parts, sealed, strict=True)}
-    return Change(
-        change.request_id, me, change.numbers, change.asked, by_type.get(Identity), by_type.get(Contact), digest
-    )
+    return replace(change, identity=by_type.get(Identity), contact=by_type.get(Contact), email_digest=digest)
 
 
 async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
     """Makes the new versions and answers. Raises `Conflict`, and is tried again, if an account changed meanwhile."""
     for change in batch.state:
-        number = 0 if change.refused else await _apply(tx, change)
+        number = 0 if change.refused else await _apply(kit, tx, change)
         answer = HoldingsRectified(
             request_id=change.request_id,
             subject_id=change.subject_id,
@@ -127,7 +127,7 @@ async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
         await tx.emit(answer)
 
 
-async def _apply(tx: Tx, change: Change) -> int:
+async def _apply(kit: Kit, tx: Tx, change: Change) -> int:
     """The highest number in force of the parts that were to be corrected; 0 when none of them is held."""
     me = change.subject_id
     locked = await store.lock_account(tx, me)
@@ -146,6 +146,8 @@ async def _apply(tx: Tx, change: Change) -> int:
         if change.email_digest is not None:
             await store.move_sign_in(tx, me, change.email_digest)
         await tx.emit(ContactChanged(subject_id=me, number=contact_number, contact=change.contact))
+        if change.leaves_mailbox:
+            await tell_old_address(kit, tx, me, locked, contact_number)
     held = (locked["has_identity"], locked["has_contact"])
     numbers = (identity_number, contact_number)
     return max((n for n, a, h in zip(numbers, change.asked, held, strict=True) if a and h), default=0)

@@ -25,3 +25,17 @@ class AccountSettings(Settings):
     sign_in_per_minute: float = Field(10, gt=0)
     sign_in_burst: int = Field(10, ge=1)
     sign_in_refusal_seconds: float = Field(0.5, ge=0)
+
+    # The mail provider, whom the policy names; only the role `jobs` needs it. STARTTLS may be off for loopback only.
+    smtp_host: str = ""
+    smtp_port: int = Field(587, ge=1, le=65_535)
+    smtp_user: str = ""
+    smtp_password_file: Path | None = None
+    smtp_ca_file: Path | None = None
+    smtp_starttls: bool = True
+    smtp_seconds: float = Field(10, gt=0, le=30)
+    mail_from: str = ""
+    # A mail that was tried in vain waits so long, then twice as long each time, up to an hour.
+    mail_retry_seconds: float = Field(60, gt=0)
+    # Where the links in mails lead.
+    shop_url: str = "http://localhost"

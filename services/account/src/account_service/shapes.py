@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from account_service.domain import NoticeKind
+from account_service.mails.domain import Language
 from event_contracts.account import BrowsingKind, Email, Line, Phone
 from event_contracts.codes import Country
 
@@ -24,6 +25,7 @@ class RegistrationBody(Request):
     name: Line
     birth_date: date | None = None
     phone: Phone | None = None
+    language: Language = Language.EN
 
 
 class SignInBody(Request):
@@ -34,6 +36,7 @@ class SignInBody(Request):
 class GuestBody(Request):
     email: Email
     phone: Phone | None = None
+    language: Language = Language.EN
 
 
 class EditBody(Request):
@@ -43,6 +46,7 @@ class EditBody(Request):
     birth_date: date | None = None
     email: Email = ""
     phone: Phone | None = None
+    language: Language = Language.EN
 
 
 class AddressBody(Request):
@@ -95,6 +99,7 @@ class AccountAnswer(BaseModel):
 
     subject_id: UUID
     guest: bool
+    language: Language
     registered_at: datetime
     identity: IdentityAnswer | None
     contact: ContactAnswer | None

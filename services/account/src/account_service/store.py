@@ -8,6 +8,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from account_service.domain import EMAIL_TAKEN, Look, Notice
+from account_service.mails.domain import Language
 from event_contracts import Sealed
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
 from event_contracts.moments import LATEST
@@ -28,18 +29,20 @@ async def insert_account(
     identity: Sealed[Identity] | None,
     contact: Sealed[Contact],
     credentials: Sealed[Credentials] | None,
+    language: Language,
     now: datetime,
 ) -> bool:
     """False when the id or the e-mail address is taken. Without a digest it is a guest."""
     row = await tx.fetchrow(
         """-- insert_account
-        INSERT INTO accounts (subject_id, guest, email_digest, identity, contact, credentials, registered_at)
-        VALUES ($1, $2::bytea IS NULL, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING subject_id""",
+        INSERT INTO accounts (subject_id, guest, email_digest, identity, contact, credentials, language, registered_at)
+        VALUES ($1, $2::bytea IS NULL, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING subject_id""",
         subject_id,
         email_digest,
         identity,
         contact,
         credentials,
+        language.value,
         now,
     )
     return row is not None
@@ -56,12 +59,13 @@ async def find_by_email(source: Source, email_digest: bytes) -> Record | None:
 
 
 async def lock_account(tx: Tx, subject_id: UUID) -> Record | None:
-    """The account's version numbers, and whether it has these parts, with its row locked:
+    """The account's version numbers, whether it has these parts, its contact and language, with its row locked:
     from here to the commit no other event of the person is made.
     """
     return await tx.fetchrow(
         """-- lock_account
-        SELECT identity_number, contact_number, identity IS NOT NULL AS has_identity, contact IS NOT NULL AS has_contact
+        SELECT identity_number, contact_number, identity IS NOT NULL AS has_identity, contact IS NOT NULL AS has_contact,
+               contact, language
         FROM accounts WHERE subject_id = $1 FOR UPDATE""",
         subject_id,
     )
@@ -82,6 +86,12 @@ async def update_contact(tx: Tx, subject_id: UUID, number: int, contact: Sealed[
         subject_id,
         number,
         contact,
+    )
+
+
+async def update_language(tx: Tx, subject_id: UUID, language: Language) -> None:
+    await tx.execute(
+        "-- update_language\nUPDATE accounts SET language = $2 WHERE subject_id = $1", subject_id, language.value
     )
 
 

@@ -106,7 +106,7 @@ def _purposes(policy: Policy) -> str:
 
 
 def _recipients(policy: Policy) -> str:
-    lead = "<p>Outside our own systems, only these, and only what a delivery needs:</p>"
+    lead = "<p>Outside our own systems, only these, and only what a delivery or a mail needs:</p>"
     return lead + _list(f"{escape(rule.title)} {_links(rule.clauses)}" for rule in policy.recipients.values())
 
 

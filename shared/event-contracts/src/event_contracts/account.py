@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from event_contracts.codes import Country, Version
+from event_contracts.codes import Country, DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
 from event_contracts.event import Event
 from event_contracts.personal import PersonalData, Sealed, about, category
 from event_contracts.texts import Plain
@@ -121,6 +121,19 @@ class FavouriteRemoved(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
     favourite_id: UUID
 
 
+class ContactDisclosed(Event, topic=ACCOUNT_EVENTS, key="subject_id"):
+    """A mail to a person was recorded: what of their contact leaves with it, to the mail provider, by which template."""
+
+    mail_id: UUID
+    subject_id: UUID
+    recipient: SystemName
+    template: LaneId
+    policy_version: PolicyVersion
+    data_class: DataClass
+    purpose: Purpose
+    fields: Annotated[tuple[FieldPath, ...], Field(max_length=100)]
+
+
 class BrowsingKind(StrEnum):
     PAGE_VIEWED = "page_viewed"
     PRODUCT_VIEWED = "product_viewed"
@@ -142,6 +155,7 @@ EVENTS: tuple[type[Event], ...] = (
     AccountRegistered,
     IdentityChanged,
     ContactChanged,
+    ContactDisclosed,
     AddressSaved,
     AddressDeleted,
     FavouriteAdded,

@@ -46,6 +46,10 @@ SET_ASIDE = Counter(
     "set_aside", "Times that one request failed by itself and was put off, so that others go on", ["work"]
 )
 OPEN_TOO_LONG = Counter("open_too_long", "Anchors still open after their longest time; they hold nothing up", ["owner"])
+
+MAILS = Counter("mails", "Mails by the state that they came to", ["state"])
+MAILS_WAITING = Gauge("mails_waiting", "Mails that are recorded and not sent yet")
+
 TX_RETRIES = Counter("tx_retries", "Transactions run again after a conflict", ["name"])
 JOB_RUNS = Counter("job_runs", "Runs of periodic jobs", ["job", "outcome"])
 FAULT_HITS = Counter("fault_hits", "Fault points that were armed and reached", ["point"])

@@ -23,6 +23,7 @@ NOT_COVERED: Final = {
     "carriers_copies": "What a carrier printed or stored before it was told; its own answer is in `recipients`.",
     "carrier_topic": "Messages in a carrier's topic, which its own key opens until the day in `topic_clean_at`.",
     "evidence": "Random ids of people and staff in the evidence log itself.",
+    "mails": "Mails that were sent before, in the person's mailbox and at the mail provider.",
     "pseudonyms": "Random ids of people and orders in events, until the retention of their topic ends.",
     "quarantine": "Records in quarantine, sealed under a key of the service and day that dies after 14 days.",
     "raw_bytes_and_kek": "Somebody with raw bytes of the vault and its key-encrypting key, until the day in `horizon`.",

@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from event_contracts.account import ContactDisclosed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import REVOCATIONS, system_replies
@@ -42,7 +43,7 @@ class Fact(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """A carrier received these fields of one class about a person."""
+    """A carrier, or the mail provider by a template as lane, received these fields of one class about a person."""
 
     subject_id: UUID
     anchor: UUID
@@ -94,6 +95,13 @@ def receipt_of(event: DeliveryDisclosed, time: datetime) -> Receipt:
         time,
         time,
     )
+
+
+def mail_receipt_of(event: ContactDisclosed, time: datetime) -> Receipt:
+    """What a mail says about its recipient: the template stands for the lane."""
+    fields = frozenset(event.fields)
+    me = event.subject_id
+    return Receipt(me, me, event.data_class, event.recipient, event.template, 1, fields, time, time)
 
 
 def ledger_entry(event: DeliveryDisclosed, system: str, time: datetime) -> Fact:

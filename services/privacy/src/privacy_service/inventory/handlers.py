@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from event_contracts.account import ACCOUNT_EVENTS, ContactDisclosed
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
 from privacy_service.evidence.handlers import append
 from privacy_service.evidence.leaves import Disclosure
@@ -14,6 +15,7 @@ from privacy_service.inventory.domain import (
     Receipt,
     facts_of,
     ledger_entry,
+    mail_receipt_of,
     merge_facts,
     merge_receipts,
     receipt_of,
@@ -30,6 +32,7 @@ from servicekit.policy import IndexKind
 from servicekit.postgres import Record, Tx
 
 DISCLOSURES: Final = types_of([DeliveryDisclosed])
+MAILS: Final = types_of([ContactDisclosed])
 
 
 @dataclass
@@ -63,12 +66,17 @@ def _read(kit: Kit, record: RawRecord, noted: Noted) -> None:
         raise Poison("unknown_class")
     noted.facts += facts
     if record.topic == SHIPMENT_EVENTS:
-        # The one contract that is read: it holds ids and codes, nothing sealed.
+        # The contracts of disclosures are the only ones that are read: they hold ids and codes, nothing sealed.
         disclosed = read_event(record, DISCLOSURES)
         if disclosed is not None:
             noted.receipts.append(receipt_of(disclosed.event, disclosed.time))
             noted.disclosures.append(_evidence_of(disclosed))
             noted.facts.append(ledger_entry(disclosed.event, envelope.source, disclosed.time))
+    elif record.topic == ACCOUNT_EVENTS:
+        mailed = read_event(record, MAILS)
+        if mailed is not None:
+            noted.receipts.append(mail_receipt_of(mailed.event, mailed.time))
+            noted.disclosures.append(_evidence_of_mail(mailed))
 
 
 def _evidence_of(disclosed: Received[DeliveryDisclosed]) -> Disclosure:
@@ -86,6 +94,24 @@ def _evidence_of(disclosed: Received[DeliveryDisclosed]) -> Disclosure:
         fields=event.fields,
         at=disclosed.time,
         leaf_id=disclosed.id,  # the event's own: read again, it is one leaf
+    )
+
+
+def _evidence_of_mail(mailed: Received[ContactDisclosed]) -> Disclosure:
+    event = mailed.event
+    return Disclosure(
+        shipment_id=event.mail_id,
+        subject_id=event.subject_id,
+        anchor=event.subject_id,
+        data_class=event.data_class,
+        recipient=event.recipient,
+        lane=event.template,
+        lane_version=1,
+        policy_version=event.policy_version,
+        purpose=event.purpose,
+        fields=event.fields,
+        at=mailed.time,
+        leaf_id=mailed.id,
     )
 
 

@@ -18,8 +18,10 @@ _TABLE: Final = re.compile(r"[^A-Za-z0-9_]")
 _CELL: Final = re.compile("(^|[;,|\t\r\n])(?=(?:[^\\S\t\r\n]|[\"'\ufeff])*[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 # Portability is what the person gave us or what their use of the shop left behind (article 20 GDPR; WP 242 rev. 01, p. 9):
 # identity, contact, addresses, deliveries, orders, favourites, browsing. That is what stands sealed in our tables, and
-# what a third party seals, but not a payment provider's token, and not the gateway's copy of what was sent.
-NOT_PROVIDED: Final = frozenset((("order", "order_payments"), ("logistics-gateway", "disclosures")))
+# what a third party seals, but not a payment provider's token, and not copies of what is sent.
+NOT_PROVIDED: Final = frozenset(
+    (("order", "order_payments"), ("logistics-gateway", "disclosures"), ("account", "mails"))
+)
 
 
 def read_part(text: str) -> tuple[str, list[Row]]:

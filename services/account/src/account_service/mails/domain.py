@@ -1,0 +1,64 @@
+"""What mails there are and what may stand in them, pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID, uuid5
+
+from event_contracts import Sealed
+from event_contracts.account import Contact
+
+PURPOSE: Final = "notification"
+RECIPIENT: Final = "mail-provider"
+# What of a person leaves with every mail; the fields of a template are ours.
+DISCLOSED: Final = ("contact.email",)
+GIVE_UP_AFTER: Final = timedelta(days=3)
+KEPT: Final = timedelta(days=30)
+_LONGEST_PAUSE: Final = timedelta(hours=1)
+
+
+class Language(StrEnum):
+    """The languages that mails are written in."""
+
+    EN = "en"
+    DE = "de"
+    FR = "fr"
+    ES = "es"
+
+
+class Template(StrEnum):
+    EMAIL_CHANGED = "email_changed"
+    DELIVERY_CHANGED = "delivery_changed"
+
+
+# Law L9: the only fields that a template may use. None of them is personal.
+FIELDS: Final[Mapping[Template, frozenset[str]]] = {
+    Template.EMAIL_CHANGED: frozenset({"day"}),
+    Template.DELIVERY_CHANGED: frozenset({"order_link"}),
+}
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail as it is recorded. `contact` is the sealed address that it goes to, `about` what it is about.
+
+    `version` tells mails of the same kind apart: it is recorded once, however often its cause is processed.
+    """
+
+    template: Template
+    subject_id: UUID
+    about: UUID
+    version: int
+    language: Language
+    contact: Sealed[Contact]
+
+    @property
+    def mail_id(self) -> UUID:
+        return uuid5(self.about, f"{self.subject_id}/{self.template}/{self.version}")
+
+
+def pause_after(tries: int, first: timedelta) -> timedelta:
+    """How long a mail waits after so many tries: twice as long each time, up to an hour."""
+    return min(first * (1 << min(tries - 1, 12)), max(first, _LONGEST_PAUSE))

@@ -1,0 +1,228 @@
+"""Sending what is recorded: `recorded` → `sent` | `withheld` (erased before) | `blocked` (cannot be sent) (PROTOCOLS §6).
+
+A process that dies between the send and its mark has the mail sent again, with the same Message-ID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import aiosmtplib
+
+from account_service.mails import store
+from account_service.mails.domain import (
+    DISCLOSED,
+    GIVE_UP_AFTER,
+    KEPT,
+    PURPOSE,
+    RECIPIENT,
+    Language,
+    Mail,
+    Template,
+    pause_after,
+)
+from account_service.mails.smtp import NOT_SENT, Smtp, Undeliverable, compose, envelope_address
+from account_service.mails.templates import Templates
+from account_service.settings import AccountSettings
+from event_contracts import Erased, Sealed
+from event_contracts.account import Contact, ContactDisclosed
+from servicekit.errors import Misconfigured
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit, Opening
+from servicekit.logs import code, get_log
+from servicekit.metrics import MAILS, MAILS_WAITING
+from servicekit.postgres import Record, Tx
+from servicekit.service import Job
+
+log = get_log("mails")
+DATA_CLASS: Final = "contact"
+AT_ONCE: Final = 20
+# So long nobody else sends what this process has claimed, and half of it is what the process takes.
+LEASE: Final = timedelta(seconds=60)
+
+declare("mail.claimed", "mail.sent", "mail.marked")
+
+
+@dataclass
+class Mailer:
+    """What one process needs for mails. The connection's settings are read when the first mail is due."""
+
+    settings: AccountSettings
+    templates: Templates
+    smtp: Smtp | None = None
+
+    def provider(self) -> Smtp:
+        self.smtp = self.smtp or Smtp(self.settings)
+        return self.smtp
+
+
+@asynccontextmanager
+async def open_mailer(kit: Kit) -> AsyncIterator[Mailer]:
+    """Raises `Misconfigured` for a template outside its allow-list, or a provider whom the policy does not name."""
+    if not isinstance(kit.settings, AccountSettings):
+        raise Misconfigured("The account service was started without its own settings: see account_service.app.")
+    if RECIPIENT not in kit.policy.classes[DATA_CLASS].recipients:
+        raise Misconfigured(f"{RECIPIENT} is no recipient of {DATA_CLASS} in the policy: add it there first.")
+    yield Mailer(kit.settings, Templates())
+
+
+async def record(kit: Kit, tx: Tx, mails: Sequence[Mail]) -> None:
+    """Records the mails, and for the inventory who will receive the address. Have the people's rows locked before."""
+    new = await store.insert_mails(tx, mails, kit.clock.now())
+    await tx.emit(
+        *(disclosure_of(mail.mail_id, mail.subject_id, mail.template, kit) for mail in mails if mail.mail_id in new)
+    )
+    tx.wake(kit.wakes[JOB])
+
+
+def disclosure_of(mail_id: UUID, subject_id: UUID, template: Template, kit: Kit) -> ContactDisclosed:
+    return ContactDisclosed(
+        mail_id=mail_id,
+        subject_id=subject_id,
+        recipient=RECIPIENT,
+        template=f"mail-{template.value.replace('_', '-')}",
+        policy_version=kit.policy.version,
+        data_class=DATA_CLASS,
+        purpose=PURPOSE,
+        fields=DISCLOSED,
+    )
+
+
+async def send_mails(kit: Kit) -> None:
+    """Job: sends what is due, over one connection. A provider that is away or slow delays mails and nothing else."""
+    mailer: Mailer = kit.own
+    MAILS_WAITING.set(await store.count_recorded(kit.db))
+    while claimed := await _claim(kit):
+        faultpoint("mail.claimed")
+        left = [*claimed]
+        try:
+            async with mailer.provider().connected() as client:
+                await _send_all(kit, mailer, client, left)
+        except NOT_SENT as error:
+            log.warning("provider_unavailable", mails=len(left), error=error)
+            await _postpone(kit, mailer, left)
+            return
+
+
+async def _claim(kit: Kit) -> list[Record]:
+    now = kit.clock.now()
+
+    async def work(tx: Tx) -> list[Record]:
+        return await store.claim(tx, now, LEASE, AT_ONCE)
+
+    return await kit.run_tx("claim_mails", work)
+
+
+async def _send_all(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, left: list[Record]) -> None:
+    """Takes from `left` what is done with. What would take longer than half of the lease is for the next run.
+
+    A mail that fails waits alone, also where the connection fails with it: a mail that always fails stops no other.
+    """
+    stop_at = kit.clock.boottime() + LEASE.total_seconds() / 2
+    while left and kit.clock.boottime() < stop_at:
+        claimed = left.pop(0)
+        try:
+            await _send(kit, mailer, client, claimed["mail_id"])
+        except NOT_SENT as error:
+            log.warning("mail_postponed", mail_id=claimed["mail_id"], tries=claimed["tries"] + 1, error=error)
+            await _postpone(kit, mailer, [claimed])
+            if not client.is_connected:
+                break
+    await _release(kit, left)
+    left.clear()
+
+
+async def _release(kit: Kit, claimed: Sequence[Record]) -> None:
+    """Not tried: due at once."""
+    if claimed:
+
+        async def work(tx: Tx) -> None:
+            await store.release(tx, [row["mail_id"] for row in claimed], kit.clock.now())
+
+        await kit.run_tx("release_mails", work)
+
+
+async def _postpone(kit: Kit, mailer: Mailer, claimed: Sequence[Record]) -> None:
+    """Tried in vain: each waits longer after each try."""
+    now, first = kit.clock.now(), timedelta(seconds=mailer.settings.mail_retry_seconds)
+    until = [now + pause_after(row["tries"] + 1, first) for row in claimed]
+
+    async def work(tx: Tx) -> None:
+        await store.postpone(tx, [row["mail_id"] for row in claimed], until)
+
+    await kit.run_tx("postpone_mails", work)
+
+
+async def _send(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, mail_id: UUID) -> None:
+    """One mail: an erasure waits for it no longer than one send may take. Raises one of `NOT_SENT`."""
+    async with kit.work():
+        row = await store.find_recorded(kit.db, mail_id)
+        if row is None:
+            return
+        try:
+            outcome = await _send_row(kit, mailer, client, row)
+        except Undeliverable as error:
+            outcome = ("blocked", error.reason)
+    if outcome is None:
+        return
+    state, reason = outcome
+
+    async def work(tx: Tx) -> None:
+        await store.finish(tx, mail_id, state, reason, kit.clock.now())
+
+    faultpoint("mail.sent")
+    await kit.run_tx("finish_mail", work)
+    faultpoint("mail.marked")
+    MAILS.labels(state).inc()
+    if state != "sent":
+        log.warning("mail_not_sent", state=code(state), reason=code(reason or "none"), mail_id=mail_id)
+
+
+async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Record) -> tuple[str, str | None] | None:
+    """The state that the mail comes to, with a reason; None when it has to wait for a fresh lease."""
+    now = kit.clock.now()
+    if row["recorded_at"] + GIVE_UP_AFTER < now:
+        return "blocked", "gave_up"
+    sealed: Sealed[Contact] = Sealed(row["contact"])
+    subject_id = row["subject_id"]
+    contact = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose=PURPOSE)
+    if isinstance(contact, Erased):
+        return "withheld", "erased"
+    template, language = Template(row["template"]), Language(row["language"])
+    rendered = mailer.templates.render(template, language, fields_of(mailer.settings, template, row))
+    address = envelope_address(contact.email)
+    message = compose(mailer.settings, row["mail_id"], address, rendered, language, now)
+    # Right before the send: what was opened may still be used (PROTOCOLS §2).
+    if not kit.vault.is_live(PURPOSE, [sealed.key_id]):
+        return None
+    await mailer.provider().send(client, message, address)
+    return "sent", None
+
+
+def fields_of(settings: AccountSettings, template: Template, row: Record) -> dict[str, str]:
+    match template:
+        case Template.EMAIL_CHANGED:
+            return {"day": row["recorded_at"].date().isoformat()}
+        case Template.DELIVERY_CHANGED:
+            return {"order_link": f"{settings.shop_url.rstrip('/')}/orders/{row['about']}"}
+
+
+async def forget_mails(kit: Kit) -> None:
+    """Job: rows of mails that ended a while ago go."""
+
+    async def work(tx: Tx) -> None:
+        await store.delete_ended(tx, kit.clock.now() - KEPT)
+
+    await kit.run_tx("forget_mails", work)
+
+
+JOB: Final = "mails"
+JOBS: Final = (
+    Job(JOB, timedelta(seconds=1), send_mails, is_work=False),
+    Job("forget_mails", timedelta(hours=1), forget_mails),
+)
