@@ -129,7 +129,7 @@ async def run() -> dict[str, Any]:
     stack = Stack(progress=lambda line: console.print(f"  [dim]{line}[/dim]"))
     stack.overrides["account"] = dict(FAST_PASSWORDS)
     with stack:
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         async with AsyncExitStack() as running:
             running.push_async_callback(shop.close)
             carriers = [await running.enter_async_context(Carrier(account_of(stack, name))) for name in CARRIERS]

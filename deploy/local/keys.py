@@ -14,6 +14,8 @@ Layout of the folder (mode 0700, files 0600):
     carrier_keys/<carrier>.json      the carrier's private JWK
     evidence/log.pem, log.vkey       sign and verify the evidence log's checkpoints (Ed25519; C2SP's form of a public key)
     witness/witness.pem, .vkey       the same for its witness
+    mail.key                         codes of confirmations are derived under it (32 random bytes in hex)
+    mail-ca.pem, smtp.password       written by the local mail server
     kafka/<user>.password            written by the stack
 """
 
@@ -47,6 +49,7 @@ def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) ->
         _write_pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
     for system in systems:
         add_service(folder, system)
+    _write(mail_key_file(folder), secrets.token_hex(32).encode())
     for name in ("epoch-1.key", "index.key"):
         _write(folder / "kek" / name, secrets.token_bytes(32))
     _write_note_key(folder / "evidence" / "log.pem", PrivacySettings().evidence_origin, LOG)
@@ -95,6 +98,11 @@ def id_key_file(folder: Path, system: str) -> Path:
 def reply_key_file(folder: Path) -> Path:
     """Where the public JWK is to which carriers encrypt their replies."""
     return folder / "reply.pub.json"
+
+
+def mail_key_file(folder: Path) -> Path:
+    """Where the account service's key is under which codes of confirmations are derived."""
+    return folder / "mail.key"
 
 
 def carrier_key_file(folder: Path, carrier: str) -> Path:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import ssl
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, Session
@@ -42,7 +44,7 @@ def read_mails(folder: Path, address: str) -> list[EmailMessage]:
 def text_of(mail: EmailMessage) -> str:
     """The plain part of a mail."""
     part = mail.get_body(("plain",))
-    return "" if part is None else str(part.get_content())
+    return "" if part is None else str(part.get_content()).replace("\r\n", "\n")
 
 
 async def wait_for_mail(folder: Path, address: str, number: int = 1, timeout: float = 60) -> EmailMessage:
@@ -55,6 +57,23 @@ async def wait_for_mail(folder: Path, address: str, number: int = 1, timeout: fl
             )
         await asyncio.sleep(0.02)
     return found[number - 1]
+
+
+_CODE = re.compile(r"^[0-9A-Z]{5}-[0-9A-Z]{5}$", re.MULTILINE)
+
+
+def code_in(text: str) -> str:
+    """The code of a confirmation. Raises `StackError` when the mail has none."""
+    found = _CODE.search(text)
+    if found is None:
+        raise StackError("The mail has no code: the address has an account already.")
+    return found[0]
+
+
+async def confirm(http: httpx.AsyncClient, folder: Path, registration_id: str, email: str, number: int = 1) -> None:
+    """Waits for the `number`-th mail to the address, and confirms the registration with its code."""
+    code = code_in(text_of(await wait_for_mail(folder, email, number)))
+    (await http.post(f"/v1/accounts/{registration_id}/confirmation", json={"code": code})).raise_for_status()
 
 
 class MailServer:

@@ -36,7 +36,7 @@ PATIENCE = 120.0
 
 async def drill(stack: Stack, folder: Path) -> dict[str, Any]:
     """What was seen: rows of the person in the restored database, answers while it came up, rows and values in the end."""
-    shop = Shop(stack.url(SYSTEM), stack.url("order"))
+    shop = Shop(stack.url(SYSTEM), stack.url("order"), stack.mailbox)
     who = await shop.register(next(Crowd(secrets.randbits(32)).customers(1)))
     await shop.save_address(who)
     await shop.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
 
 from deploy.local.http import open_http
+from deploy.local.mail import confirm
 from deploy.local.people import PAGES, Crowd, Customer, Person
 
 T = TypeVar("T")
@@ -43,7 +45,9 @@ class Registered:
 class Shop:
     """Calls the account and order services. Raises `httpx.HTTPStatusError` when one refuses."""
 
-    def __init__(self, account_url: str, order_url: str) -> None:
+    def __init__(self, account_url: str, order_url: str, mailbox: Path) -> None:
+        """`mailbox` is the folder of the stack's mails."""
+        self._mailbox = mailbox
         # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
         limits = httpx.Limits(max_connections=AT_ONCE * 2, keepalive_expiry=2)
         self._account = open_http(account_url, limits=limits, timeout=30)
@@ -54,14 +58,15 @@ class Shop:
         await self._order.aclose()
 
     async def register(self, customer: Customer) -> Registered:
-        """Registers and signs in."""
+        """Registers, confirms the address with the code from the mail, and signs in."""
         person = customer.person
         body = {"email": person.email, "password": customer.password, "name": person.name, "phone": person.phone}
         made = await self._post(self._account, "/v1/accounts", body)
+        await confirm(self._account, self._mailbox, made["registration_id"], person.email)
         signed_in = await self._post(
             self._account, "/v1/sign-in", {"email": person.email, "password": customer.password}
         )
-        return Registered(UUID(made["subject_id"]), customer, signed_in["access_token"])
+        return Registered(UUID(made["registration_id"]), customer, signed_in["access_token"])
 
     async def save_address(self, who: Registered) -> None:
         await self._post(self._account, "/v1/accounts/me/addresses", who.customer.person.address(), who.token)

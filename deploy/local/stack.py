@@ -277,7 +277,7 @@ def _close_together(processes: Sequence[ServiceProcess]) -> None:
 
 
 OWN_KEYS: Mapping[str, Mapping[str, str]] = {
-    "account": {"CUSTOMER_KEY_FILE": "customer.pem"},
+    "account": {"CUSTOMER_KEY_FILE": "customer.pem", "MAIL_KEY_FILE": "mail.key"},
     "logistics-gateway": {"CARRIERS_DIR": "carriers", "REPLY_KEY_FILE": "reply.jwk"},
     "privacy": {"EVIDENCE_KEY_FILE": "evidence/log.pem", "WITNESS_PUBLIC_KEY_FILE": "witness/witness.vkey"},
     "witness": {"WITNESS_KEY_FILE": "witness/witness.pem", "WITNESS_LOG_KEY_FILE": "evidence/log.vkey"},

@@ -115,7 +115,7 @@ async def world() -> AsyncIterator[World]:
         await asyncio.to_thread(stack.start)
         floor = await running.enter_async_context(open_floor(stack))
         staff = await running.enter_async_context(Staff(stack))
-        shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
+        shop, crowd = Shop(stack.url("account"), stack.url("order"), stack.mailbox), Crowd(secrets.randbits(32))
         running.push_async_callback(shop.close)
         people = [await shop.register(customer) for customer in crowd.customers(1 + 2 * AT_ONCE)]
         yield World(floor, disks, loses, wires, staff, people)

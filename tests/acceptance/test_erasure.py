@@ -82,7 +82,7 @@ async def world(stack: Stack) -> AsyncIterator[World]:
     async with AsyncExitStack() as running:
         carriers = {name: await running.enter_async_context(Carrier(account_of(stack, name))) for name in CARRIERS}
         staff = await running.enter_async_context(Staff(stack))
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         running.push_async_callback(shop.close)
         yield World(stack, shop, staff, carriers, Crowd(secrets.randbits(32)))
 

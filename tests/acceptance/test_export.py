@@ -51,7 +51,7 @@ class World:
 async def world(stack: Stack) -> AsyncIterator[World]:
     async with AsyncExitStack() as running:
         staff = await running.enter_async_context(Staff(stack))
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         running.push_async_callback(shop.close)
         limits = httpx.Limits(keepalive_expiry=2)
         client = open_http(stack.url("privacy"), limits=limits)

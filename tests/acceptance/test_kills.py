@@ -6,13 +6,19 @@ default; `make test-kills` is the full form with KILLS=10. SAGA_HITS=2: they als
 
 import asyncio
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
+import httpx
 import pytest
 import pytest_asyncio
 
+from deploy.local.http import open_http
+from deploy.local.mail import code_in, read_mails, text_of, wait_for_mail
+from deploy.local.people import Crowd
 from deploy.local.stack import Stack
 from logistics_gateway.domain import shipment_id_of
 from tests.acceptance.test_saga_kills import FOLLOWING, HITS, SAGAS
@@ -80,6 +86,44 @@ async def test_whatever_is_killed_every_accepted_order_reaches_its_carrier_once_
     assert duplicates.total() >= 1
 
 
+@pytest.mark.fault(
+    1, "kill -9 between the record, the send and the mark of a mail, and between an account and the directory"
+)
+async def test_whatever_dies_every_mail_comes_and_an_account_is_found(floor: Floor) -> None:
+    """A mail may come twice, with one Message-ID. A confirmation may be sent again, and support finds the person."""
+    stack, crowd = floor.stack, Crowd(secrets.randbits(32))
+    jobs, api = stack.process("account", "jobs"), stack.process("account", "api")
+    people = [customer.person for customer in crowd.customers(len(MAIL_POINTS))]
+    await asyncio.to_thread(jobs.kill)
+    async with open_http(stack.url("account"), timeout=30) as http:
+        bodies = [{"email": each.email, "password": PASSWORD, "name": each.name} for each in people]
+        answers = [(await http.post("/v1/accounts", json=body)).raise_for_status().json() for body in bodies]
+        await die_at_each(jobs, MAIL_POINTS, MAIL_LEASE_SECONDS="2")
+        await asyncio.to_thread(jobs.start)
+        mails = [await wait_for_mail(stack.mailbox, each.email) for each in people]
+        await until(lambda: nothing_waits(stack), "no mail waits", timeout=120)
+        copies = [read_mails(stack.mailbox, each.email) for each in people]
+        assert [len({mail["Message-ID"] for mail in each}) for each in copies] == [1] * len(people)
+        assert sum(map(len, copies)) == len(people) + 1  # the one that died between send and mark
+        path = f"/v1/accounts/{answers[0]['registration_id']}/confirmation"
+        code = {"code": code_in(text_of(mails[0]))}
+        await asyncio.to_thread(api.kill)
+        armed = asyncio.create_task(die_at_each(api, ["account.confirmed"]))
+        while not armed.done():
+            with suppress(httpx.HTTPError):
+                await http.post(path, json=code)
+        await armed
+        await asyncio.to_thread(api.start)
+        (await http.post(path, json=code)).raise_for_status()
+        signed_in = await http.post("/v1/sign-in", json={"email": people[0].email, "password": PASSWORD})
+        assert signed_in.status_code == 200
+    assert await number(stack, "account", "SELECT count(*) FROM accounts WHERE NOT listed") == 0
+
+
+async def nothing_waits(stack: Stack) -> bool:
+    return await number(stack, "account", "SELECT count(*) FROM mails WHERE state = 'recorded'") == 0
+
+
 @pytest.mark.fault(26, "SIGTERM of every role under load")
 async def test_a_process_that_is_told_to_stop_ends_what_it_has_begun_and_leaves_in_time(floor: Floor) -> None:
     """In time is what the product says itself: past `STOP_SECONDS` it is killed by its own alarm, and its exit code tells."""
@@ -130,6 +174,8 @@ def summary(floor: Floor) -> str:
     return f"{len(front.accepted)} orders accepted, {front.repeated} requests repeated, answers {dict(front.answers)}"
 
 
+MAIL_POINTS = ("mail.claimed", "mail.sent", "mail.marked")
+PASSWORD = "correct horse battery staple"
 EPOCHS = ("vault.kek_created", "vault.epoch_opened", "vault.rewrapped", "vault.epoch_emptied", "vault.kek_destroyed")
 CONSUMER = ("tx.commit", "tx.committed", "consume.applied", "consume.committed")
 RELAY = ("tx.commit", "tx.committed", "relay.produced", "relay.marked")
@@ -162,6 +208,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys((point for points in SAGAS.values() for point in points), "acceptance/test_saga_kills.py"),
     **dict.fromkeys(FOLLOWING, "acceptance/test_saga_kills.py"),
     **dict.fromkeys(EPOCHS, "integration/test_kek_epochs.py"),
+    **dict.fromkeys((*MAIL_POINTS, "account.confirmed"), "in this file: every mail comes"),
     "retention.keys_read": "integration/test_retention.py",
     "retention.gave_up": "integration/test_retention.py",
 }

@@ -28,7 +28,7 @@ def privacyctl(stack: Stack, *arguments: str) -> tuple[int, list[dict[str, Any]]
 async def shop_and_review(stack: Stack) -> Registered:
     """One person with an account, an address, an order and a review."""
     crowd = Crowd(secrets.randbits(32))
-    shop = Shop(stack.url("account"), stack.url("order"))
+    shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
     who = await shop.register(next(crowd.customers(1)))
     await shop.save_address(who)
     await shop.place_order(who, crowd)

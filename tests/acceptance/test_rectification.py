@@ -25,7 +25,7 @@ async def test_support_corrects_to_whom_an_order_goes_and_its_carrier_gets_the_n
             await running.enter_async_context(Carrier(account_of(stack, each), ["acknowledged"])) for each in CARRIERS
         ]
         staff = await running.enter_async_context(Staff(stack))
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         running.push_async_callback(shop.close)
         who = await shop.register(next(crowd.customers(1)))
         order = await shop.place_order(who, crowd)

@@ -64,7 +64,7 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
     stack.overrides["account"] |= FAST_PASSWORDS
     shorten_leases(stack, folder)
     await asyncio.to_thread(stack.start)
-    shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
+    shop, crowd = Shop(stack.url("account"), stack.url("order"), stack.mailbox), Crowd(secrets.randbits(32))
     try:
 
         async def arrive(customer: Customer) -> Registered:
@@ -151,7 +151,7 @@ async def test_all_restored_at_once_and_the_next_erasure_works(shelf: Shelf) -> 
 async def test_a_restored_kafka_is_fed_again_and_nothing_is_lost_or_back(shelf: Shelf) -> None:
     """Lost with it: parcels that no carrier had read, orders that the gateway had not read, an erasure that had begun."""
     stack, staff, gateway = shelf.stack, shelf.staff, shelf.stack.process("logistics-gateway")
-    shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
+    shop, crowd = Shop(stack.url("account"), stack.url("order"), stack.mailbox), Crowd(secrets.randbits(32))
     orders = [(await shop.place_order(who, crowd)).order_id for who in shelf.living]
     sent = "SELECT count(*) FROM disclosures WHERE state = 'sent' AND recall IS NULL"
     await until(lambda: is_number(stack, "logistics-gateway", sent, len(orders)), "the parcels are sent", PATIENCE)

@@ -119,7 +119,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         running.push_async_callback(asyncio.to_thread, stack.close)
         await asyncio.to_thread(stack.start)
         staff = await running.enter_async_context(Staff(stack))
-        shop, crowd = Shop(stack.url("account"), stack.url("order")), Crowd(secrets.randbits(32))
+        shop, crowd = Shop(stack.url("account"), stack.url("order"), stack.mailbox), Crowd(secrets.randbits(32))
         running.push_async_callback(shop.close)
 
         async def arrive(customer: Customer) -> Registered:

@@ -70,7 +70,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         running.push_async_callback(asyncio.to_thread, stack.close)
         await asyncio.to_thread(stack.start)
         staff = await running.enter_async_context(Staff(stack))
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         running.push_async_callback(shop.close)
         yield World(stack, staff, shop, traces)
 

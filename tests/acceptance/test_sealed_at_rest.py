@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 
 from deploy.local.controls import make_controls, plant
 from deploy.local.http import open_http
+from deploy.local.mail import code_in, text_of, wait_for_mail
 from deploy.local.people import GOODS
 from deploy.local.scan import Findings, scan_stack
 from deploy.local.shop import all_of
@@ -109,7 +110,10 @@ class Visits:
 
     async def register(self, canary: Canary) -> str:
         person = {"email": canary.email, "password": canary.password, "name": canary.name, "phone": canary.phone}
-        (await self.send("account", "/v1/accounts", person)).raise_for_status()
+        made = (await self.send("account", "/v1/accounts", person)).raise_for_status().json()
+        code = code_in(text_of(await wait_for_mail(self._stack.mailbox, canary.email)))
+        path = f"/v1/accounts/{made['registration_id']}/confirmation"
+        (await self.send("account", path, {"code": code})).raise_for_status()
         signed_in = await self.send("account", "/v1/sign-in", {"email": canary.email, "password": canary.password})
         return str(signed_in.json()["access_token"])
 
@@ -238,6 +242,8 @@ async def test_no_value_of_two_hundred_people_stands_in_clear_anywhere(stack: St
     print(f"controls={len(planted)} control_hits={len(findings.values & planted)} searched={findings.searched}")
     assert findings.values & planted == planted
     assert findings.values & ours == set()
+    # The mailbox is outside: there, and nowhere else, each address stands in clear.
+    assert {canary.email for canary in canaries} <= {path.parent.name for path in stack.mailbox.glob("*/*.eml")}
     # The poison may stand where the test itself wrote it, and nowhere else.
     assert findings.values & poison.values
     assert {place for place, values in findings.hits.items() if values & poison.values} == {"kafka"}

@@ -133,7 +133,7 @@ class Ground:
         }
         match name:
             case "account":
-                return AccountSettings(**common)
+                return AccountSettings(**common, mail_key_file=keys.mail_key_file(folder))
             case "logistics-gateway":
                 carriers: dict[str, Any] = {"carriers_dir": folder / "carriers", "reply_key_file": folder / "reply.jwk"}
                 return GatewaySettings(

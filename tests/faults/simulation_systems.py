@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 import httpx
 
+from account_service.mails.sending import JOB as MAIL_JOB
 from deploy.local.databases import Dsn
 from logistics_gateway.app import SERVICE as GATEWAY
 from privacy_service.evidence import sequencer
@@ -38,8 +39,8 @@ from tests.faults.simulation_broker import Reader, SimulatedProducer
 from tests.faults.simulation_ground import NAMES, POLICY, SERVICES, Ground, Killed, SimulatedClock
 
 R = TypeVar("R")
-# The witness is a process of another account with an HTTP client of its own: other tests have it.
-LEFT_OUT = {sequencer.JOBS[1].name}
+# The witness is a process of another account with an HTTP client of its own, mails need a server: other tests have them.
+LEFT_OUT = {sequencer.JOBS[1].name, MAIL_JOB}
 
 
 class System:

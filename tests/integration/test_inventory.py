@@ -66,7 +66,9 @@ async def test_a_mail_names_the_mail_provider_as_recipient(world: World) -> None
         "SELECT anchor, data_class, carrier, lane, fields FROM recipients WHERE subject_id = $1", me
     )
     assert [tuple(row) for row in rows] == [(me, "contact", "mail-provider", "mail-email-changed", ["contact.email"])]
-    leaves = await world.kit.db.fetchval("SELECT count(*) FROM evidence_leaves WHERE convert_from(body, 'UTF8') LIKE $1", f"%{me}%")
+    leaves = await world.kit.db.fetchval(
+        "SELECT count(*) FROM evidence_leaves WHERE convert_from(body, 'UTF8') LIKE $1", f"%{me}%"
+    )
     assert leaves == 1
 
 

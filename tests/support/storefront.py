@@ -49,7 +49,7 @@ class Storefront:
     async def open(cls, stack: Stack, customers: int = 20) -> Self:
         """Registers customers, with an address each, while everything still runs."""
         crowd = Crowd(secrets.randbits(32))
-        shop = Shop(stack.url("account"), stack.url("order"))
+        shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         try:
             buyers = await all_of(shop.register, list(crowd.customers(customers)))
         finally:

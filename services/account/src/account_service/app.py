@@ -5,8 +5,9 @@ from pathlib import Path
 from account_service import handlers
 from account_service.holdings import HOLDINGS
 from account_service.http import make_router
-from account_service.mails.sending import JOBS, open_mailer
+from account_service.mails import sending
 from account_service.rectification import apply_rectification, prepare_rectification
+from account_service.registrations import handlers as registrations
 from account_service.settings import AccountSettings
 from event_contracts.account import EVENTS
 from event_contracts.order import ORDER_EVENTS
@@ -33,8 +34,8 @@ SERVICE = Service(
     ],
     holdings=HOLDINGS,
     router=make_router,
-    jobs=JOBS,
-    own=open_mailer,
+    jobs=[*sending.JOBS, *registrations.JOBS],
+    own=sending.open_mailer,
     settings=AccountSettings,
     migrations=Path(__file__).parent / "migrations",
     package="account-service",

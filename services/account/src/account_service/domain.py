@@ -16,6 +16,8 @@ from servicekit.errors import Conflict, Invalid
 MAX_ADDRESSES = 50
 MAX_FAVOURITES = 500
 EMAIL_TAKEN = "The e-mail address cannot be used for this account. Sign in, or use another one."
+# So long a registration waits for its confirmation.
+REGISTRATION_LIFE = timedelta(hours=24)
 # Whoever knows a guest's id and contact may have the token again, as long as this: the first answer may have been lost.
 GUEST_RETRY = timedelta(hours=1)
 # Browsing that a storefront kept back longer than this is not worth keeping at all.

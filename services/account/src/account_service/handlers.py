@@ -1,4 +1,4 @@
-"""What the account service does with accounts: registration, sign-in, guests, the person's own data, and their notices.
+"""What the account service does with accounts: sign-in, guests, the person's own data, and their notices.
 
 Sealing and opening come before the transaction, which holds no network call. Every change locks the account's row
 first, so a person's events are published in the order of their commits (PROTOCOLS §5).
@@ -6,7 +6,7 @@ first, so a person's events are published in the order of their commits (PROTOCO
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -24,6 +24,7 @@ from account_service.domain import (
 from account_service.mails import store as mails_store
 from account_service.mails.domain import Language, Mail, Template
 from account_service.mails.sending import record
+from account_service.registrations.handlers import index_entries
 from event_contracts import Erased, Sealed
 from event_contracts.account import (
     AccountRegistered,
@@ -46,14 +47,6 @@ KEY_USED = "This Idempotency-Key was used for something else. Send the request w
 
 
 @dataclass(frozen=True)
-class Registration:
-    identity: Identity
-    contact: Contact
-    password: str = field(repr=False)
-    language: Language
-
-
-@dataclass(frozen=True)
 class Account:
     """A person's own view. A part is None when it is erased; a guest has no identity."""
 
@@ -65,56 +58,6 @@ class Account:
     identity_number: int
     contact: Contact | None
     contact_number: int
-
-
-async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration) -> None:
-    """Raises `Conflict` when id or e-mail address are taken, `Invalid`, `TooMany`.
-
-    Again with the same id changes nothing.
-    """
-    check_birth_date(new.identity, kit.clock.now().date())
-    digest = await kit.digest("email", new.contact.email)
-    access.register_limit.take(digest)
-    if await _is_registered(kit, subject_id, digest):
-        return
-    # Before anything is sealed: the index entries would stand beside the keys of somebody else.
-    if await store.find_account(kit.db, subject_id) is not None:
-        raise Conflict(KEY_USED)
-    credentials = Credentials(password_hash=await access.passwords.hash(new.password))
-    sealed_identity, sealed_contact, sealed_credentials = await kit.seal_many(
-        [
-            (new.identity, subject_id, subject_id),
-            (new.contact, subject_id, subject_id),
-            (credentials, subject_id, subject_id),
-        ],
-        await index_entries(kit, new.contact, key=1),
-    )
-    event = AccountRegistered(subject_id=subject_id, identity=sealed_identity, contact=sealed_contact)
-
-    async def work(tx: Tx) -> bool:
-        inserted = await store.insert_account(
-            tx, subject_id, digest, sealed_identity, sealed_contact, sealed_credentials, new.language, kit.clock.now()
-        )
-        if inserted:
-            await tx.emit(event)
-        return inserted
-
-    if not await kit.run_tx("register", work) and not await _is_registered(kit, subject_id, digest):
-        raise Conflict(EMAIL_TAKEN)
-
-
-async def _is_registered(kit: Kit, subject_id: UUID, email_digest: bytes) -> bool:
-    """Whether this very registration was made before. Raises `Conflict` when the address is somebody else's."""
-    row = await store.find_by_email(kit.db, email_digest)
-    if row is not None and row["subject_id"] != subject_id:
-        raise Conflict(EMAIL_TAKEN)
-    return row is not None
-
-
-async def index_entries(kit: Kit, contact: Contact, key: int) -> list[IndexEntry]:
-    """What the directory finds a person by, left beside the contact's key: the one at position `key`."""
-    terms = {"email": contact.email, "phone": contact.phone}
-    return [IndexEntry(kind, await kit.digest(kind, term), key) for kind, term in terms.items() if term is not None]
 
 
 async def sign_in(kit: Kit, access: Access, email: str, password: str) -> AccessToken:
@@ -222,6 +165,13 @@ async def edit_account(kit: Kit, subject_id: UUID, changes: dict[str, Any]) -> A
     raise Conflict("The account is being edited elsewhere. Read it again and decide.")
 
 
+async def _check_free(kit: Kit, subject_id: UUID, email_digest: bytes) -> None:
+    """Raises `Conflict` when the address is somebody else's."""
+    row = await store.find_by_email(kit.db, email_digest)
+    if row is not None and row["subject_id"] != subject_id:
+        raise Conflict(EMAIL_TAKEN)
+
+
 async def _save_edit(kit: Kit, account: Account, identity: Identity | None, contact: Contact | None) -> bool:
     """False when the account is no longer at the versions that `account` shows."""
     me = account.subject_id
@@ -231,7 +181,7 @@ async def _save_edit(kit: Kit, account: Account, identity: Identity | None, cont
         check_birth_date(identity, kit.clock.now().date())
     if contact is not None:
         digest = await kit.digest("email", contact.email)
-        await _is_registered(kit, me, digest)  # or the directory would lose the address that stays
+        await _check_free(kit, me, digest)  # or the directory would lose the address that stays
         index = await index_entries(kit, contact, key=0)
     changed = [part for part in (contact, identity) if part is not None]
     sealed = await kit.seal_many([(part, me, me) for part in changed], index)

@@ -17,7 +17,7 @@ ACCOUNTS = Holding(
     subject="subject_id",
     anchor="subject_id",
     sealed={"identity": Identity, "contact": Contact, "credentials": Credentials},
-    plain=["guest", "language", "email_digest", "identity_number", "contact_number", "registered_at"],
+    plain=["guest", "language", "email_digest", "identity_number", "contact_number", "registered_at", "listed"],
     # nobody signs in by an address that is erased, and another account may have it
     clears={"contact": ["email_digest"]},
     unused=_ABANDONED,
@@ -57,5 +57,13 @@ MAILS = Holding(
     ],
     key="key_id",
 )
+# For a day at most; what is confirmed moves to the account, under the same keys.
+REGISTRATIONS = Holding(
+    "registrations",
+    subject="subject_id",
+    anchor="subject_id",
+    sealed={"identity": Identity, "contact": Contact, "credentials": Credentials},
+    plain=["language", "tries", "registered_at"],
+)
 
-HOLDINGS = (ACCOUNTS, ADDRESSES, FAVOURITES, BROWSING, NOTICES, MAILS)
+HOLDINGS = (ACCOUNTS, ADDRESSES, FAVOURITES, BROWSING, NOTICES, MAILS, REGISTRATIONS)

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Response
 from account_service import belongings, browsing_events, handlers, shapes
 from account_service.access import Access
 from account_service.domain import Look
-from account_service.handlers import Account, Registration
+from account_service.handlers import Account
+from account_service.registrations import handlers as registrations
 from account_service.settings import AccountSettings
 from event_contracts.account import Address, Contact, Favourite, Identity
 from event_contracts.moments import bounded
@@ -42,16 +43,23 @@ def make_router(kit: Kit) -> APIRouter:
 
 
 def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
-    @router.post("/accounts", status_code=201, summary="Register", tags=["accounts"])
-    async def register(subject_id: StrangersId, body: shapes.RegistrationBody) -> shapes.SubjectAnswer:
-        new = Registration(
+    @router.post("/accounts", status_code=202, summary="Register: a mail brings the code to confirm", tags=["accounts"])
+    async def register(subject_id: StrangersId, body: shapes.RegistrationBody) -> shapes.RegistrationAnswer:
+        """The same answer whether or not the address has an account."""
+        new = registrations.Registration(
             Identity(name=body.name, birth_date=body.birth_date),
             Contact(email=body.email, phone=body.phone),
             body.password.get_secret_value(),
             body.language,
         )
-        await handlers.register(kit, access, subject_id, new)
-        return shapes.SubjectAnswer(subject_id=subject_id)
+        await registrations.register(kit, access, subject_id, new)
+        return shapes.RegistrationAnswer(registration_id=subject_id)
+
+    @router.post("/accounts/{registration_id}/confirmation", summary="Confirm the e-mail address", tags=["accounts"])
+    async def confirm(registration_id: UUID, body: shapes.ConfirmationBody) -> shapes.SubjectAnswer:
+        """The account exists from now on; its id is that of the registration."""
+        await registrations.confirm(kit, registration_id, body.code.get_secret_value())
+        return shapes.SubjectAnswer(subject_id=registration_id)
 
     @router.post("/sign-in", summary="Sign in with e-mail address and password", tags=["accounts"])
     async def sign_in(body: shapes.SignInBody) -> shapes.TokenAnswer:

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from account_service import store
-from account_service.handlers import index_entries, is_other_mailbox, tell_old_address
+from account_service.handlers import is_other_mailbox, tell_old_address
+from account_service.registrations.handlers import index_entries
 from event_contracts import Erased, Sealed
 from event_contracts.account import (
     Contact,

@@ -26,6 +26,8 @@ class AccountSettings(Settings):
     sign_in_burst: int = Field(10, ge=1)
     sign_in_refusal_seconds: float = Field(0.5, ge=0)
 
+    # Codes of confirmations are derived under it, and mails to an address counted: 32 bytes in hex.
+    mail_key_file: Path | None = None
     # The mail provider, whom the policy names; only the role `jobs` needs it. STARTTLS may be off for loopback only.
     smtp_host: str = ""
     smtp_port: int = Field(587, ge=1, le=65_535)
@@ -37,5 +39,7 @@ class AccountSettings(Settings):
     mail_from: str = ""
     # A mail that was tried in vain waits so long, then twice as long each time, up to an hour.
     mail_retry_seconds: float = Field(60, gt=0)
+    # So long nobody else sends what a process has claimed; it takes half of that itself.
+    mail_lease_seconds: float = Field(60, ge=2)
     # Where the links in mails lead.
     shop_url: str = "http://localhost"

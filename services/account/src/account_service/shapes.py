@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from account_service.domain import NoticeKind
+from account_service.domain import REGISTRATION_LIFE, NoticeKind
 from account_service.mails.domain import Language
 from event_contracts.account import BrowsingKind, Email, Line, Phone
 from event_contracts.codes import Country
@@ -26,6 +26,10 @@ class RegistrationBody(Request):
     birth_date: date | None = None
     phone: Phone | None = None
     language: Language = Language.EN
+
+
+class ConfirmationBody(Request):
+    code: Annotated[SecretStr, Field(min_length=1, max_length=40)]
 
 
 class SignInBody(Request):
@@ -62,6 +66,13 @@ class AddressBody(Request):
 
 class FavouriteBody(Request):
     sku: Line
+
+
+class RegistrationAnswer(BaseModel):
+    """`expires_in` in seconds: as long as the address can be confirmed."""
+
+    registration_id: UUID
+    expires_in: int = int(REGISTRATION_LIFE.total_seconds())
 
 
 class SubjectAnswer(BaseModel):

@@ -31,12 +31,17 @@ async def insert_account(
     credentials: Sealed[Credentials] | None,
     language: Language,
     now: datetime,
+    *,
+    listed: bool = True,
 ) -> bool:
-    """False when the id or the e-mail address is taken. Without a digest it is a guest."""
+    """False when the id or the e-mail address is taken. Without a digest it is a guest.
+
+    `listed` says whether the vault's directory has it already.
+    """
     row = await tx.fetchrow(
         """-- insert_account
-        INSERT INTO accounts (subject_id, guest, email_digest, identity, contact, credentials, language, registered_at)
-        VALUES ($1, $2::bytea IS NULL, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING subject_id""",
+        INSERT INTO accounts (subject_id, guest, email_digest, identity, contact, credentials, language, registered_at, listed)
+        VALUES ($1, $2::bytea IS NULL, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING subject_id""",
         subject_id,
         email_digest,
         identity,
@@ -44,6 +49,7 @@ async def insert_account(
         credentials,
         language.value,
         now,
+        listed,
     )
     return row is not None
 
@@ -55,6 +61,14 @@ async def find_account(source: Source, subject_id: UUID) -> Record | None:
 async def find_by_email(source: Source, email_digest: bytes) -> Record | None:
     return await source.fetchrow(
         "-- find_by_email\nSELECT subject_id, credentials FROM accounts WHERE email_digest = $1", email_digest
+    )
+
+
+async def lock_by_email(tx: Tx, email_digest: bytes) -> Record | None:
+    return await tx.fetchrow(
+        """-- lock_by_email
+        SELECT subject_id, contact, language FROM accounts WHERE email_digest = $1 FOR NO KEY UPDATE""",
+        email_digest,
     )
 
 

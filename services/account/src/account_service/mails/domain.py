@@ -29,12 +29,16 @@ class Language(StrEnum):
 
 
 class Template(StrEnum):
+    CONFIRM = "confirm"
+    HAVE_ACCOUNT = "have_account"
     EMAIL_CHANGED = "email_changed"
     DELIVERY_CHANGED = "delivery_changed"
 
 
 # Law L9: the only fields that a template may use. None of them is personal.
 FIELDS: Final[Mapping[Template, frozenset[str]]] = {
+    Template.CONFIRM: frozenset({"code", "link"}),
+    Template.HAVE_ACCOUNT: frozenset({"link"}),
     Template.EMAIL_CHANGED: frozenset({"day"}),
     Template.DELIVERY_CHANGED: frozenset({"order_link"}),
 }

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 import aiosmtplib
 
+from account_service import store as accounts_store
+from account_service.domain import REGISTRATION_LIFE
 from account_service.mails import store
 from account_service.mails.domain import (
     DISCLOSED,
@@ -28,10 +31,12 @@ from account_service.mails.domain import (
 )
 from account_service.mails.smtp import NOT_SENT, Smtp, Undeliverable, compose, envelope_address
 from account_service.mails.templates import Templates
+from account_service.registrations import store as registrations_store
+from account_service.registrations.codes import Codes
 from account_service.settings import AccountSettings
 from event_contracts import Erased, Sealed
 from event_contracts.account import Contact, ContactDisclosed
-from servicekit.errors import Misconfigured
+from servicekit.errors import KitError, Misconfigured, TooMany, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit, Opening
 from servicekit.logs import code, get_log
@@ -42,8 +47,7 @@ from servicekit.service import Job
 log = get_log("mails")
 DATA_CLASS: Final = "contact"
 AT_ONCE: Final = 20
-# So long nobody else sends what this process has claimed, and half of it is what the process takes.
-LEASE: Final = timedelta(seconds=60)
+HAVE_ACCOUNT: Final = "have_account"
 
 declare("mail.claimed", "mail.sent", "mail.marked")
 
@@ -54,11 +58,26 @@ class Mailer:
 
     settings: AccountSettings
     templates: Templates
+    codes: Codes
     smtp: Smtp | None = None
 
     def provider(self) -> Smtp:
         self.smtp = self.smtp or Smtp(self.settings)
         return self.smtp
+
+
+class State(StrEnum):
+    SENT = "sent"
+    WITHHELD = "withheld"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a mail comes to; `reason` is a code."""
+
+    state: State
+    reason: str | None = None
 
 
 @asynccontextmanager
@@ -68,7 +87,7 @@ async def open_mailer(kit: Kit) -> AsyncIterator[Mailer]:
         raise Misconfigured("The account service was started without its own settings: see account_service.app.")
     if RECIPIENT not in kit.policy.classes[DATA_CLASS].recipients:
         raise Misconfigured(f"{RECIPIENT} is no recipient of {DATA_CLASS} in the policy: add it there first.")
-    yield Mailer(kit.settings, Templates())
+    yield Mailer(kit.settings, Templates(), Codes(kit.settings.read("mail_key_file")))
 
 
 async def record(kit: Kit, tx: Tx, mails: Sequence[Mail]) -> None:
@@ -93,11 +112,21 @@ def disclosure_of(mail_id: UUID, subject_id: UUID, template: Template, kit: Kit)
     )
 
 
+async def tell_owner(kit: Kit, tx: Tx, email_digest: bytes, registration_id: UUID) -> bool:
+    """A mail to the account of this address: somebody registered with it. False when there is no account."""
+    owner = await accounts_store.lock_by_email(tx, email_digest)
+    if owner is None or owner["contact"] is None:
+        return False
+    language, contact = Language(owner["language"]), Sealed[Contact](owner["contact"])
+    await record(kit, tx, [Mail(Template.HAVE_ACCOUNT, owner["subject_id"], registration_id, 1, language, contact)])
+    return True
+
+
 async def send_mails(kit: Kit) -> None:
     """Job: sends what is due, over one connection. A provider that is away or slow delays mails and nothing else."""
     mailer: Mailer = kit.own
     MAILS_WAITING.set(await store.count_recorded(kit.db))
-    while claimed := await _claim(kit):
+    while claimed := await _claim(kit, mailer):
         faultpoint("mail.claimed")
         left = [*claimed]
         try:
@@ -109,11 +138,11 @@ async def send_mails(kit: Kit) -> None:
             return
 
 
-async def _claim(kit: Kit) -> list[Record]:
-    now = kit.clock.now()
+async def _claim(kit: Kit, mailer: Mailer) -> list[Record]:
+    now, lease = kit.clock.now(), timedelta(seconds=mailer.settings.mail_lease_seconds)
 
     async def work(tx: Tx) -> list[Record]:
-        return await store.claim(tx, now, LEASE, AT_ONCE)
+        return await store.claim(tx, now, lease, AT_ONCE)
 
     return await kit.run_tx("claim_mails", work)
 
@@ -122,13 +151,17 @@ async def _send_all(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, left: lis
     """Takes from `left` what is done with. What would take longer than half of the lease is for the next run.
 
     A mail that fails waits alone, also where the connection fails with it: a mail that always fails stops no other.
+    Raises `Unavailable`, `TooMany`.
     """
-    stop_at = kit.clock.boottime() + LEASE.total_seconds() / 2
+    stop_at = kit.clock.boottime() + mailer.settings.mail_lease_seconds / 2
     while left and kit.clock.boottime() < stop_at:
         claimed = left.pop(0)
         try:
             await _send(kit, mailer, client, claimed["mail_id"])
-        except NOT_SENT as error:
+        except (Unavailable, TooMany):
+            await _release(kit, [claimed, *left])
+            raise
+        except (*NOT_SENT, KitError) as error:
             log.warning("mail_postponed", mail_id=claimed["mail_id"], tries=claimed["tries"] + 1, error=error)
             await _postpone(kit, mailer, [claimed])
             if not client.is_connected:
@@ -167,49 +200,70 @@ async def _send(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, mail_id: UUID
         try:
             outcome = await _send_row(kit, mailer, client, row)
         except Undeliverable as error:
-            outcome = ("blocked", error.reason)
+            outcome = Outcome(State.BLOCKED, error.reason)
     if outcome is None:
         return
-    state, reason = outcome
 
     async def work(tx: Tx) -> None:
-        await store.finish(tx, mail_id, state, reason, kit.clock.now())
+        await store.finish(tx, mail_id, outcome.state, outcome.reason, kit.clock.now())
 
     faultpoint("mail.sent")
     await kit.run_tx("finish_mail", work)
     faultpoint("mail.marked")
-    MAILS.labels(state).inc()
-    if state != "sent":
-        log.warning("mail_not_sent", state=code(state), reason=code(reason or "none"), mail_id=mail_id)
+    if outcome.reason == HAVE_ACCOUNT:
+        return  # counted as the mail that stands for it: no count tells whether an address has an account
+    MAILS.labels(outcome.state).inc()
+    if outcome.state is not State.SENT:
+        log.warning("mail_not_sent", state=outcome.state, reason=code(outcome.reason or "none"), mail_id=mail_id)
 
 
-async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Record) -> tuple[str, str | None] | None:
+async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Record) -> Outcome | None:
     """The state that the mail comes to, with a reason; None when it has to wait for a fresh lease."""
     now = kit.clock.now()
     if row["recorded_at"] + GIVE_UP_AFTER < now:
-        return "blocked", "gave_up"
+        return Outcome(State.BLOCKED, "gave_up")
     sealed: Sealed[Contact] = Sealed(row["contact"])
     subject_id = row["subject_id"]
     contact = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose=PURPOSE)
     if isinstance(contact, Erased):
-        return "withheld", "erased"
+        return Outcome(State.WITHHELD, "erased")
     template, language = Template(row["template"]), Language(row["language"])
-    rendered = mailer.templates.render(template, language, fields_of(mailer.settings, template, row))
+    if template is Template.CONFIRM and (other := await _instead_of_confirmation(kit, row, contact)) is not None:
+        return other
+    rendered = mailer.templates.render(template, language, fields_of(mailer, template, row))
     address = envelope_address(contact.email)
     message = compose(mailer.settings, row["mail_id"], address, rendered, language, now)
     # Right before the send: what was opened may still be used (PROTOCOLS §2).
     if not kit.vault.is_live(PURPOSE, [sealed.key_id]):
         return None
     await mailer.provider().send(client, message, address)
-    return "sent", None
+    return Outcome(State.SENT)
 
 
-def fields_of(settings: AccountSettings, template: Template, row: Record) -> dict[str, str]:
+async def _instead_of_confirmation(kit: Kit, row: Record, contact: Contact) -> Outcome | None:
+    """Where an account has the address its owner gets a mail that says so; None where the code is to be sent."""
+    after = kit.clock.now() - REGISTRATION_LIFE
+    if await registrations_store.find_registration(kit.db, row["subject_id"], after) is None:
+        return Outcome(State.WITHHELD, "expired")
+    digest = await kit.digest("email", contact.email)
+    if not await kit.run_tx("have_account", lambda tx: tell_owner(kit, tx, digest, row["about"])):
+        return None
+    return Outcome(State.WITHHELD, HAVE_ACCOUNT)
+
+
+def fields_of(mailer: Mailer, template: Template, row: Record) -> dict[str, str]:
+    shop, about = mailer.settings.shop_url.rstrip("/"), row["about"]
     match template:
+        case Template.CONFIRM:
+            code_ = mailer.codes.code(about)
+            # Behind the #, so that no server's log has it.
+            return {"code": code_, "link": f"{shop}/confirm#{about}.{code_}"}
+        case Template.HAVE_ACCOUNT:
+            return {"link": f"{shop}/sign-in"}
         case Template.EMAIL_CHANGED:
             return {"day": row["recorded_at"].date().isoformat()}
         case Template.DELIVERY_CHANGED:
-            return {"order_link": f"{settings.shop_url.rstrip('/')}/orders/{row['about']}"}
+            return {"order_link": f"{shop}/orders/{about}"}
 
 
 async def forget_mails(kit: Kit) -> None:

@@ -1,0 +1,204 @@
+"""Registering: a sealed row and a mail, whether or not the address has an account; the account exists when it is confirmed.
+
+Whoever registers learns nothing from the answer: the same work is done, and the mail says what there is to say.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from account_service import store as accounts
+from account_service.access import Access
+from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
+from account_service.mails import sending
+from account_service.mails import store as mails_store
+from account_service.mails.domain import Language, Mail, Template
+from account_service.registrations import store
+from event_contracts import Erased, Sealed
+from event_contracts.account import AccountRegistered, Contact, Credentials, Identity
+from servicekit.errors import Conflict, Gone, KeyReused, Unauthenticated
+from servicekit.faults import declare, faultpoint
+from servicekit.kit import Kit, Opening
+from servicekit.leases import KeyName
+from servicekit.postgres import Record, Tx
+from servicekit.service import Job
+from servicekit.vault_client import IndexEntry
+
+MAILS_A_DAY: Final = 3
+TRIES: Final = 10
+WRONG_CODE: Final = "The code is wrong or too old. Check it, or register again."
+
+declare("account.confirmed")
+
+
+@dataclass(frozen=True)
+class Registration:
+    identity: Identity
+    contact: Contact
+    password: str = field(repr=False)
+    language: Language
+
+
+async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration) -> None:
+    """Records a registration and its mail. Does nothing for an address that had its mails of the day.
+
+    Again with the same id changes nothing. Raises `KeyReused` for an id that was used for another registration, `Gone` for one
+    that is erased, `TooMany`.
+    """
+    check_birth_date(new.identity, kit.clock.now().date())
+    digest = await kit.digest("email", new.contact.email)
+    access.register_limit.take(digest)
+    if await _is_known(kit, access, subject_id, new) or not await _may_mail(kit, digest):
+        return
+    credentials = Credentials(password_hash=await access.passwords.hash(new.password))
+    # Nothing goes to the directory: nobody knows yet whether the address is theirs.
+    identity, contact, sealed_credentials = await kit.seal_many(
+        [(part, subject_id, subject_id) for part in (new.identity, new.contact, credentials)]
+    )
+    mail = confirmation(subject_id, new.language, contact)
+
+    async def work(tx: Tx) -> bool:
+        now = kit.clock.now()
+        if not await store.insert_registration(
+            tx, subject_id, identity, contact, sealed_credentials, new.language, now
+        ):
+            return False
+        await mails_store.insert_mails(tx, [mail], now)
+        tx.wake(kit.wakes[sending.JOB])
+        return True
+
+    if not await kit.run_tx("register", work):
+        await _is_known(kit, access, subject_id, new)
+
+
+def confirmation(subject_id: UUID, language: Language, contact: Sealed[Contact]) -> Mail:
+    return Mail(Template.CONFIRM, subject_id, subject_id, 1, language, contact)
+
+
+async def _is_known(kit: Kit, access: Access, subject_id: UUID, new: Registration) -> bool:
+    """Whether this very registration was made before. Raises `KeyReused` when it was another one."""
+    row = await store.find_registration(kit.db, subject_id, kit.clock.now() - REGISTRATION_LIFE)
+    row = row or await accounts.find_account(kit.db, subject_id)
+    if row is None:
+        return False
+    held = [(row["identity"], Identity), (row["contact"], Contact), (row["credentials"], Credentials)]
+    if any(token is None for token, _ in held):
+        raise Gone
+    wanted: list[Opening[Any]] = [Opening(Sealed(token), model, subject_id, subject_id) for token, model in held]
+    identity, contact = await kit.open_many(wanted[:2], purpose="own_access")
+    credentials = await kit.open(wanted[2], purpose="authentication")
+    if any(isinstance(part, Erased) for part in (identity, contact)) or isinstance(credentials, Erased):
+        raise Gone
+    is_same = (identity, contact) == (new.identity, new.contact)
+    if not await access.passwords.verify(credentials.password_hash, new.password) or not is_same:
+        raise KeyReused
+    return True
+
+
+async def _may_mail(kit: Kit, email_digest: bytes) -> bool:
+    """Counts before anything is sealed, in all processes together."""
+    day = kit.clock.now().date()
+    mailer: sending.Mailer = kit.own
+    digest = mailer.codes.count_digest(email_digest, day)
+
+    async def work(tx: Tx) -> bool:
+        return await store.count_mail(tx, digest, day, MAILS_A_DAY)
+
+    return await kit.run_tx("count_mail", work)
+
+
+async def confirm(kit: Kit, subject_id: UUID, code: str) -> None:
+    """Makes the account. Again with the right code changes nothing.
+
+    Raises `Unauthenticated` for a wrong code and an unknown registration alike, `Conflict` when the address got another
+    account meanwhile: its owner has a mail that says so.
+    """
+
+    async def take(tx: Tx) -> Record | None:
+        return await store.take_try(tx, subject_id, kit.clock.now() - REGISTRATION_LIFE, TRIES)
+
+    row = await kit.run_tx("take_try", take)
+    mailer: sending.Mailer = kit.own
+    is_right = mailer.codes.is_right(subject_id, code)
+    if row is None and is_right:
+        row = await accounts.find_account(kit.db, subject_id)
+    if row is None or not is_right:
+        raise Unauthenticated(WRONG_CODE)
+    contact = await _open_contact(kit, subject_id, row)
+    if "tries" in row.keys():  # noqa: SIM118 - a Record is no mapping: `in` looks at its values
+        await _make_account(kit, row, await kit.digest("email", contact.email))
+        faultpoint("account.confirmed")
+    await _list(kit, subject_id, contact)
+
+
+async def _open_contact(kit: Kit, subject_id: UUID, row: Record) -> Contact:
+    if row["contact"] is None:
+        raise Unauthenticated(WRONG_CODE)
+    sealed: Sealed[Contact] = Sealed(row["contact"])
+    contact = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose="authentication")
+    if isinstance(contact, Erased):
+        raise Unauthenticated(WRONG_CODE)
+    return contact
+
+
+async def _make_account(kit: Kit, row: Record, digest: bytes) -> None:
+    me, language = row["subject_id"], Language(row["language"])
+    identity: Sealed[Identity] = Sealed(row["identity"])
+    contact: Sealed[Contact] = Sealed(row["contact"])
+    credentials: Sealed[Credentials] = Sealed(row["credentials"])
+
+    async def work(tx: Tx) -> bool:
+        if not await store.delete_registration(tx, me):
+            return True  # confirmed by a request beside this one
+        if not await accounts.insert_account(
+            tx, me, digest, identity, contact, credentials, language, kit.clock.now(), listed=False
+        ):
+            return False
+        await tx.emit(
+            AccountRegistered(subject_id=me, identity=identity, contact=contact),
+            sending.disclosure_of(confirmation(me, language, contact).mail_id, me, Template.CONFIRM, kit),
+        )
+        return True
+
+    if not await kit.run_tx("confirm", work):
+        if await _may_mail(kit, digest):
+            await kit.run_tx("have_account", lambda tx: sending.tell_owner(kit, tx, digest, me))
+        raise Conflict(EMAIL_TAKEN)
+
+
+async def _list(kit: Kit, subject_id: UUID, contact: Contact) -> None:
+    """The account is committed: from now on the directory finds the person."""
+    name = KeyName(subject_id, str(Contact.data_class), subject_id)
+    await kit.vault.ensure([name], await index_entries(kit, contact, key=0))
+
+    async def work(tx: Tx) -> None:
+        await store.mark_listed(tx, subject_id)
+
+    await kit.run_tx("mark_listed", work)
+
+
+async def index_entries(kit: Kit, contact: Contact, key: int) -> list[IndexEntry]:
+    """What the directory finds a person by, left beside the contact's key: the one at position `key`."""
+    terms = {"email": contact.email, "phone": contact.phone}
+    return [IndexEntry(kind, await kit.digest(kind, term), key) for kind, term in terms.items() if term is not None]
+
+
+async def tidy(kit: Kit) -> None:
+    """Job: registrations that nobody confirmed die; accounts that a crash kept out of the directory come into it."""
+    now = kit.clock.now()
+
+    async def work(tx: Tx) -> None:
+        await store.delete_expired(tx, now - REGISTRATION_LIFE)
+        await store.forget_counts(tx, now.date())
+
+    await kit.run_tx("expire_registrations", work)
+    for row in await store.unlisted(kit.db, 100):
+        sealed: Sealed[Contact] = Sealed(row["contact"])
+        subject_id = row["subject_id"]
+        contact = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose="authentication")
+        if not isinstance(contact, Erased):
+            await _list(kit, subject_id, contact)
+
+
+JOBS: Final = (Job("registrations", timedelta(minutes=1), tidy),)
