@@ -58,6 +58,20 @@ async def test_an_order_is_placed_sealed_and_announced(shop: Shop) -> None:
     assert CANARY not in json.dumps(event)
 
 
+@pytest.mark.parametrize("name", ["Ada\\u0000Example", "\\u3164", "street\\nATTN", "^XA"])
+async def test_a_text_that_nobody_can_read_is_refused_with_its_field_and_what_is_expected(
+    shop: Shop, name: str
+) -> None:
+    buyer = shop.buyer()
+    body = json.dumps(a_purchase()).replace(json.dumps(a_purchase()["consignee"]["name"]), f'"{name}"')
+    headers = buyer.headers | {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
+    answer = await shop.http.post("/v1/orders", content=body, headers=headers)
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert (problem["at"], problem["code"]) == ("body.consignee.name", "unprintable_text")
+    assert problem["expected"].startswith("Send one line of text that can be read")
+
+
 async def test_the_order_number_is_found_beside_the_records_key(shop: Shop) -> None:
     buyer = shop.buyer()
     order_id = await buyer.placed()

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from event_contracts.moments import IMPLAUSIBLE
+from event_contracts.texts import UNPRINTABLE
 from servicekit.errors import Invalid, KitError, NotFound, TooMany, Unauthenticated
 from servicekit.logs import get_log
 
@@ -21,15 +23,18 @@ log = get_log("http")
 MEDIA_TYPE = "application/problem+json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MAX_FIELDS = 50
+# The words of these are ours and say what is expected; those of others may hold what was sent.
+_OUR_OWN = (UNPRINTABLE, IMPLAUSIBLE)
 
 
 class FieldProblem(BaseModel):
     """What is wrong with one field. `at` is its path, such as `body.lines.0.sku`;
-    a name that we did not define reads `*`.
+    a name that we did not define reads `*`. `expected` says what the field may hold, where its code does not.
     """
 
     at: str
     code: str
+    expected: str | None = None
 
 
 class Problem(BaseModel):
@@ -74,7 +79,7 @@ def problem_response(error: KitError) -> Response:
         "detail": error.detail,
     }
     if isinstance(error, InvalidFields):
-        problem["errors"] = [field.model_dump() for field in error.fields]
+        problem["errors"] = [field.model_dump(exclude_none=True) for field in error.fields]
     return JSONResponse(problem, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
 
 
@@ -116,7 +121,12 @@ async def _http_exception(_: Request, error: Exception) -> Response:
 
 
 def _fields(errors: Sequence[Mapping[str, Any]], prefix: tuple[str | int, ...] = ()) -> list[FieldProblem]:
-    return [FieldProblem(at=_path(error, prefix), code=error["type"]) for error in errors[:_MAX_FIELDS]]
+    return [
+        FieldProblem(
+            at=_path(error, prefix), code=error["type"], expected=error["msg"] if error["type"] in _OUR_OWN else None
+        )
+        for error in errors[:_MAX_FIELDS]
+    ]
 
 
 def _path(error: Mapping[str, Any], prefix: tuple[str | int, ...]) -> str:
