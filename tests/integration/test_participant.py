@@ -17,7 +17,7 @@ from deploy.local.interfaces import PostgresServer
 from event_contracts import Sealed
 from event_contracts.personal import PersonalData, category
 from event_contracts.privacy import EraseHoldings
-from servicekit import writers
+from servicekit import faults, writers
 from servicekit.batches import Batch
 from servicekit.cloudevents import Received
 from servicekit.errors import Fenced, Misconfigured, Unavailable
@@ -136,10 +136,7 @@ async def shelf(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterato
 async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_swept(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, drawn: str
 ) -> None:
-    """It read the fences before there was one, stood still right before its commit, and commits after the first sweep.
-
-    The second one draws its id after the fence's. Then no later id has ended when the wait begins.
-    """
+    """It read the fences before there was one, and commits after the first sweep. Without a later id none has ended."""
     fencing, has_read, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     refuse_revoked = Tx.refuse_revoked
 
@@ -173,10 +170,10 @@ async def test_a_paused_writer_that_missed_the_fence_is_waited_for_and_its_row_s
     assert (answer["left"], await shelf.rows()) == (0, 0), "the late row is still there"
 
 
+@pytest.mark.fault(1, "a crash between the fence and the sweep of a system that nobody commands")
 async def test_a_system_that_nobody_commands_waits_for_older_writers_before_it_sweeps(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The privacy service is one: it asks the others, and nobody asks it to sweep again."""
     has_read, go_on = asyncio.Event(), asyncio.Event()
     refuse_revoked = Tx.refuse_revoked
 
@@ -191,8 +188,12 @@ async def test_a_system_that_nobody_commands_waits_for_older_writers_before_it_s
     writing = asyncio.create_task(shelf.write(note_id, note))
     await has_read.wait()
     shelf.vault.add("fence", shelf.person, [note.key_id])
-    health = Health(SYSTEM, "all", "1", shelf.kit.clock)
-    following = asyncio.create_task(Follower(shelf.kit, HOLDINGS, health, is_alone=True).turn())
+    follower = Follower(shelf.kit, HOLDINGS, Health(SYSTEM, "all", "1", shelf.kit.clock), is_alone=True)
+    faults.arm({"revocations.fenced": faults.Fault("error")})
+    with pytest.raises(faults.InjectedFault):
+        await follower.turn()
+    faults.arm({})
+    following = asyncio.create_task(follower.turn())
     done, _ = await asyncio.wait([following], timeout=1)
     go_on.set()
     await writing
@@ -244,11 +245,10 @@ async def test_an_idle_transaction_that_cannot_write_here_holds_no_erasure_up(
 
 
 @pytest.mark.fault(33, "an idle transaction of the owner, or of an operator who may write")
-@pytest.mark.parametrize("who", ["owner", "superuser", "member"])
+@pytest.mark.parametrize("who", ["owner", "superuser", "member"])  # a member has its rights after SET ROLE only
 async def test_an_idle_transaction_that_can_write_here_is_waited_for_and_named(
     shelf: Shelf, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
-    """A member has its rights only after SET ROLE, and it counts before that."""
     monkeypatch.setattr(writers, "LONGEST_WAIT", 0.2)
     here = Dsn.parse(shelf.owner_dsn)
     admin = str(replace(Dsn.parse(postgres_server.admin_dsn), database=here.database))

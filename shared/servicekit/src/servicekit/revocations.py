@@ -35,7 +35,7 @@ TELL_SECONDS: Final = 0.5
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 
-declare("revocations.swept", "revocations.applied")
+declare("revocations.fenced", "revocations.swept", "revocations.applied")
 
 
 class ListDiffers(KitError):
@@ -273,6 +273,7 @@ class Follower:
             mark = self._kit.works.mark
             if self._is_alone:
                 await self._kit.db.run_tx("write_fences", lambda tx: write_fences(tx, entries))
+                faultpoint("revocations.fenced")
                 await wait_out(self._kit.db, self._kit.clock, [holding.table for holding in self._holdings])
 
             async def work(tx: Tx) -> Position:
