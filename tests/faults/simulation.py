@@ -40,7 +40,7 @@ NEVER_REACHED: Final = (
 HEALING_ROUNDS: Final = 60
 UNDER_WAY: Final = (
     ("unpublished rows", "SELECT count(*) FROM kit.outbox WHERE published_at IS NULL"),
-    ("records in quarantine", "SELECT count(*) FROM kit.quarantine WHERE replayed_at IS NULL"),
+    ("records in quarantine", "SELECT count(*) FROM kit.quarantine WHERE ended_at IS NULL"),
 )
 SAGAS_UNDER_WAY: Final = "SELECT step::text FROM rights_subjects WHERE step NOT IN ('done', 'held')"
 UNSENT: Final = "SELECT shipment_id FROM disclosures WHERE state = 'recorded' OR recall = 'due' OR erasure = 'due'"

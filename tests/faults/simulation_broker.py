@@ -112,19 +112,19 @@ class Reader:
         self._kit, self._broker = kit, broker
         self.consumes = replace(consumes, deliver=self._hold_or(consumes.deliver)) if consumes.deliver else consumes
         self.applier: Applier | None = None
-        self.undelivered: list[Batch] = []
+        self.undelivered: list[Any] = []
         self.stalls_before_delivery = False
 
     @property
     def places(self) -> list[Place]:
         return self._broker.places(self.consumes.topics)
 
-    def _hold_or(self, deliver: Callable[[Kit, Batch], Awaitable[None]]) -> Callable[[Kit, Batch], Awaitable[None]]:
-        async def delivering(kit: Kit, batch: Batch) -> None:
+    def _hold_or(self, deliver: Callable[[Kit, Any], Awaitable[None]]) -> Callable[[Kit, Any], Awaitable[None]]:
+        async def delivering(kit: Kit, result: Any) -> None:
             if self.stalls_before_delivery:
-                self.undelivered.append(batch)
+                self.undelivered.append(result)
             else:
-                await deliver(kit, batch)
+                await deliver(kit, result)
 
         self._deliver = deliver
         return delivering

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.topics import Topic
-from servicekit.consuming import BATCHES_AHEAD, Batch, Consumes, Received, run_reader
+from servicekit.consuming import BATCHES_AHEAD, Consumes, Received, RecordId, run_reader
 from servicekit.health import Progress
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
@@ -283,9 +283,9 @@ async def test_a_send_that_fails_after_the_commit_does_not_apply_the_batch_again
     counter = uuid4()
     failed = []
 
-    async def deliver(kit: Kit, batch: Batch) -> None:
+    async def deliver(kit: Kit, result: None) -> None:
         if not failed:
-            failed.append(len(batch.records))
+            failed.append(True)
             raise LookupError
 
     async with running(kit, consumes(deliver=deliver)):
@@ -343,10 +343,11 @@ async def test_a_hot_subject_and_a_reader_that_hangs_hold_nobody_up(kit: Kit, ka
     await produce_raw(kit, [counted(other, number) for other in others for number in range(10)])
     go_on, under_way, most = asyncio.Event(), 0, 0
 
-    async def take(kit: Kit, batch: Batch) -> None:
+    async def take(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, None]:
         nonlocal under_way, most
-        under_way += len(batch.records)
+        under_way += len(events)
         most = max(most, under_way)
+        return {}
 
     async def hang(tx: Tx, received: Sequence[Received[Any]]) -> None:
         nonlocal under_way

@@ -18,7 +18,6 @@ from event_contracts import Sealed
 from event_contracts.personal import PersonalData, category
 from event_contracts.privacy import EraseHoldings
 from servicekit import faults, writers
-from servicekit.batches import Batch
 from servicekit.cloudevents import Received
 from servicekit.errors import Fenced, Misconfigured, Unavailable
 from servicekit.health import Health
@@ -103,12 +102,12 @@ class Shelf:
         """The command as the participant's reader takes it. Returns the answer that waits in the outbox."""
         reader, request_id = participant(HOLDINGS), uuid4()
         command = EraseHoldings(request_id=request_id, subject_id=self.person, number=number)
-        batch = Batch([], [Received(command, uuid4(), self.kit.clock.now(), "privacy", "privacy.commands", 0, 0)])
+        received = [Received(command, uuid4(), self.kit.clock.now(), "privacy", "privacy.commands", 0, 0)]
         assert reader.prepare is not None
         assert reader.apply is not None
         apply = reader.apply
-        await reader.prepare(self.kit, batch)
-        await self.kit.run_tx("erase", lambda tx: apply(self.kit, tx, batch))
+        prepared = await reader.prepare(self.kit, received)
+        await self.kit.run_tx("erase", lambda tx: apply(self.kit, tx, received, prepared))
         answer = await self.kit.db.fetchval("SELECT body FROM kit.outbox ORDER BY number DESC LIMIT 1")
         said: dict[str, Any] = json.loads(answer)
         return said

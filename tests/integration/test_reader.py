@@ -12,8 +12,7 @@ from aiokafka import TopicPartition
 
 from deploy.local.interfaces import PostgresServer
 from servicekit import batches, consuming
-from servicekit.batches import Batch
-from servicekit.cloudevents import RawRecord, Received
+from servicekit.cloudevents import RawRecord, Received, RecordId
 from servicekit.consuming import Reader
 from servicekit.errors import LookAgain, Unavailable
 from servicekit.health import Progress
@@ -109,9 +108,10 @@ async def test_a_batch_that_outlives_its_assignment_has_no_second_effect(
     """The drain gives up, and the partition comes back, at the position from before the batch, while that is prepared."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(kit: Kit, batch: Batch) -> None:
+    async def slow(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, None]:
         begun.set()
         await go_on.wait()
+        return {}
 
     monkeypatch.setattr(consuming, "DRAIN_SECONDS", 0.01)
     partition, counter = Partition(kit, prepare=slow), uuid4()
@@ -182,13 +182,13 @@ async def test_where_order_means_nothing_nobody_waits_behind_a_quarantined_recor
 async def test_a_record_that_cannot_be_prepared_goes_to_quarantine_without_being_applied(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`apply` finds no `state` then, and must not be asked."""
+    """`apply` finds nothing prepared then, and must not be asked."""
 
-    async def fails(kit: Kit, batch: Batch) -> None:
+    async def fails(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, None]:
         raise LookupError
 
-    async def applies(kit: Kit, tx: Tx, batch: Batch) -> None:
-        assert batch.state is not None
+    async def applies(kit: Kit, tx: Tx, events: Sequence[Received[Any]], prepared: Mapping[RecordId, None]) -> None:
+        raise AssertionError
 
     monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
     partition = Partition(kit, prepare=fails, apply=applies)

@@ -12,7 +12,6 @@ from account_service.app import SERVICE as ACCOUNT
 from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import ExpiredFound, FindExpired
 from order_service.app import SERVICE as ORDER
-from servicekit.batches import Batch
 from servicekit.cloudevents import Received
 from servicekit.kit import Kit
 from servicekit.participant import participant
@@ -46,12 +45,11 @@ async def find(kit: Kit, service: Service, data_class: str, **more: Any) -> Expi
     asked = FindExpired(
         **{"request_id": uuid4(), "data_class": data_class, "closed_before": NOW, "limit": 1000, **more}
     )
-    batch = Batch([])
-    batch.events = [Received(asked, uuid4(), NOW, "privacy", "privacy.commands", 0, 0)]
+    received = Received(asked, uuid4(), NOW, "privacy", "privacy.commands", 0, 0)
 
     async def work(tx: Tx) -> None:
         apply: Any = participant(service.holdings).apply
-        await apply(kit, tx, batch)
+        await apply(kit, tx, [received], {})
 
     await kit.run_tx("test", work)
     body = await kit.db.fetchval("SELECT body FROM kit.outbox WHERE key = $1", asked.request_id)

@@ -259,14 +259,3 @@ async def test_what_a_service_lacks_puts_no_record_into_quarantine(kit: Kit, mon
     with pytest.raises(Unavailable):
         await apply(await partition.applier(), partition.event(uuid4()))
     assert await partition.quarantined() == []
-
-
-async def test_a_full_quarantine_stops_the_reader(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_WAITING", 2)
-    partition = Partition(kit)
-    applier = await partition.applier()
-    for _ in range(2):
-        await apply(applier, partition.record(str(uuid4()).encode(), CANARY))
-    with pytest.raises(Unavailable, match="Too many records wait in quarantine"):
-        await apply(applier, partition.record(str(uuid4()).encode(), CANARY))
-    assert (await partition.position(), len(await partition.quarantined())) == (2, 2)

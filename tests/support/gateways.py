@@ -17,7 +17,7 @@ from logistics_gateway.app import ORDERS, REPLIES
 from logistics_gateway.sending import Gateway
 from logistics_gateway.settings import GatewaySettings
 from servicekit.cloudevents import to_headers
-from servicekit.consuming import run_reader
+from servicekit.consuming import Consumes, run_reader
 from servicekit.health import Progress
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
@@ -117,8 +117,9 @@ async def skip_to_end(kit: Kit, kafka: KafkaServer) -> None:
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
+    readers: list[Consumes] = [ORDERS, *REPLIES]
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call] # its stubs say nothing of it
-    wanted = [(c.reader, topic) for c in (ORDERS, *REPLIES) for topic in c.topics]
+    wanted = [(c.reader, topic) for c in readers for topic in c.topics]
     for reader, topic in wanted:
         count = next(t.partitions for t in TOPICS if t.name == topic)
         ends = kafka.admin.list_offsets({TopicPartition(topic, p): latest for p in range(count)})

@@ -1,10 +1,11 @@
 """A kit of one service on real Kafka and Postgres, with a vault that is a fake of this process."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -46,6 +47,8 @@ class FakeVault:
 
 class OpenPolicy:
     """Grants everything."""
+
+    classes: Mapping[str, Any] = {"quarantine": SimpleNamespace(retention=SimpleNamespace(days=14))}
 
     def may_open(self, service: str, data_class: str, purpose: str) -> bool:
         return True

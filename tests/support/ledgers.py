@@ -13,7 +13,7 @@ from joserfc.jwk import OKPKey
 
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Event
-from event_contracts.carrier import CarrierReply, ReplyKind
+from event_contracts.carrier import CarrierReply, ReplyKind, replies_topic
 from event_contracts.order import DeliveryCorrected
 from event_contracts.privacy import TellRecipients
 from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
@@ -24,7 +24,7 @@ from logistics_gateway.replies import apply_replies
 from logistics_gateway.sending import make_gateway
 from logistics_gateway.settings import GatewaySettings
 from servicekit.batches import Applier, Batch, Consumes
-from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.cloudevents import RawRecord, Received, to_headers
 from servicekit.holdings import Erasure
 from servicekit.kafka import OutRecord
 from servicekit.kit import Kit
@@ -141,11 +141,11 @@ async def ask(kit: Kit, request_id: UUID, subject_id: UUID) -> None:
 
 async def answer(kit: Kit, shipment_id: UUID, kind: ReplyKind, carrier: str = "meridian") -> None:
     """A carrier's reply, opened already."""
-    batch = Batch([])
-    batch.state = [(carrier, CarrierReply(reply_id=uuid4(), kind=kind, shipment_id=shipment_id, at=datetime.now(UTC)))]
+    reply = CarrierReply(reply_id=uuid4(), kind=kind, shipment_id=shipment_id, at=datetime.now(UTC))
+    received = Received(reply, reply.reply_id, reply.at, carrier, replies_topic(carrier), 0, 0)
 
     async def work(tx: Tx) -> None:
-        await apply_replies(kit, tx, batch)
+        await apply_replies(kit, tx, [received], {})
 
     await kit.run_tx("replies", work)
 

@@ -39,7 +39,7 @@ class Partition:
     def __init__(self, kit: Kit, handler: Any = note, **more: Any) -> None:
         self.kit, self.number, self.end = kit, uuid4().int % 10**9, 0
         self.reader = f"reader-{self.number}"
-        self.consumes = Consumes(topics=(TOPIC,), handlers={Counted: handler}, reader=self.reader, **more)
+        self.consumes: Consumes = Consumes(topics=(TOPIC,), handlers={Counted: handler}, reader=self.reader, **more)
 
     def event(self, counter: UUID, number: int = 1, event_id: UUID | None = None) -> RawRecord:
         event, now = Counted(counter_id=counter, number=number), datetime.now(UTC)
@@ -58,9 +58,23 @@ class Partition:
     async def position(self) -> int:
         return (await load_positions(self.kit.db, self.reader, [(TOPIC, self.number)]))[TOPIC, self.number]
 
+    async def waiting(self) -> list[tuple[str, int]]:
+        """What waits in quarantine: reason and offset, in the order in which it is replayed."""
+        rows = await self.kit.db.fetch(
+            "SELECT reason, position FROM kit.quarantine WHERE partition = $1 AND ended_at IS NULL ORDER BY number",
+            self.number,
+        )
+        return [(row["reason"], row["position"]) for row in rows]
+
     async def quarantined(self) -> list[bytes]:
-        rows = await self.kit.db.fetch("SELECT record FROM kit.quarantine WHERE partition = $1", self.number)
+        sql = "SELECT record FROM kit.quarantine WHERE partition = $1 ORDER BY number"
+        rows = await self.kit.db.fetch(sql, self.number)
         return [row["record"] for row in rows]
+
+
+async def ready(batch: Batch) -> Batch:
+    """A batch that was prepared before, as the applier takes it."""
+    return batch
 
 
 async def apply(applier: Applier, *records: RawRecord) -> None:

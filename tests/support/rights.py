@@ -40,7 +40,6 @@ from privacy_service.rights import vault_revocations, worker
 from privacy_service.rights.replies import ANSWERS, answering
 from privacy_service.rights.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
 from privacy_service.settings import PrivacySettings
-from servicekit.batches import Batch
 from servicekit.clock import Clock, FakeClock
 from servicekit.cloudevents import Received
 from servicekit.errors import KitError
@@ -237,15 +236,14 @@ class Shop:
 
     async def hear(self, *replies: Event) -> None:
         """One batch of the reader of replies."""
-        batch = Batch([])
-        batch.events = [
+        events = [
             Received(reply, uuid4(), self.clock.now(), system, system_replies(system), 0, 0)
             for reply in replies
             for system in [str(getattr(reply, "system"))]  # noqa: B009 - replies have one, events in general none
         ]
 
         async def work(tx: Tx) -> None:
-            await answering(ANSWERS)(self.kit, tx, batch)
+            await answering(ANSWERS)(self.kit, tx, events, {})
 
         if replies:
             await self.kit.run_tx("answers", work)

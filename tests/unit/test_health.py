@@ -57,3 +57,18 @@ def test_facts_and_refusals_are_reported() -> None:
     assert health.report()["outbox_depth"] == 7
     health.accept("behind_revocations")
     assert health.report()["ok"]
+
+
+def test_a_loop_that_waits_for_an_operator_is_told_apart_from_the_process() -> None:
+    clock = FakeClock()
+    health = Health("order", "consume", "1", clock)
+    loop = health.loop("consume.shipments", timedelta(seconds=10))
+    for _ in range(5):
+        loop.stop("quarantine_full")
+        clock.tick(8)
+    assert (health.report()["ok"], health.report()["needs_operator"]) == (
+        True,
+        {"consume.shipments": "quarantine_full"},
+    )
+    loop.beat(lag=0)
+    assert health.report()["needs_operator"] == {}

@@ -23,6 +23,7 @@ RECTIFICATION = Consumes(
     apply=apply_rectification,
     reader="rectification",
     inbox=True,
+    repeats=True,
 )
 
 SERVICE = Service(

@@ -35,8 +35,8 @@ from event_contracts.account import (
     IdentityChanged,
 )
 from event_contracts.order import DeliveryCorrected, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
-from servicekit.batches import Batch, in_order
-from servicekit.cloudevents import Received
+from servicekit.batches import in_order
+from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Conflict, NotFound, Unauthenticated
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
@@ -219,9 +219,9 @@ async def tell_old_address(kit: Kit, tx: Tx, subject_id: UUID, locked: Record, n
     await record(kit, tx, [mail])
 
 
-async def apply_order_events(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def apply_order_events(kit: Kit, tx: Tx, events: Sequence[Received[Any]], _: Mapping[RecordId, None]) -> None:
     """Notices by natural keys, and mails about deliveries that were changed."""
-    for contract, received in in_order(batch.events):
+    for contract, received in in_order(events):
         await ORDER_HANDLERS[contract](kit, tx, received)
 
 

@@ -7,6 +7,7 @@ What a correction leaves out stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from event_contracts.account import (
 )
 from event_contracts.personal import PersonalData
 from event_contracts.privacy import HoldingsRectified, RectifyHoldings, Refusal
-from servicekit.batches import Batch
+from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Conflict, Fenced, Poison
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
@@ -52,9 +53,9 @@ class Change:
     refused: Refusal | None = None
 
 
-async def prepare_rectification(kit: Kit, batch: Batch) -> None:
+async def prepare_rectification(kit: Kit, events: Sequence[Received[RectifyHoldings]]) -> dict[RecordId, Change]:
     """Opens and seals what each command brings. One that asks for another account's e-mail address is refused whole."""
-    batch.state = [await _prepare(kit, received.event) for received in batch.events]
+    return {received.record_id: await _prepare(kit, received.event) for received in events}
 
 
 async def _prepare(kit: Kit, command: RectifyHoldings) -> Change:
@@ -114,9 +115,12 @@ async def _sealed(
     return replace(change, identity=by_type.get(Identity), contact=by_type.get(Contact), email_digest=digest)
 
 
-async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def apply_rectification(
+    kit: Kit, tx: Tx, events: Sequence[Received[RectifyHoldings]], changes: Mapping[RecordId, Change]
+) -> None:
     """Makes the new versions and answers. Raises `Conflict`, and is tried again, if an account changed meanwhile."""
-    for change in batch.state:
+    for received in events:
+        change = changes[received.record_id]
         number = 0 if change.refused else await _apply(kit, tx, change)
         answer = HoldingsRectified(
             request_id=change.request_id,

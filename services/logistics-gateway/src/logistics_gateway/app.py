@@ -13,7 +13,7 @@ from logistics_gateway.erasures.handlers import apply_recipients
 from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
 from logistics_gateway.holdings import HOLDINGS
 from logistics_gateway.http import make_router
-from logistics_gateway.replies import apply_replies, prepare_replies, retry_early
+from logistics_gateway.replies import apply_replies, read_reply, retry_early
 from logistics_gateway.republishing import say_again
 from logistics_gateway.sending import catch_up, idle, open_gateway, send_erasures, send_stale
 from logistics_gateway.settings import GatewaySettings
@@ -33,13 +33,22 @@ ORDERS = Consumes(
 # A reader for each carrier, so that what one of them gets wrong parks nothing of another's.
 REPLIES = tuple(
     Consumes(
-        topics=(replies_topic(carrier),), prepare=prepare_replies, apply=apply_replies, reader=f"replies-{carrier}"
+        topics=(replies_topic(carrier),),
+        decode=read_reply,
+        apply=apply_replies,
+        reader=f"replies-{carrier}",
+        outside=True,
     )
     for carrier in CARRIERS
 )
 # What it does follows from the ledger, so an answer may be given twice; a command that comes again is another one.
 RECIPIENTS = Consumes(
-    topics=(PRIVACY_COMMANDS,), contracts=(TellRecipients,), apply=apply_recipients, reader="recipients", inbox=True
+    topics=(PRIVACY_COMMANDS,),
+    contracts=(TellRecipients,),
+    apply=apply_recipients,
+    reader="recipients",
+    inbox=True,
+    repeats=True,
 )
 
 SERVICE = Service(

@@ -97,8 +97,11 @@ class ReplyKey:
         self._registry = jwe.JWERegistry(algorithms=[ALG, ENC])
         self._digest_key = self._derive(b"gateway/v1/disclosure digest")
 
-    def open_reply(self, value: bytes | None) -> CarrierReply:
-        """What a carrier answered. Raises `Poison`: in clear, not to this key, tampered with, or no reply."""
+    def open_reply(self, value: bytes | None) -> CarrierReply | None:
+        """What a carrier answered; None for a reply of a kind that we do not know.
+
+        Raises `Poison`: in clear, not to this key, tampered with, or no reply.
+        """
         if value is None or len(value) > MAX_REPLY_BYTES:
             raise Poison("reply_size")
         try:
@@ -109,6 +112,8 @@ class ReplyKey:
         try:
             return CarrierReply.model_validate_json(opened.plaintext or b"")
         except ValidationError as error:
+            if _is_of_unknown_kind(error):
+                return None
             raise Poison(IMPLAUSIBLE if is_implausible(error) else "reply_breaks_contract") from None
 
     def record_keys(self, carrier: str) -> Callable[[UUID], bytes]:
@@ -122,6 +127,14 @@ class ReplyKey:
 
     def _derive(self, info: bytes) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(self._root)
+
+
+def _is_of_unknown_kind(error: ValidationError) -> bool:
+    """Whether the kind, a text, is all that the contract does not know."""
+    return all(
+        each["loc"] == ("kind",) and each["type"] == "enum" and isinstance(each["input"], str)
+        for each in error.errors(include_url=False, include_context=False)
+    )
 
 
 def concat_kdf(secret: bytes) -> bytes:

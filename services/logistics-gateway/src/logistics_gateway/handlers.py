@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -28,7 +27,7 @@ from logistics_gateway.domain import (
     shipment_message,
 )
 from logistics_gateway.sending import Gateway, Marks, Outgoing, catch_up, mark, open_again, send
-from servicekit.consuming import Batch, Received
+from servicekit.consuming import Received, RecordId
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
@@ -59,35 +58,39 @@ class Prepared(Struct, frozen=True):
     message: bytes | None
 
 
-@dataclass
-class OrderWork:
-    """What the steps of a batch hand on: the last version of each order; then what leaves, was marked, is to be recalled."""
+class Draft(Struct, frozen=True):
+    """What is kept for the event that has the last version of an order: its line, and its message if one is to leave."""
 
-    prepared: dict[UUID, Prepared]
-    outgoing: dict[UUID, Outgoing]
-    leaving: set[UUID] = field(default_factory=set)
-    recalls: list[Record] = field(default_factory=list)
-    marks: Marks = field(default_factory=Marks)
+    prepared: Prepared
+    message: Outgoing | None
 
 
-async def prepare_orders(kit: Kit, batch: Batch) -> None:
+class Leaving(Struct, frozen=True):
+    """What a batch has recorded and is to send: shipments and recalls; and what it has marked of those before."""
+
+    shipments: list[Outgoing]
+    recalls: list[Record]
+    marks: Marks
+
+
+async def prepare_orders(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, Draft]:
     """Opens all deliveries with one vault call, projects them and seals the messages; runs beside the batch before."""
     gateway: Gateway = kit.own
     if gateway.behind:
         await catch_up(kit)
-    sources = list(latest(batch.events).values())
+    sources = list(latest(events).values())
     read = gateway.routes.read
     openings = [Opening(s.delivery, Delivery, s.subject_id, s.order_id, read) for s in sources]
     opened = await kit.open_many(openings, purpose=PURPOSE) if openings else []
     now = kit.clock.now()
-    work = OrderWork({}, {})
+    drafts: dict[RecordId, Draft] = {}
     for source, delivery in zip(sources, opened, strict=True):
-        prepared = work.prepared[source.order_id] = prepare(kit, source, decide(gateway.routes, delivery), now)
+        prepared, message = prepare(kit, source, decide(gateway.routes, delivery), now), None
         if prepared.message is not None and prepared.row.carrier is not None:
             record = gateway.seal_for(prepared.row.carrier, source.subject_id, prepared.message)
             message = Outgoing(prepared.row.shipment_id, record, source.delivery.key_id, source.number)
-            work.outgoing[source.order_id] = message
-    batch.state = work
+        drafts[source.topic, source.partition, source.position] = Draft(prepared, message)
+    return drafts
 
 
 def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
@@ -146,47 +149,46 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
     return Prepared(row, decision.fields, message)
 
 
-async def apply_orders(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts: Mapping[RecordId, Draft]) -> Leaving:
     """Records the disclosures with one insert, marks what the batch before sent, corrects, cancels, and emits."""
-    work: OrderWork = batch.state
     gateway: Gateway = kit.own
-    cancelled = {r.event.order_id for r in batch.events if type(r.event) is OrderCancelled}
+    cancelled = {r.event.order_id for r in events if type(r.event) is OrderCancelled}
+    drafted = [draft for received in events if (draft := drafts.get(received.record_id)) is not None]
     # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
-    revoked = await tx.revoked([prepared.row.key_id for prepared in work.prepared.values()])
-    early = await remembered(tx, [prepared.row.shipment_id for prepared in work.prepared.values()])
+    revoked = await tx.revoked([draft.prepared.row.key_id for draft in drafted])
+    early = await remembered(tx, [draft.prepared.row.shipment_id for draft in drafted])
     wanted: list[Prepared] = []
     never: list[store.Row] = []
-    for order_id, prepared in work.prepared.items():
-        if order_id in cancelled or prepared.row.shipment_id in early:
-            never.append(withheld(prepared.row, CANCELLED))
-        elif prepared.row.key_id in revoked:
-            never.append(withheld(prepared.row, ERASED))
+    for draft in drafted:
+        row = draft.prepared.row
+        if row.order_id in cancelled or row.shipment_id in early:
+            never.append(withheld(row, CANCELLED))
+        elif row.key_id in revoked:
+            never.append(withheld(row, ERASED))
         else:
-            wanted.append(prepared)
-    work.leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
+            wanted.append(draft.prepared)
+    leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
     # Not at the beginning: while Postgres marks, the next batch is opened, for which the vault is asked now.
-    work.marks = gateway.marks.copy()
-    await mark(kit, tx, work.marks)
-    later = [p.row for p in wanted if p.row.order_id not in work.leaving and p.row.delivery]
-    work.leaving |= await store.correct(tx, later)
-    shipments = [shipment_id_of(order_id) for order_id in cancelled]
-    work.recalls = await store.cancel(tx, shipments, CANCELLED)
-    await remember(tx, shipments, kit.clock.now())
-    work.leaving -= {row.order_id for row in never}
-    await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in work.leaving])
+    marks = gateway.marks.copy()
+    await mark(kit, tx, marks)
+    later = [p.row for p in wanted if p.row.order_id not in leaving and p.row.delivery]
+    leaving |= await store.correct(tx, later)
+    gone = [shipment_id_of(order_id) for order_id in cancelled]
+    recalls = await store.cancel(tx, gone, CANCELLED)
+    await remember(tx, gone, kit.clock.now())
+    leaving -= {row.order_id for row in never}
+    await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in leaving])
     faultpoint("gateway.recorded")
+    shipments = [draft.message for draft in drafted if draft.message and draft.prepared.row.order_id in leaving]
+    return Leaving(shipments, recalls, marks)
 
 
-async def deliver_orders(kit: Kit, batch: Batch) -> None:
+async def deliver_orders(kit: Kit, leaving: Leaving) -> None:
     """After the commit: sends the batch's new shipments and recalls with one produce round trip."""
-    if batch.state is None:
-        return
-    work: OrderWork = batch.state
     gateway: Gateway = kit.own
-    gateway.marks.forget(work.marks)
-    shipments = [message for order_id, message in work.outgoing.items() if order_id in work.leaving]
-    recalls = [gateway.recall(row) for row in work.recalls if row["recall"] == "due"]
-    await send(kit, [*shipments, *recalls])
+    gateway.marks.forget(leaving.marks)
+    recalls = [gateway.recall(row) for row in leaving.recalls if row["recall"] == "due"]
+    await send(kit, [*leaving.shipments, *recalls])
 
 
 async def emit_disclosed(tx: Tx, recorded: Sequence[Prepared]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from event_contracts import Event
@@ -20,7 +20,7 @@ from logistics_gateway import store
 from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.sending import Gateway
 from servicekit.cloudevents import RawRecord
-from servicekit.consuming import Batch
+from servicekit.consuming import Received, RecordId
 from servicekit.errors import Poison
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -42,21 +42,11 @@ EVENTS: Mapping[ReplyKind, Callable[[Record], Event]] = {
 KINDS = (*EVENTS, ReplyKind.ERASED)
 
 
-async def prepare_replies(kit: Kit, batch: Batch) -> None:
-    """Opens every reply; what is not sealed to the gateway, or is no reply, goes to quarantine unread."""
+def read_reply(kit: Kit, record: RawRecord) -> Received[CarrierReply] | None:
+    """Opens a reply; None for a kind that this version does not know. Raises `Poison` if it is not sealed to us or no reply."""
     gateway: Gateway = kit.own
-    opened: list[tuple[RawRecord, CarrierReply]] = []
-    for record in batch.records:
-        try:
-            opened.append((record, gateway.reply_key.open_reply(record.value)))
-        except Poison as poison:
-            batch.reject(record, poison.reason)
-    since = await store.known_since(kit.db, [reply.shipment_id for _, reply in opened])
-    now = kit.clock.now()
-    for record, reply in opened:
-        if not _is_plausible(reply.shipment_id, reply.at, since, now):
-            batch.reject(record, IMPLAUSIBLE)
-    batch.state = [(carrier_of(record.topic), reply) for record, reply in opened if record not in batch.rejected]
+    reply = gateway.reply_key.open_reply(record.value)
+    return None if reply is None else Received(reply, reply.reply_id, reply.at, carrier_of(record.topic), *record.id)
 
 
 def _is_plausible(shipment_id: UUID, at: datetime, since: Mapping[UUID, datetime], now: datetime) -> bool:
@@ -64,30 +54,35 @@ def _is_plausible(shipment_id: UUID, at: datetime, since: Mapping[UUID, datetime
     return is_plausible(at, since=since.get(shipment_id, EARLIEST), now=now)
 
 
-async def apply_replies(kit: Kit, tx: Tx, batch: Batch) -> None:
-    """Notes the replies, emits an event for each that is news. Raises `Poison` if a carrier names another's parcel."""
+async def apply_replies(kit: Kit, tx: Tx, events: Sequence[Received[CarrierReply]], _: Mapping[RecordId, Any]) -> None:
+    """Notes the replies, emits an event for each that is news. Raises `Poison` for those that name another's parcel,
+    or a time that cannot be."""
+    ids, now = [received.event.shipment_id for received in events], kit.clock.now()
+    carriers, since = await store.known(tx, ids), await store.known_since(tx, ids)
     by_kind: ByKind = {kind: [] for kind in KINDS}
-    for carrier, reply in batch.state or ():
+    wrong: dict[str, list[RecordId]] = {"wrong_carrier": [], IMPLAUSIBLE: []}
+    for received in events:
+        reply, carrier = received.event, received.source
+        if carriers.get(reply.shipment_id, carrier) != carrier:
+            wrong["wrong_carrier"].append(received.record_id)
+        elif not _is_plausible(reply.shipment_id, reply.at, since, now):
+            wrong[IMPLAUSIBLE].append(received.record_id)
         by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at))
-    since = await store.known_since(tx, [answer.shipment_id for answers in by_kind.values() for answer in answers])
-    now = kit.clock.now()
-    if not all(_is_plausible(a.shipment_id, a.at, since, now) for answers in by_kind.values() for a in answers):
-        raise Poison(IMPLAUSIBLE)  # about a shipment that was recorded since the reply was opened
-    await note(tx, by_kind, now)
+    for reason, records in wrong.items():
+        if records:
+            raise Poison(reason, records)
+    await note(tx, by_kind, carriers.keys(), now)
 
 
-async def note(tx: Tx, by_kind: ByKind, now: datetime) -> None:
+async def note(tx: Tx, by_kind: ByKind, known: Collection[UUID], now: datetime) -> None:
     """Replies about shipments that the ledger lacks are kept: after a restore it is the ledger that is late.
 
     So are later ones about the same shipment, until the first are noted.
     """
-    carriers = await store.known(tx, [answer for answers in by_kind.values() for answer in answers])
     events: list[Event] = []
     for kind, answers in by_kind.items():
-        await store.keep_early(tx, kind, [a for a in answers if a.shipment_id not in carriers], now)
-        ours = [answer for answer in answers if answer.shipment_id in carriers]
-        if any(carriers[answer.shipment_id] != answer.carrier for answer in ours):
-            raise Poison("wrong_carrier")
+        await store.keep_early(tx, kind, [a for a in answers if a.shipment_id not in known], now)
+        ours = [answer for answer in answers if answer.shipment_id in known]
         news = await store.answered(tx, kind, ours)
         if kind is not ReplyKind.ERASED:
             events += map(EVENTS[kind], news)
@@ -110,7 +105,7 @@ async def retry_early(kit: Kit) -> None:
                 by_kind[ReplyKind(row["kind"])].append(store.Answer(row["shipment_id"], row["carrier"], at))
             else:
                 log.warning("early_reply_dropped", shipment_id=row["shipment_id"], reason=code(IMPLAUSIBLE))
-        await note(tx, by_kind, now)
+        await note(tx, by_kind, await store.known(tx, [row["shipment_id"] for row in rows]), now)
         return len(rows)
 
     async def drop(tx: Tx) -> int:

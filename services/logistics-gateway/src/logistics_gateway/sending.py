@@ -34,7 +34,7 @@ from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.lanes import Lane, in_force, load_lanes
 from logistics_gateway.projection import CannotShip, Route
 from logistics_gateway.settings import GatewaySettings
-from servicekit.errors import Misconfigured
+from servicekit.errors import Misconfigured, Poison
 from servicekit.faults import declare, faultpoint
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit, Opening
@@ -248,8 +248,17 @@ async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) 
     """Opens the stored deliveries with one vault call and decides anew, or by the lane version that each row names."""
     gateway: Gateway = kit.own
     openings = [Opening(Sealed[Delivery](r["delivery"]), Delivery, r["subject_id"], r["order_id"]) for r in rows]
+    try:
+        opened = await kit.open_many(openings, purpose=PURPOSE)
+    except Poison as poison:
+        if len(rows) == 1:
+            return [Decision(State.BLOCKED, poison.reason)]
+        # One line that cannot be opened holds no other up.
+        middle = len(rows) // 2
+        halves = [await open_again(kit, half, by_stored_lane=by_stored_lane) for half in (rows[:middle], rows[middle:])]
+        return [decision for half in halves for decision in half]
     decisions = []
-    for row, delivery in zip(rows, await kit.open_many(openings, purpose=PURPOSE), strict=True):
+    for row, delivery in zip(rows, opened, strict=True):
         try:
             stored = (row["lane"], row["lane_version"])
             if by_stored_lane:

@@ -316,8 +316,8 @@ async def known_since(source: Tx | Database, shipment_ids: Sequence[UUID]) -> di
     return {row["shipment_id"]: bounded(row["since"]) for row in rows}
 
 
-async def known(tx: Tx, answers: Sequence[Answer]) -> dict[UUID, str | None]:
-    """The carrier of each of the answers' shipments that the ledger has, but for those with early replies.
+async def known(tx: Tx, shipment_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """The carrier of each of the shipments that the ledger has, but for those with early replies.
 
     These go first: a delivery that is noted before the hand-over would hide it from the order for ever.
     """
@@ -325,7 +325,7 @@ async def known(tx: Tx, answers: Sequence[Answer]) -> dict[UUID, str | None]:
         """-- known
         SELECT shipment_id, carrier FROM disclosures d WHERE shipment_id = ANY($1::uuid[]) AND NOT EXISTS
             (SELECT FROM early_replies e WHERE e.shipment_id = d.shipment_id AND e.carrier = d.carrier)""",
-        [answer.shipment_id for answer in answers],
+        shipment_ids,
     )
     return {row["shipment_id"]: row["carrier"] for row in rows}
 

@@ -42,6 +42,7 @@ RECTIFICATION = Consumes(
     apply=apply_rectification,
     reader="rectification",
     inbox=True,
+    repeats=True,
 )
 
 SERVICE = Service(

@@ -6,6 +6,7 @@ value that is in force already makes no version.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from event_contracts.privacy import HoldingsRectified, RectifyDelivery, Refusal
 from order_service import store
 from order_service.corrections import put_delivery
 from order_service.domain import Status, corrected, is_correctable
-from servicekit.batches import Batch
+from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Conflict, Fenced, Invalid
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
@@ -33,9 +34,9 @@ class Change:
     refused: Refusal | None = None
 
 
-async def prepare_rectification(kit: Kit, batch: Batch) -> None:
+async def prepare_rectification(kit: Kit, events: Sequence[Received[RectifyDelivery]]) -> dict[RecordId, Change]:
     """Opens and seals what each command brings."""
-    batch.state = [await _prepare(kit, received.event) for received in batch.events]
+    return {received.record_id: await _prepare(kit, received.event) for received in events}
 
 
 async def _prepare(kit: Kit, command: RectifyDelivery) -> Change:
@@ -72,9 +73,12 @@ async def _opened(kit: Kit, wanted: Sealed[DeliveryCorrection], row: Record) -> 
     return correction, held
 
 
-async def apply_rectification(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def apply_rectification(
+    kit: Kit, tx: Tx, events: Sequence[Received[RectifyDelivery]], changes: Mapping[RecordId, Change]
+) -> None:
     """Makes the new versions and answers. Raises `Conflict`, and is tried again, if a delivery changed meanwhile."""
-    for change in batch.state:
+    for received in events:
+        change = changes[received.record_id]
         number, refused = change.number, change.refused
         if change.delivery is not None:
             row = await store.lock_order_of(tx, change.command.order_id, change.command.subject_id)

@@ -1,4 +1,4 @@
-"""`python -m privacy_service api|consume|relay|jobs|all|migrate|quarantine|replay`."""
+"""`python -m privacy_service api|consume|relay|jobs|all|migrate|quarantine`."""
 
 import sys
 

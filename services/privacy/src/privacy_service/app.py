@@ -15,6 +15,7 @@ from event_contracts.privacy import (
     ExportHoldings,
     FindExpired,
     HoldingsCounted,
+    QuarantineDecided,
     RectifyDelivery,
     RectifyHoldings,
     TellRecipients,
@@ -22,6 +23,7 @@ from event_contracts.privacy import (
 from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
 from privacy_service import kek_routes
 from privacy_service.evidence import http as evidence_http
+from privacy_service.evidence.quarantines import on_quarantine_decided, record_decision
 from privacy_service.evidence.sequencer import JOBS as EVIDENCE_JOBS
 from privacy_service.inventory import http as inventory_http
 from privacy_service.inventory.domain import event_topics
@@ -35,7 +37,7 @@ from privacy_service.rights.export import http as export_http
 from privacy_service.rights.export.handlers import JOBS as EXPORT_JOBS
 from privacy_service.rights.export.holdings import EXPORT_PARTS, EXPORT_SUBJECTS
 from privacy_service.rights.holdings import HOLDINGS as RIGHTS_HOLDINGS
-from privacy_service.rights.replies import ANSWERS, Answer, answering
+from privacy_service.rights.replies import ANSWERS, Answer, answering, reading
 from privacy_service.rights.retention import http as retention_http
 from privacy_service.rights.retention.worker import JOBS as RETENTION_JOBS
 from privacy_service.rights.worker import JOBS as RIGHTS_JOBS
@@ -50,14 +52,27 @@ OWN_EVENT_TOPICS: Final = tuple(sorted(topic.name for topic in TOPICS if topic.n
 
 def inventory_of(topics: tuple[str, ...]) -> Consumes:
     """Headers of all event topics, nothing decoded: a third party's need no code here."""
-    return Consumes(topics, reader="inventory", prepare=read_headers, apply=write_inventory, ordered=False)
+    return Consumes(topics, reader="inventory", decode=read_headers, apply=write_inventory, ordered=False, outside=True)
 
 
 def answers_of(systems: Sequence[str]) -> Consumes:
     """What the participants answer, each on its own topic."""
     topics = tuple(map(system_replies, systems))
-    handlers: dict[type[Event], Answer] = {HoldingsCounted: on_holdings_counted, **ANSWERS}
-    return Consumes(topics, reader="answers", contracts=tuple(handlers), apply=answering(handlers))
+    handlers: dict[type[Event], Answer] = {
+        HoldingsCounted: on_holdings_counted,
+        QuarantineDecided: on_quarantine_decided,
+        **ANSWERS,
+    }
+    contracts = tuple(handlers)
+    return Consumes(
+        topics,
+        reader="answers",
+        contracts=contracts,
+        decode=reading(contracts),
+        apply=answering(handlers),
+        outside=True,
+        repeats=True,
+    )
 
 
 def make_router(kit: Kit) -> APIRouter:
@@ -90,6 +105,7 @@ SERVICE: Final = Service(
     jobs=[*EVIDENCE_JOBS, *RIGHTS_JOBS, *EXPORT_JOBS, *RETENTION_JOBS],
     router=make_router,
     settings=PrivacySettings,
+    record_decision=record_decision,
     package="privacy-service",
 )
 

@@ -25,6 +25,10 @@ DataClass = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,31}$")]
 Purpose = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,31}$")]
 LaneId = Annotated[str, Code(), _code(r"^[a-z][a-z0-9-]{1,47}$")]
 PolicyVersion = Annotated[str, Code(), _code(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[0-9]+)?$")]
+# A word of ours, such as the reason of a decision; the name of a reader; an operator's account on the machine.
+Word = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,39}$")]
+ReaderName = Annotated[str, Code(), _code(r"^[a-z][a-z0-9-]{1,39}$")]
+OperatorName = Annotated[str, Code(), _code(r"^[a-z][a-z0-9._-]{1,31}$")]
 FieldPath = Annotated[str, Code(), _code(r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$")]
 
 # Integer minor units of an ISO 4217 currency, and other bounded numbers.

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
-from event_contracts.codes import DataClass, SystemName
+from event_contracts.codes import DataClass, OperatorName, ReaderName, SystemName, Word
 from event_contracts.event import Event
 from event_contracts.moments import Moment
 from event_contracts.order import DeliveryCorrection
@@ -228,6 +228,28 @@ class ExpiredFound(Event, topic=REPLIES, key="request_id"):
     items: Annotated[tuple[ExpiredItem, ...], Field(max_length=1000)]
 
 
+class QuarantineAction(StrEnum):
+    """What became of records in quarantine: an operator had them tried again, or put away; or their key's days were over."""
+
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+    EXPIRED = "expired"
+
+
+class QuarantineDecided(Event, topic=REPLIES, key="decision_id"):
+    """Records in a system's quarantine wait no longer: for the evidence log. `operator` and `reason` are absent where no
+    operator decided; `number` is that of the record in its system's list, absent when several were meant."""
+
+    decision_id: UUID
+    system: SystemName
+    reader: ReaderName
+    action: QuarantineAction
+    count: RowCount
+    number: Annotated[int, Field(ge=1, le=10**11)] | None = None
+    reason: Word | None = None
+    operator: OperatorName | None = None
+
+
 EVENTS: tuple[type[Event], ...] = (
     CountHoldings,
     HoldingsCounted,
@@ -245,4 +267,5 @@ EVENTS: tuple[type[Event], ...] = (
     HoldingsRectified,
     FindExpired,
     ExpiredFound,
+    QuarantineDecided,
 )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Final, Generic, TypeVar
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,6 +22,8 @@ from event_contracts.personal import SealedPart, sealed_parts
 from servicekit.errors import Poison
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+RecordId = tuple[str, int, int]  # topic, partition, offset
 Headers = list[tuple[str, bytes]]
 MAX_SEALED_PARTS: Final = 1_000
 _RANDOM, _VERSION_7 = 0xFFF << 64 | (1 << 62) - 1, 0x7 << 76 | 0b10 << 62
@@ -44,6 +46,10 @@ class RawRecord(Struct, frozen=True):
         return f"<record {self.topic}/{self.partition}/{self.offset}>"
 
     @property
+    def id(self) -> RecordId:
+        return self.topic, self.partition, self.offset
+
+    @property
     def aggregate(self) -> UUID | None:
         """The aggregate that the record belongs to, if its key is an id as all of ours are."""
         try:
@@ -62,16 +68,20 @@ class Envelope(Struct, frozen=True):
     sealed: tuple[SealedPart, ...]
 
 
-class Received(Struct, Generic[E], frozen=True):
-    """An event with where it came from."""
+class Received(Struct, Generic[T], frozen=True):
+    """An event, or whatever else a record says, with where it came from."""
 
-    event: E
+    event: T
     id: UUID
     time: datetime
     source: str
     topic: str
     partition: int
     offset: int
+
+    @property
+    def record_id(self) -> RecordId:
+        return self.topic, self.partition, self.offset
 
 
 def to_headers(event: Event, *, event_id: UUID, source: str, time: datetime) -> Headers:
@@ -166,3 +176,10 @@ def read_event(record: RawRecord, types: Mapping[str, type[E]]) -> Received[E] |
 
 def types_of(contracts: Iterable[type[E]]) -> dict[str, type[E]]:
     return {contract.type_name(): contract for contract in contracts}
+
+
+def repeat_name(event: Event) -> UUID:
+    """What an event and its repeats have in common: the type, all ids, and which part it is."""
+    said = ((name, getattr(event, name)) for name in type(event).model_fields)
+    ids = [str(value) for name, value in said if isinstance(value, UUID) or name == "part"]
+    return uuid5(NAMESPACE_URL, "/".join((event.type_name(), *ids)))

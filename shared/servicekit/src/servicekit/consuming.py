@@ -19,7 +19,7 @@ from faststream.kafka import KafkaBroker
 
 from servicekit.batches import AWAY, LONGEST_PAUSE, UNHELPED, Applier, Batch, Consumes
 from servicekit.clock import pause_until
-from servicekit.cloudevents import RawRecord, Received
+from servicekit.cloudevents import RawRecord, Received, RecordId
 from servicekit.errors import LookAgain, PositionLost
 from servicekit.health import Progress
 from servicekit.inbox import Place, Position, load_places, start_at
@@ -29,11 +29,12 @@ from servicekit.logs import code, get_log
 from servicekit.metrics import CONSUMER_LAG, READER_STOPPED
 from servicekit.places import Standing, begin_of, judge, look
 from servicekit.quarantine import waiting
+from servicekit.quarantine_room import QuarantineFull
 from servicekit.record_hash import hash_key
 from servicekit.subscription import subscribe
 from servicekit.topic_ids import topic_ids
 
-__all__ = ["Batch", "Consumes", "Received", "run_reader"]
+__all__ = ["Batch", "Consumes", "Received", "RecordId", "run_reader"]
 
 log = get_log("consuming")
 BATCHES_AHEAD = 2
@@ -117,7 +118,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                 except AWAY as error:
                     # The batch waits. What it needs comes back, or the partitions go to somebody else.
                     log.error("reader_waits", reader=code(self._consumes.reader), error=error, pause=pause)
-                    self._progress.beat(lag=await self._lag() or 1)
+                    if isinstance(error, QuarantineFull):
+                        self._progress.stop(error.code)
+                    else:
+                        self._progress.beat(lag=await self._lag() or 1)
                     await pause_until(stopping, pause)
                     if stopping.is_set():
                         break

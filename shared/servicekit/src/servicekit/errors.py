@@ -4,6 +4,7 @@ person.
 `code` names the error for programs (logs, metrics, the problem's `type`), `status` is what HTTP answers at the edge.
 """
 
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -144,6 +145,11 @@ class Taken(Conflict):
     code = "taken"
 
 
+class Doubtful(Unavailable):
+    """The database did not carry out a statement. Nothing was done or lost; try again later. When this repeats while the
+    server answers others, the statement itself is to blame."""
+
+
 class SchemaMismatch(KitError):
     """The database's schema is not the one this code was written for. Run `migrate` of the same version first."""
 
@@ -190,7 +196,11 @@ class Poison(KitError):
 
     code = "poison"
 
-    def __init__(self, reason: str) -> None:
-        """`reason` is a code such as `wrong_producer`, never text from the record."""
+    def __init__(self, reason: str, records: Collection[tuple[str, int, int]] = ()) -> None:
+        """`reason` is a code such as `wrong_producer`, never text from the record.
+
+        Who works on many records at once names those that are meant, by topic, partition and offset.
+        """
         super().__init__()
         self.reason = reason
+        self.records = tuple(records)

@@ -18,6 +18,7 @@ class Progress:
     stale_after: float
     lag: int = 0
     stopped: str | None = None  # why a part of it waits for an operator (a code)
+    needs_operator: str | None = None  # the same for all of it, while the process is well
     _beat_at: float | None = None
     _advanced_at: float = 0.0
     _has_failed: bool = False
@@ -28,8 +29,13 @@ class Progress:
         # With nothing to do, standing still is progress.
         if advanced or lag == 0 or self._beat_at is None:
             self._advanced_at = now
-        self._beat_at, self.lag = now, lag
+        self._beat_at, self.lag, self.needs_operator = now, lag, None
         self._has_failed = False
+
+    def stop(self, reason: str) -> None:
+        """It stands still for a reason (a code) that no restart helps: an operator must act, and the process is well."""
+        self.beat()
+        self.needs_operator = reason
 
     def fail(self) -> None:
         """A turn failed in a way that nobody expected; the loop is unhealthy until its next beat."""
@@ -81,9 +87,11 @@ class Health:
         return bool(self._refusals)
 
     def report(self) -> dict[str, object]:
-        """`ok`, what is wrong (codes by loop), lag by loop, and the facts. JSON-ready."""
+        """`ok`, what is wrong (codes by loop), what an operator must set going, lag by loop, and the facts. JSON-ready."""
         problems = {name: problem for name, loop in self._loops.items() if (problem := loop.problem())}
         problems |= dict.fromkeys(sorted(self._refusals), "refused")
         who = {"service": self.service, "role": self.role, "version": self.version}
         lag = {name: loop.lag for name, loop in self._loops.items()}
-        return {**who, "ok": not problems, "problems": problems, "lag": lag} | {k: v() for k, v in self.facts.items()}
+        stuck = {name: loop.needs_operator for name, loop in self._loops.items() if loop.needs_operator is not None}
+        facts = {name: fact() for name, fact in self.facts.items()}
+        return {**who, "ok": not problems, "problems": problems, "needs_operator": stuck, "lag": lag, **facts}

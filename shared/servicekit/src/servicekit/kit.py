@@ -9,13 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 
 from event_contracts import Erased, PersonalData, Sealed
+from event_contracts.privacy import QuarantineDecided
 from event_contracts.texts import RECORDED
 from servicekit.clock import Clock
 from servicekit.errors import Fenced, Gone, KeyReused, Poison
@@ -52,9 +53,13 @@ class Opening(Struct, Generic[T], frozen=True):
         return LeaseName(self.sealed.key_id, self.subject, str(self.model.data_class), self.anchor)
 
 
+RecordDecision: TypeAlias = Callable[["Kit", Tx, QuarantineDecided], Awaitable[None]]
+
+
 @dataclass(frozen=True)
 class Kit:
     """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made.
+    `record_decision` puts on record what an operator decides about records in quarantine.
 
     `works` is what is under way; while the `gate` is shut nothing is served and no record is applied; `wakes` holds what a
     job sleeps on, by its name: `tx.wake(kit.wakes[name])` has it run at once if it is in this process.
@@ -68,6 +73,7 @@ class Kit:
     db: Database
     outbox: Outbox | None = None
     own: Any = None
+    record_decision: RecordDecision | None = None
     works: Work = field(default_factory=Work)
     gate: Gate = field(default_factory=Gate)
     wakes: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))

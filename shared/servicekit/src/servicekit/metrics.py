@@ -21,7 +21,17 @@ READER_STOPPED = Gauge("reader_stopped", "Partitions that wait for an operator",
 CONSUME_RETRIES = Counter("consume_retries", "Tries of a batch after its first", ["topic"])
 POSITION_LOST = Counter("position_lost", "Batches given up because another process has the partition", ["topic"])
 DUPLICATES = Counter("duplicates", "Records whose effect was there already", ["topic"])
+IGNORED = Counter("records_ignored", "Records of a kind that this reader has no use for", ["topic"])
 QUARANTINED = Counter("quarantined", "Records put into quarantine", ["topic", "reason"])
+NOT_KEPT = Counter(
+    "quarantine_not_kept", "Bad records from outside for which quarantine had no room", ["topic", "reason"]
+)
+QUARANTINE_ENDED = Counter("quarantine_ended", "Records that left quarantine", ["reader", "outcome"])
+QUARANTINE_WAITING = Gauge("quarantine_waiting", "Records that wait in quarantine", ["reader"])
+QUARANTINE_OLDEST = Gauge("quarantine_oldest_seconds", "Age of the oldest record that waits in quarantine", ["reader"])
+QUARANTINE_FULL = Gauge(
+    "quarantine_full", "1 while a reader stops because records of too many aggregates fail", ["reader"]
+)
 
 SEALED = Counter("sealed", "Values sealed", ["data_class"])
 OPENED = Counter("opened", "Values opened", ["data_class", "purpose"])

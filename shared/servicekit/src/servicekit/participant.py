@@ -26,8 +26,10 @@ from event_contracts.privacy import (
     HoldingsErased,
     HoldingsExported,
     KeyReleased,
+    QuarantineDecided,
 )
-from servicekit.batches import Batch, Consumes
+from servicekit.batches import Consumes
+from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Unavailable
 from servicekit.exports import EXPORT
 from servicekit.faults import declare, faultpoint
@@ -37,7 +39,15 @@ from servicekit.postgres import Tx
 from servicekit.revocations import read_position, sweep
 from servicekit.writers import wait_out
 
-ANSWERS: Final = (HoldingsCounted, HoldingsDescribed, HoldingsErased, HoldingsExported, ExpiredFound, KeyReleased)
+ANSWERS: Final = (
+    HoldingsCounted,
+    HoldingsDescribed,
+    HoldingsErased,
+    HoldingsExported,
+    ExpiredFound,
+    KeyReleased,
+    QuarantineDecided,
+)
 COMMANDS: Final = (CountHoldings, DescribeHoldings, EraseHoldings, ExportHoldings, FindExpired)
 ITEMS_A_PART: Final = 1000
 # A command often overtakes the entries that it is about: so often, and with such pauses, it looks for them.
@@ -51,11 +61,12 @@ def participant(holdings: Sequence[Holding]) -> Consumes:
     """Reads `privacy.commands` and answers on the system's own replies topic, in the transaction that read the rows."""
     tables = [holding.table for holding in holdings]
 
-    async def prepare(kit: Kit, batch: Batch) -> None:
-        await _wait_out(kit, batch, tables)
+    async def prepare(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, None]:
+        await _wait_out(kit, events, tables)
+        return {}
 
-    async def answer(kit: Kit, tx: Tx, batch: Batch) -> None:
-        commands = [received.event for received in batch.events]
+    async def answer(kit: Kit, tx: Tx, events: Sequence[Received[Any]], _: Mapping[RecordId, None]) -> None:
+        commands = [received.event for received in events]
         erase = [command for command in commands if isinstance(command, EraseHoldings)]
         describe = [command for command in commands if isinstance(command, DescribeHoldings)]
         if erase:
@@ -69,7 +80,13 @@ def participant(holdings: Sequence[Holding]) -> Consumes:
                 await tx.emit(await _answer(tx, kit.name, holdings, command))
 
     return Consumes(
-        (PRIVACY_COMMANDS,), contracts=COMMANDS, prepare=prepare, apply=answer, reader="participant", inbox=True
+        (PRIVACY_COMMANDS,),
+        contracts=COMMANDS,
+        prepare=prepare,
+        apply=answer,
+        reader="participant",
+        inbox=True,
+        repeats=True,
     )
 
 
@@ -166,10 +183,10 @@ async def _note_export(tx: Tx, asked: ExportHoldings, kit: Kit) -> None:
     tx.wake(kit.wakes[EXPORT])
 
 
-async def _wait_out(kit: Kit, batch: Batch, tables: Sequence[str]) -> None:
+async def _wait_out(kit: Kit, events: Sequence[Received[Any]], tables: Sequence[str]) -> None:
     """Before the transaction of a batch that erases: the list is applied as far as the commands say, and no writer is left
     that could have missed that. Raises `Unavailable` until then."""
-    numbers = [received.event.number for received in batch.events if isinstance(received.event, EraseHoldings)]
+    numbers = [received.event.number for received in events if isinstance(received.event, EraseHoldings)]
     if not numbers:
         return
     for _ in range(LOOKS):

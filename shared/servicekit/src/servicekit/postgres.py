@@ -16,6 +16,7 @@ import asyncpg
 from event_contracts import Event, Sealed
 from event_contracts.personal import SealedPart, sealed_parts
 from event_contracts.privacy import KeyReleased
+from servicekit.database_errors import AWAY, CONNECTION_ERRORS, unavailable
 from servicekit.errors import Fenced, SchemaMismatch, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.metrics import PARTS_LEFT_OUT, TX_RETRIES, WRITES_FENCED
@@ -34,25 +35,6 @@ _RETRIED = (
     asyncpg.DeadlockDetectedError,
     asyncpg.exceptions.InvalidCachedStatementError,
 )
-# The server is away, full, locked or ends the session: whatever the work was, it is not to blame, so the caller decides.
-CONNECTION_ERRORS: tuple[type[Exception], ...] = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that is used between its server's last words and its end
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,  # the statement took too long: so does every one on a server that is overloaded
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TransactionTimeoutError,
-    OSError,
-    TimeoutError,
-)
-_AWAY = "The database does not answer. Nothing was lost; try again later."
 KIT_MIGRATIONS = Path(__file__).parent / "migrations"
 
 declare("tx.commit", "tx.committed")
@@ -242,7 +224,7 @@ class Database:
                 reset=_keep,
             )
         except CONNECTION_ERRORS as error:
-            raise Unavailable(_AWAY) from error
+            raise Unavailable(AWAY) from error
         return cls(pool)
 
     async def close(self) -> None:
@@ -257,7 +239,7 @@ class Database:
             async with self._pool.acquire(timeout=10) as connection:
                 yield connection
         except CONNECTION_ERRORS as error:
-            raise Unavailable(_AWAY) from error
+            raise unavailable(error) from error
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         async with self._connection() as connection:
@@ -316,6 +298,15 @@ class Database:
             faultpoint("tx.committed")
             tx.committed()
             return result
+
+
+async def is_up(db: Database) -> bool:
+    """Whether the server answers a statement that cannot fail by itself."""
+    try:
+        await db.fetchval("-- is_up\nSELECT 1")
+    except Unavailable:
+        return False
+    return True
 
 
 async def _bound_transactions(connection: Any) -> None:

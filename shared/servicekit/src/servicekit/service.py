@@ -19,7 +19,7 @@ from fastapi import APIRouter
 from event_contracts import Event
 from event_contracts.privacy import PRIVACY_COMMANDS
 from servicekit import outbox as outboxes
-from servicekit import positions_command
+from servicekit import positions_command, quarantine_command
 from servicekit.clock import Clock, pause_until_any
 from servicekit.collector import settle
 from servicekit.consuming import Consumes, run_reader
@@ -31,14 +31,14 @@ from servicekit.health import Health, Progress
 from servicekit.holdings import Holding
 from servicekit.http import make_app
 from servicekit.kafka import Producer
-from servicekit.kit import Kit
+from servicekit.kit import Kit, RecordDecision
 from servicekit.logs import code, configure_logs, get_log
 from servicekit.metrics import JOB_RUNS
 from servicekit.outbox import Outbox, Relay
 from servicekit.participant import ANSWERS, participant
 from servicekit.policy import Policy
 from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
-from servicekit.replay import list_waiting, replay
+from servicekit.replay import emit_decision, tend
 from servicekit.republish import REPUBLISH, SayAgain, republish, since_of
 from servicekit.revocations import Follower
 from servicekit.serving import serving
@@ -48,14 +48,15 @@ from servicekit.writers import OldestWriter, check_writers, read_writers
 
 log = get_log("service")
 ROLES: Final = ("api", "consume", "relay", "jobs")
-COMMANDS: Final = ("migrate", "quarantine", "replay")
+COMMANDS: Final = ("migrate",)
 # Commands with words of their own behind them.
-TOOLS: Final = {positions_command.COMMAND: positions_command}
+TOOLS: Final = {each.COMMAND: each for each in (positions_command, quarantine_command)}
 # A process that is told to stop has 10 s in all (FAULTS.md row 26), its parts most of it.
 STOP_SECONDS: Final = 9.5
 PARTS_SECONDS: Final = 6.0
 SIGN_OFF_SECONDS: Final = 1.0
 LEAST_STALE: Final = timedelta(seconds=30)
+TEND_EVERY: Final = timedelta(seconds=5)
 Tool: TypeAlias = Callable[["Kit"], Awaitable[None]]
 
 
@@ -77,6 +78,7 @@ class Service:
     """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit.
 
     `say_again(tx, since)` has what went to Kafka past the outbox sent again, and returns how much: see `republish.py`.
+    `record_decision` puts on record what is decided about records in quarantine; a participant tells the privacy service.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Service:
     settings: type[Settings] = Settings
     own: Callable[[Kit], Any] | None = None
     say_again: SayAgain | None = None
+    record_decision: RecordDecision | None = None
     package: str = "servicekit"
 
     @property
@@ -163,11 +166,6 @@ async def _run(
         elif tool is not None:
             await tool(kit)
             await _sign_off(kit)
-        elif role == "quarantine":
-            await list_waiting(kit, service.readers)
-        elif role == "replay":
-            await replay(kit, service.readers)
-            await _sign_off(kit)
         else:
             await _serve(service, kit, ROLES if role == "all" else (role,), role, stopping)
             await _sign_off(kit)
@@ -196,7 +194,8 @@ async def open_kit(service: Service, settings: Settings, clock: Clock | None = N
         vault = VaultClient(settings.vault_url, identity, clock)
         stack.push_async_callback(vault.close)
         outbox = Outbox(service.name, clock, frozenset(event.topic_of(service.name) for event in service.publishes))
-        kit = Kit(service.name, settings, clock, policy, vault, db, outbox)
+        record = service.record_decision or (emit_decision if service.participates else None)
+        kit = Kit(service.name, settings, clock, policy, vault, db, outbox, record_decision=record)
         if service.own is not None:
             kit = replace(kit, own=await stack.enter_async_context(service.own(kit)))
         yield kit
@@ -248,7 +247,7 @@ def _parts(
         parts.append(("relay", relay.run(stopping, health.loop("relay"))))
         jobs.append(_watch_depth(health))
     if "jobs" in roles:
-        jobs += service.jobs
+        jobs += [*service.jobs, _tend_quarantine(service)]
         if service.participates:
             jobs.append(_export_of(service))
     for job in jobs:
@@ -284,6 +283,10 @@ def _watch_depth(health: Health) -> Job:
 
 def _export_of(service: Service) -> Job:
     return Job(EXPORT, EXPORT_EVERY, lambda kit: export_next(kit, service.holdings), is_work=False)
+
+
+def _tend_quarantine(service: Service) -> Job:
+    return Job("tend_quarantine", TEND_EVERY, lambda kit: tend(kit, service.readers), is_work=False)
 
 
 async def _run_job(kit: Kit, job: Job, stopping: asyncio.Event, progress: Progress) -> None:

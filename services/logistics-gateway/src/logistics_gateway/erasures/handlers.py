@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from event_contracts.carrier import shipments_topic
 from event_contracts.privacy import RecipientsTold, TellRecipients, ToldRecipient
 from event_contracts.topics import TOPICS
 from logistics_gateway.erasures import store
-from servicekit.consuming import Batch
+from servicekit.consuming import Received, RecordId
 from servicekit.kit import Kit
 from servicekit.postgres import Record, Tx
 
@@ -22,9 +22,9 @@ SYSTEM: Final = "logistics-gateway"
 KEPT_HOURS: Final = {topic.name: topic.retention_hours for topic in TOPICS}
 
 
-async def apply_recipients(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def apply_recipients(kit: Kit, tx: Tx, events: Sequence[Received[Any]], _: Mapping[RecordId, Any]) -> None:
     """Notes who asks, and answers all of them with the state of the ledger."""
-    asked = [(r.event.request_id, r.event.subject_id) for r in batch.events if isinstance(r.event, TellRecipients)]
+    asked = [(r.event.request_id, r.event.subject_id) for r in events if isinstance(r.event, TellRecipients)]
     await store.ask_recipients(tx, asked, kit.clock.now())
     await tell(tx, {subject_id for _, subject_id in asked}, {request_id for request_id, _ in asked})
 

@@ -107,7 +107,24 @@ class CertificateIssued:
     leaf_id: UUID = field(default_factory=uuid4)
 
 
-Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineDecision:
+    """Records in a system's quarantine wait no longer: an operator had them tried again or put away, or their days were over."""
+
+    kind: ClassVar[str] = "quarantine"
+    decision_id: UUID
+    system: str
+    reader: str
+    action: str
+    count: int
+    number: int | None
+    reason: str | None
+    operator: str | None
+    at: datetime
+    leaf_id: UUID
+
+
+Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision
 KEYS_PER_LEAF: Final = 200
 
 

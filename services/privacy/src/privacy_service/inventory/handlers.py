@@ -1,9 +1,10 @@
 """What the inventory does: notes what the headers of events say, and answers staff, whose every look is recorded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from event_contracts.account import ACCOUNT_EVENTS, ContactDisclosed
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
@@ -22,8 +23,7 @@ from privacy_service.inventory.domain import (
 )
 from privacy_service.inventory.looks import write_looks
 from servicekit.auth import Staff
-from servicekit.batches import Batch
-from servicekit.cloudevents import RawRecord, Received, read_envelope, read_event, types_of
+from servicekit.cloudevents import RawRecord, Received, RecordId, read_envelope, read_event, types_of
 from servicekit.errors import Poison
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
@@ -35,27 +35,16 @@ DISCLOSURES: Final = types_of([DeliveryDisclosed])
 MAILS: Final = types_of([ContactDisclosed])
 
 
-@dataclass
-class Noted:
-    """What a batch says."""
+class Noted(Struct, frozen=True):
+    """What one event says: who holds what; of a disclosure also the receipt and the evidence."""
 
-    facts: list[Fact] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    disclosures: list[Disclosure] = field(default_factory=list)
-
-
-async def read_headers(kit: Kit, batch: Batch) -> None:
-    """Collects what the headers say; a record that says nothing sensible is rejected. No value of a sealed event is read."""
-    noted = Noted()
-    for record in batch.records:
-        try:
-            _read(kit, record, noted)
-        except Poison as poison:
-            batch.reject(record, poison.reason)
-    batch.state = Noted(merge_facts(noted.facts), merge_receipts(noted.receipts), noted.disclosures)
+    facts: list[Fact]
+    receipt: Receipt | None = None
+    disclosure: Disclosure | None = None
 
 
-def _read(kit: Kit, record: RawRecord, noted: Noted) -> None:
+def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
+    """What the headers say. No value of a sealed event is read. Raises `Poison` for what says nothing sensible."""
     envelope = read_envelope(record)
     # Only the owner can write to its topic, so another source is a mistake that would blame the wrong system.
     if envelope.source != kit.policy.topics[record.topic].owner:
@@ -64,19 +53,18 @@ def _read(kit: Kit, record: RawRecord, noted: Noted) -> None:
     # Law L10: a class without purpose, retention and recipients. It waits until the policy knows it.
     if any(fact.data_class not in kit.policy.classes for fact in facts):
         raise Poison("unknown_class")
-    noted.facts += facts
+    noted = Noted(facts)
+    # The contracts of disclosures are the only ones that are read: they hold ids and codes, nothing sealed.
     if record.topic == SHIPMENT_EVENTS:
-        # The contracts of disclosures are the only ones that are read: they hold ids and codes, nothing sealed.
         disclosed = read_event(record, DISCLOSURES)
         if disclosed is not None:
-            noted.receipts.append(receipt_of(disclosed.event, disclosed.time))
-            noted.disclosures.append(_evidence_of(disclosed))
-            noted.facts.append(ledger_entry(disclosed.event, envelope.source, disclosed.time))
+            entry = ledger_entry(disclosed.event, envelope.source, disclosed.time)
+            noted = Noted([*facts, entry], receipt_of(disclosed.event, disclosed.time), _evidence_of(disclosed))
     elif record.topic == ACCOUNT_EVENTS:
         mailed = read_event(record, MAILS)
         if mailed is not None:
-            noted.receipts.append(mail_receipt_of(mailed.event, mailed.time))
-            noted.disclosures.append(_evidence_of_mail(mailed))
+            noted = Noted(facts, mail_receipt_of(mailed.event, mailed.time), _evidence_of_mail(mailed))
+    return Received(noted, envelope.id, envelope.time, envelope.source, *record.id)
 
 
 def _evidence_of(disclosed: Received[DeliveryDisclosed]) -> Disclosure:
@@ -115,28 +103,32 @@ def _evidence_of_mail(mailed: Received[ContactDisclosed]) -> Disclosure:
     )
 
 
-async def write_inventory(kit: Kit, tx: Tx, batch: Batch) -> None:
+async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _: Mapping[RecordId, None]) -> None:
     """A few statements for the whole batch, and two more where something was disclosed."""
-    noted: Noted = batch.state
-    facts, receipts = await _of_the_living(tx, noted)
+    noted = [received.event for received in events]
+    facts, receipts = await _of_the_living(
+        tx,
+        merge_facts(fact for each in noted for fact in each.facts),
+        merge_receipts(each.receipt for each in noted if each.receipt is not None),
+    )
     if facts:
         await store.write_facts(tx, facts)
     if receipts:
         await store.write_receipts(tx, receipts)
-    await append(tx, noted.disclosures)
+    await append(tx, [each.disclosure for each in noted if each.disclosure is not None])
 
 
-async def _of_the_living(tx: Tx, noted: Noted) -> tuple[list[Fact], list[Receipt]]:
+async def _of_the_living(
+    tx: Tx, facts: Sequence[Fact], receipts: Sequence[Receipt]
+) -> tuple[list[Fact], list[Receipt]]:
     """An event that comes late, or again, brings back no row about what was erased; the evidence keeps that it was disclosed."""
-    named = {fact.subject_id for fact in noted.facts if fact.key_id is None}
-    erased = await tx.erased_subjects(named | {receipt.subject_id for receipt in noted.receipts})
-    revoked = await tx.revoked([fact.key_id for fact in noted.facts if fact.key_id is not None])
-    facts = [
-        fact
-        for fact in noted.facts
-        if (fact.subject_id not in erased if fact.key_id is None else fact.key_id not in revoked)
+    named = {fact.subject_id for fact in facts if fact.key_id is None}
+    erased = await tx.erased_subjects(named | {receipt.subject_id for receipt in receipts})
+    revoked = await tx.revoked([fact.key_id for fact in facts if fact.key_id is not None])
+    living = [
+        fact for fact in facts if (fact.subject_id not in erased if fact.key_id is None else fact.key_id not in revoked)
     ]
-    return facts, [receipt for receipt in noted.receipts if receipt.subject_id not in erased]
+    return living, [receipt for receipt in receipts if receipt.subject_id not in erased]
 
 
 async def find_subjects(kit: Kit, who: Staff, by: IndexKind, term: str) -> dict[UUID, list[KeyName]]:

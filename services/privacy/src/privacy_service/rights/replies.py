@@ -1,6 +1,6 @@
 """What the answers of participants do to the sagas: a batch of a type is a few statements."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -29,8 +29,8 @@ from privacy_service.rights.saga import Described, Erased, Exported, Rectified, 
 from privacy_service.rights.saga import asked as wanted
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import Step
-from servicekit.batches import Batch, in_order
-from servicekit.cloudevents import Received
+from servicekit.batches import in_order
+from servicekit.cloudevents import RawRecord, Received, RecordId, read_event, types_of
 from servicekit.errors import Poison
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
@@ -180,20 +180,30 @@ def _closing(answer: Event) -> Sequence[datetime]:
     return ()
 
 
-def answering(handlers: dict[type[Event], Answer]) -> Callable[[Kit, Tx, Batch], Awaitable[None]]:
-    """What a reader of replies applies: each handler gets all events of its type, in order per request.
+def reading(contracts: Iterable[type[Event]]) -> Callable[[Kit, RawRecord], Received[Any] | None]:
+    """How a reader of replies decodes: `Poison` for an answer that names another system than the topic's owner, or a closing
+    time that nobody can know."""
+    types = types_of(contracts)
 
-    Raises `Poison` for an answer that names another system than the topic's owner, or a closing time that nobody can know.
-    """
-
-    async def apply(kit: Kit, tx: Tx, batch: Batch) -> None:
-        if any(each.topic != system_replies(each.event.system) for each in batch.events):
+    def decode(kit: Kit, record: RawRecord) -> Received[Any] | None:
+        received = read_event(record, types)
+        if received is not None and received.topic != system_replies(str(getattr(received.event, "system", None))):
             raise Poison("wrong_producer")
-        latest = kit.clock.now() + LONGEST_AHEAD
-        if any(closed_at > latest for each in batch.events for closed_at in _closing(each.event)):
+        if received is not None and any(at > kit.clock.now() + LONGEST_AHEAD for at in _closing(received.event)):
             raise Poison(IMPLAUSIBLE)
-        for contract, events in in_order(batch.events):
-            await handlers[contract](kit, tx, events)
+        return received
+
+    return decode
+
+
+def answering(
+    handlers: dict[type[Event], Answer],
+) -> Callable[[Kit, Tx, Sequence[Received[Any]], Mapping[RecordId, Any]], Awaitable[None]]:
+    """What a reader of replies applies: each handler gets all events of its type, in order per request."""
+
+    async def apply(kit: Kit, tx: Tx, events: Sequence[Received[Any]], _: Mapping[RecordId, Any]) -> None:
+        for contract, group in in_order(events):
+            await handlers[contract](kit, tx, group)
         faultpoint("rights.answered")
 
     return apply

@@ -1,0 +1,76 @@
+"""One person's answers that always fail hold up their own request and no other, on real Postgres."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from event_contracts import Event
+from event_contracts.topics import system_replies
+from privacy_service.app import answers_of
+from servicekit import batches
+from servicekit.batches import Applier, Batch
+from servicekit.cloudevents import RawRecord, Received, RecordId, to_headers
+from servicekit.inbox import load_positions
+from servicekit.kit import Kit
+from servicekit.postgres import Tx
+from tests.support.infra import postgres_server
+from tests.support.rights import SYSTEMS, Shop, open_erasure, shop
+
+__all__ = ["postgres_server", "shop"]
+
+
+def records_of(shop: Shop, answers: Sequence[Event], ends: dict[str, int]) -> list[RawRecord]:
+    """The answers as each system publishes them on its own topic."""
+    records = []
+    for answer in answers:
+        system = str(getattr(answer, "system"))  # noqa: B009 - answers have one, events in general none
+        headers = to_headers(answer, event_id=uuid4(), source=system, time=shop.clock.now())
+        topic, key = system_replies(system), str(answer.partition_key).encode()
+        offset = ends[topic] = ends.get(topic, -1) + 1
+        records.append(RawRecord(topic, 0, offset, key, answer.model_dump_json().encode(), tuple(headers)))
+    return records
+
+
+async def step_of(shop: Shop, subject: UUID) -> str:
+    step: str = await shop.kit.db.fetchval("SELECT step::text FROM rights_subjects WHERE subject_id = $1", subject)
+    return step
+
+
+@pytest.mark.fault(30, "a thousand repeats of a question, each answered by three systems, one of which always fails")
+async def test_a_thousand_failing_answers_about_one_person_delay_nobody_else(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
+    stuck, healthy = uuid4(), uuid4()
+    reader = answers_of(SYSTEMS)
+    applies = reader.apply
+    assert applies is not None
+
+    async def fails(kit: Kit, tx: Tx, events: Sequence[Received[Any]], prepared: Mapping[RecordId, Any]) -> None:
+        if any(each.event.subject_id == stuck and each.event.system == "account" for each in events):
+            raise LookupError
+        await applies(kit, tx, events, prepared)
+
+    reader = replace(reader, apply=fails)
+    applier, ends = Applier(shop.kit, reader), dict[str, int]()
+    applier.next = await load_positions(shop.kit.db, reader.reader, [(topic, 0) for topic in reader.topics])
+    async with shop.client() as client:
+        for subject in (stuck, healthy):
+            await open_erasure(shop, client, subject)
+    await shop.work()
+    asked = await shop.asked()
+    about = {who: [c for c in asked if getattr(c, "subject_id") == who] for who in (stuck, healthy)}  # noqa: B009
+    before = await step_of(shop, healthy)
+    for _ in range(4):
+        repeats = [answer for command in about[stuck] for _ in range(100) for answer in shop.answers(command)]
+        batch = Batch(records_of(shop, repeats, ends))
+        await applier.apply(batch, applier.prepare(batch))
+    batch = Batch(records_of(shop, [a for command in about[healthy] for a in shop.answers(command)], ends))
+    await applier.apply(batch, applier.prepare(batch))
+    rows = await shop.kit.db.fetch("SELECT topic FROM kit.quarantine WHERE ended_at IS NULL")
+    assert [row["topic"] for row in rows] == ["account.replies"]
+    assert await step_of(shop, healthy) != before
+    assert await step_of(shop, stuck) == before
