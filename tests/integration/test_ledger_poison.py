@@ -61,6 +61,7 @@ class Replies:
         return count
 
 
+@pytest.mark.attack("a carrier sends a reply in clear before its good ones", expected="the good ones count")
 @pytest.mark.fault(30, "a reply in clear, then good ones about the same shipment")
 async def test_a_bad_reply_keeps_none_of_the_good_ones_back(kit: Kit) -> None:
     replies = await Replies(kit).open()
@@ -82,6 +83,7 @@ async def test_unknown_kinds_and_extra_fields_cost_nothing(kit: Kit) -> None:
     assert await replies.waiting() == 0
 
 
+@pytest.mark.attack("a carrier floods its replies with garbage", expected="its next good reply counts; nobody waits")
 @pytest.mark.fault(30, "1,100 records in clear, then a good reply; the operator puts the bad ones away")
 async def test_a_flood_of_bad_replies_leaves_the_good_one_readable_and_can_be_put_away(
     kit: Kit, capsys: pytest.CaptureFixture[str]

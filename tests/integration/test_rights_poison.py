@@ -1,5 +1,6 @@
 """One person's answers that always fail hold up their own request and no other, on real Postgres."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts import Event
+from event_contracts.privacy import QuarantineAction, QuarantineDecided
 from event_contracts.topics import system_replies
 from privacy_service.app import answers_of
 from servicekit import batches
@@ -39,6 +41,7 @@ async def step_of(shop: Shop, subject: UUID) -> str:
     return step
 
 
+@pytest.mark.attack("a participant answers about one person so that it always fails", expected="nobody else waits")
 @pytest.mark.fault(30, "a thousand repeats of a question, each answered by three systems, one of which always fails")
 async def test_a_thousand_failing_answers_about_one_person_delay_nobody_else(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
@@ -74,3 +77,26 @@ async def test_a_thousand_failing_answers_about_one_person_delay_nobody_else(
     assert [row["topic"] for row in rows] == ["account.replies"]
     assert await step_of(shop, healthy) != before
     assert await step_of(shop, stuck) == before
+
+
+async def test_what_an_operator_decides_about_quarantine_is_one_leaf_of_the_log(shop: Shop) -> None:
+    """Another system says it on its own topic; said twice it is the same leaf."""
+    reader = answers_of(SYSTEMS)
+    applier = Applier(shop.kit, reader)
+    applier.next = await load_positions(shop.kit.db, reader.reader, [(topic, 0) for topic in reader.topics])
+    decided = QuarantineDecided(
+        decision_id=uuid4(),
+        system="order",
+        reader="shipments",
+        action=QuarantineAction.DISCARDED,
+        count=1,
+        number=17,
+        reason="sent_again",
+        operator="jane.operator",
+    )
+    batch = Batch(records_of(shop, [decided, decided], {}))
+    await applier.apply(batch, applier.prepare(batch))
+    (row,) = await shop.kit.db.fetch("SELECT body FROM evidence_leaves WHERE kind = 'quarantine'")
+    leaf = json.loads(row["body"])
+    said = (leaf["system"], leaf["reader"], leaf["action"], leaf["number"], leaf["reason"], leaf["operator"])
+    assert said == ("order", "shipments", "discarded", 17, "sent_again", "jane.operator")
