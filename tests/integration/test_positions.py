@@ -25,12 +25,13 @@ from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
 from servicekit.logs import _FIELDS
 from servicekit.outbox import Relay, roll_partitions
-from servicekit.positions_command import resolve
+from servicekit.positions_command import parse, resolve, run
 from servicekit.postgres import Tx
+from servicekit.replay import replay
 from servicekit.settings import Settings
 from tests.support.counters import SERVICE, Counted, counted, one_in_each_partition, produce_raw, statement
 from tests.support.infra import kafka_server, postgres_server
-from tests.support.kits import open_test_kit
+from tests.support.kits import OpenPolicy, open_test_kit
 
 __all__ = ["kafka_server", "postgres_server"]
 
@@ -114,7 +115,12 @@ async def reading(kit: Kit, topic: str, **more: Any) -> AsyncIterator[Progress]:
 
 async def until_read(kit: Kit, count: int, progress: Progress) -> None:
     """Until there are so many effects and nothing is left to read; the test's own time-out ends a wait in vain."""
-    while await kit.db.fetchval("SELECT count(*) FROM effects") < count or progress.lag or progress.problem():
+    while (
+        await kit.db.fetchval("SELECT count(*) FROM effects") < count
+        or progress.lag
+        or progress.stopped
+        or progress.problem()
+    ):
         await asyncio.sleep(0.02)
 
 
@@ -124,7 +130,7 @@ async def until_number(kit: Kit, sql: str, count: int) -> None:
 
 
 async def until_stopped(progress: Progress, reason: str) -> None:
-    while progress.problem() != reason:
+    while progress.stopped != reason:
         await asyncio.sleep(0.02)
 
 
@@ -260,14 +266,16 @@ async def test_a_reader_stops_where_another_record_stands_than_it_read(kit: Kit,
         for each in others:
             await send(kit, topic, each, 2)
         await until_number(kit, "SELECT count(*) FROM effects", 8)
-        assert progress.problem() == "records_rewritten"
+        assert progress.stopped == "records_rewritten"
         assert await resolve(kit, "main", topic, "reset", "drill") == 1
         await until_read(kit, 11, progress)
     rows = await kit.db.fetch("SELECT counter_id, array_agg(number ORDER BY place) AS n FROM effects GROUP BY 1")
     assert sorted(row["n"] for row in rows) == [[0, 1, 0, 1, 2], [0, 1, 2], [0, 1, 2]]
 
 
-async def test_nothing_is_decided_about_a_reader_that_goes_on(kit: Kit, kafka_server: KafkaServer) -> None:
+async def test_nothing_is_decided_about_a_reader_that_goes_on(
+    kit: Kit, kafka_server: KafkaServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     topic, counter = new_topic(kafka_server), uuid4()
     await send(kit, topic, counter, 0)
     async with reading(kit, topic) as progress:
@@ -276,6 +284,8 @@ async def test_nothing_is_decided_about_a_reader_that_goes_on(kit: Kit, kafka_se
         await resolve(kit, "main", topic, "reset", "drill")
     with pytest.raises(Invalid):
         await resolve(kit, "main", topic, "reset", "Jane Doe asked for it")
+    await run(kit, [Consumes(topics=(topic,), handlers={Counted: note})], parse(SERVICE, ["list"]))
+    assert capsys.readouterr().out.split() == ["main", f"{topic}/0", "1", "0", "1", "same"]
 
 
 @pytest.mark.fault(31, "partitions are added")
@@ -365,3 +375,19 @@ async def test_partitions_are_rolled_by_several_processes_at_once(kit: Kit) -> N
     days = "SELECT count(*) FROM pg_class WHERE relname = $1 AND relkind = 'r'"
     for parent in ("outbox", "inbox"):
         assert await kit.db.fetchval(days, f"{parent}_{later:%Y%m%d}") == 1
+
+
+async def test_replay_takes_no_other_record_for_the_one_in_quarantine(
+    kit: Kit, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that may not open its quarantine reads Kafka again, where another topic may stand by now."""
+    topic, counter = new_topic(kafka_server), uuid4()
+    poison = structs.replace(counted(counter, 0), topic=topic, value=b"{")
+    await produce_raw(kit, [poison])
+    async with reading(kit, topic):
+        await until_number(kit, "SELECT count(*) FROM kit.quarantine", 1)
+    await make_anew(kafka_server, topic)
+    await send(kit, topic, counter, 1)
+    monkeypatch.setattr(OpenPolicy, "may_open", lambda *_: False)
+    assert await replay(kit, [Consumes(topics=(topic,), handlers={Counted: note})]) == (0, 1)
+    assert await numbers(kit) == []

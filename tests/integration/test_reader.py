@@ -219,3 +219,20 @@ async def test_two_replays_at_once_have_one_effect(kit: Kit, monkeypatch: pytest
     broken = False
     await asyncio.gather(replay(kit, [partition.consumes]), replay(kit, [partition.consumes]))
     assert await effects(kit, counter) == [1]
+
+
+@pytest.mark.fault(31, "a topic is made anew and has poison where the old one had some")
+async def test_another_record_in_the_place_of_a_quarantined_one_is_quarantined_too(kit: Kit) -> None:
+    """The same one that comes again is there already, also where it came before hashes were kept."""
+    partition = Partition(kit)
+    old, new = partition.record(b"k", b"poison"), RawRecord(TOPIC, partition.number, 0, b"k", b"other poison", ())
+    for record in (old, new, old, new):
+        await apply(await partition.applier(), record)
+        await kit.db.fetch("UPDATE kit.positions SET next = 0 WHERE partition = $1", partition.number)
+    assert len(await partition.quarantined()) == 2
+    await kit.db.fetch("DELETE FROM kit.quarantine WHERE reader = $1", partition.reader)
+    for _ in range(2):
+        await apply(await partition.applier(), old)
+        await kit.db.fetch("UPDATE kit.quarantine SET hash = NULL WHERE reader = $1", partition.reader)
+        await kit.db.fetch("UPDATE kit.positions SET next = 0 WHERE partition = $1", partition.number)
+    assert len(await partition.quarantined()) == 1

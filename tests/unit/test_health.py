@@ -72,3 +72,13 @@ def test_a_loop_that_waits_for_an_operator_is_told_apart_from_the_process() -> N
     )
     loop.beat(lag=0)
     assert health.report()["needs_operator"] == {}
+
+
+def test_a_loop_that_waits_for_an_operator_in_a_part_says_so_however_well_it_gets_on() -> None:
+    health = Health("order", "consume", "1", FakeClock())
+    loop = health.loop("consume.shipments")
+    loop.stopped = "records_gone"
+    loop.beat(advanced=True)
+    assert (health.report()["ok"], health.report()["needs_operator"]) == (True, {"consume.shipments": "records_gone"})
+    loop.stopped = None
+    assert health.report()["needs_operator"] == {}

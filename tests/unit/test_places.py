@@ -8,6 +8,7 @@ import pytest
 from servicekit.cloudevents import RawRecord
 from servicekit.inbox import Position
 from servicekit.places import Look, Standing, begin_of, judge
+from servicekit.positions_command import parse
 from servicekit.record_hash import hash_key, hash_of, is_same
 from servicekit.settings import Settings
 
@@ -86,3 +87,13 @@ def test_another_record_in_the_place_of_the_last_one_is_no_place_to_go_on_from()
     """L4: the records before it are others than those that were read, too."""
     other = RawRecord("t", 0, 5, b"key", b"another value", LAST.headers)
     assert judge(AT, Look(TOPIC, 0, 8, other), KEY) is Standing.REWRITTEN
+
+
+@pytest.mark.parametrize("words", [[], ["skip"], ["skip", "--reader", "r", "--topic", "t"], ["drop"]])
+def test_a_wrong_call_of_positions_prints_its_usage_and_nothing_of_what_was_typed(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("test", [*words, "--jane.doe@example"])
+    assert caught.value.code == 2
+    assert "jane" not in "".join(capsys.readouterr())

@@ -46,8 +46,6 @@ class Progress:
         now = self.clock.boottime()
         if self._has_failed:
             return "failed"
-        if self.stopped is not None:
-            return self.stopped
         if self._beat_at is None:
             return "starting"
         if now - self._beat_at > self.stale_after:
@@ -92,6 +90,6 @@ class Health:
         problems |= dict.fromkeys(sorted(self._refusals), "refused")
         who = {"service": self.service, "role": self.role, "version": self.version}
         lag = {name: loop.lag for name, loop in self._loops.items()}
-        stuck = {name: loop.needs_operator for name, loop in self._loops.items() if loop.needs_operator is not None}
+        stuck = {n: why for n, loop in self._loops.items() if (why := loop.stopped or loop.needs_operator) is not None}
         facts = {name: fact() for name, fact in self.facts.items()}
         return {**who, "ok": not problems, "problems": problems, "needs_operator": stuck, "lag": lag, **facts}

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from struct import unpack_from
 from typing import Any, ClassVar
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -21,6 +22,7 @@ from servicekit.cloudevents import RawRecord
 from servicekit.errors import PartitionsDiffer
 from servicekit.logs import code, get_log
 from servicekit.metrics import PRODUCER_REBUILDS
+from servicekit.record_hash import hash_key, is_same
 from servicekit.settings import Settings
 
 MAX_RECORD_BYTES = 1024 * 1024
@@ -218,8 +220,12 @@ async def _end(client: Any) -> None:
         return
 
 
-async def read_again(settings: Settings, topic: str, partition: int, offset: int) -> RawRecord | None:
-    """One record from its place, or None when the topic does not keep it any more. Raises one of `Producer.ERRORS`."""
+async def read_again(
+    settings: Settings, topic: str, partition: int, offset: int, known_as: UUID | None = None
+) -> RawRecord | None:
+    """One record from its place. None when the topic does not keep it any more, or has another one there than that of the
+    hash `known_as`: it was set back or made anew. Raises one of `Producer.ERRORS`.
+    """
     consumer = AIOKafkaConsumer(
         enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed", **login(settings)
     )
@@ -230,8 +236,9 @@ async def read_again(settings: Settings, topic: str, partition: int, offset: int
         consumer.seek(place, offset)
         fetched = await consumer.getmany(place, timeout_ms=5_000, max_records=1)
         for record in fetched.get(place, ()):
-            if record.offset == offset:
-                return to_raw(record)
+            raw = to_raw(record)
+            if raw.offset == offset and (known_as is None or is_same(known_as, raw, hash_key(settings))):
+                return raw
         return None
     finally:
         await consumer.stop()

@@ -23,6 +23,7 @@ from event_contracts import Erased, PersonalData, Sealed, category
 from servicekit.cloudevents import RawRecord
 from servicekit.kafka import read_again
 from servicekit.postgres import Database, Tx
+from servicekit.record_hash import hash_key, hash_of
 
 if TYPE_CHECKING:
     from servicekit.kit import Kit
@@ -78,6 +79,7 @@ class Kept:
     rejected: Rejected
     anchor: UUID
     sealed: Sealed[QuarantinedRecord] | None
+    hash: UUID
 
 
 def subject_of(service: str) -> UUID:
@@ -98,7 +100,8 @@ async def seal_rejected(kit: Kit, rejected: Sequence[Rejected], full: Collection
     parts = [(_to_personal(each.record), subject, anchor) for each in wanted]
     sealed = await kit.seal_many(parts) if parts else []
     found = {each.record.id: token for each, token in zip(wanted, sealed, strict=True)}
-    return [Kept(each, anchor, found.get(each.record.id)) for each in rejected]
+    key = hash_key(kit.settings)
+    return [Kept(each, anchor, found.get(each.record.id), hash_of(each.record, key)) for each in rejected]
 
 
 def _to_personal(record: RawRecord) -> QuarantinedRecord:
@@ -136,12 +139,14 @@ async def store_rejected(tx: Tx, reader: str, kept: Sequence[Kept], kit: Kit) ->
     await tx.execute(
         """-- store_rejected
         INSERT INTO kit.quarantine
-            (reader, topic, partition, position, aggregate, anchor, reason, blocks, name, key_id, record, arrived_at)
-        SELECT $1, u.topic, u.partition, u.position, u.aggregate, u.anchor, u.reason, u.blocks, u.name, u.key_id, u.record, $2
+            (reader, topic, partition, position, aggregate, anchor, reason, blocks, name, key_id, record, hash, arrived_at)
+        SELECT $1::text, topic, partition, position, aggregate, anchor, reason, blocks, name, key_id, record, hash, $2
         FROM unnest($3::text[], $4::int[], $5::bigint[], $6::uuid[], $7::uuid[], $8::text[], $9::bool[], $10::uuid[],
-                    $11::uuid[], $12::bytea[]) WITH ORDINALITY
-            AS u(topic, partition, position, aggregate, anchor, reason, blocks, name, key_id, record, place)
-        ORDER BY u.place ON CONFLICT (reader, topic, partition, position) DO NOTHING""",
+                    $11::uuid[], $12::bytea[], $13::uuid[]) WITH ORDINALITY
+            AS u(topic, partition, position, aggregate, anchor, reason, blocks, name, key_id, record, hash, place)
+        WHERE NOT EXISTS (SELECT FROM kit.quarantine q WHERE q.reader = $1::text AND q.topic = u.topic
+            AND q.partition = u.partition AND q.position = u.position AND q.hash IS NULL)
+        ORDER BY u.place ON CONFLICT (reader, topic, partition, position, hash) DO NOTHING""",
         reader,
         now,
         [record.topic for record in records],
@@ -154,6 +159,7 @@ async def store_rejected(tx: Tx, reader: str, kept: Sequence[Kept], kit: Kit) ->
         [each.rejected.name for each in kept],
         [None if each.sealed is None else each.sealed.key_id for each in kept],
         [each.sealed for each in kept],
+        [each.hash for each in kept],
     )
 
 
@@ -241,6 +247,7 @@ class Waiting:
     arrived_at: datetime
     anchor: UUID
     sealed: bytes | None
+    hash: UUID | None
 
     @property
     def place(self) -> str:
@@ -254,7 +261,7 @@ async def load_waiting(
     topic, key = aggregate or (None, None)
     rows = await db.fetch(
         """-- load_waiting
-        SELECT number, reader, topic, partition, position, aggregate, reason, blocks, arrived_at, anchor, record
+        SELECT number, reader, topic, partition, position, aggregate, reason, blocks, arrived_at, anchor, record, hash
         FROM kit.quarantine WHERE reader = $1 AND ended_at IS NULL AND number > $2
         AND ($4::text IS NULL OR topic = $4 AND aggregate = $5) ORDER BY number LIMIT $3""",
         reader,
@@ -269,7 +276,7 @@ async def load_waiting(
 async def find_waiting(db: Database, number: int) -> Waiting | None:
     row = await db.fetchrow(
         """-- find_waiting
-        SELECT number, reader, topic, partition, position, aggregate, reason, blocks, arrived_at, anchor, record
+        SELECT number, reader, topic, partition, position, aggregate, reason, blocks, arrived_at, anchor, record, hash
         FROM kit.quarantine WHERE number = $1 AND ended_at IS NULL""",
         number,
     )
@@ -291,17 +298,14 @@ async def heads(db: Database, *, released: bool) -> list[tuple[int, str, Aggrega
 
 
 async def open_waiting(kit: Kit, lines: Sequence[Waiting]) -> list[RawRecord | None]:
-    """The records, None where one is gone: opened with one vault call, or read from Kafka again.
-
-    The latter is for places without content, and for a service that the policy does not let open its quarantine, such as
-    the gateway (law L9).
-    """
+    """The records, None where one is gone: opened with one vault call, or read from Kafka again. The latter is for places
+    without content, and for a service that the policy does not let open its quarantine, such as the gateway (law L9)."""
     opens = kit.policy.may_open(kit.name, "quarantine", PURPOSE)
     opened = await _open_lines(kit, [line for line in lines if line.sealed is not None]) if opens else {}
     return [
         opened[line.number]
         if line.number in opened
-        else await read_again(kit.settings, line.topic, line.partition, line.position)
+        else await read_again(kit.settings, line.topic, line.partition, line.position, line.hash)
         for line in lines
     ]
 
