@@ -1,5 +1,6 @@
 """For all tests: the plugins that report on faults and on attacks, and which tests must stay together."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.faults.plugin", "tests.security.plugin"]
 ROOT = Path(__file__).parent
+# All people of a stack under test come from one address. A test of the limits states its own.
+os.environ.setdefault("LIMITS_FACTOR", "1000")
 ACCEPTANCE = ROOT / "tests" / "acceptance"
 
 

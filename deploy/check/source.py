@@ -11,7 +11,10 @@ from deploy.check.findings import ROOT, Finding, files
 MAX_LINES = 400
 # Each of these owns its tables of the schema `kit`, or makes the statements from declarations.
 SQL_IN_KIT = frozenset(
-    ("outbox", "inbox", "quarantine", "holdings", "postgres", "revocations", "participant", "exports", "writers")
+    (
+        *("outbox", "inbox", "quarantine", "holdings", "postgres", "revocations", "participant", "exports", "writers"),
+        "limits",
+    )
 )
 CONTRACTS_IMPORT = frozenset(
     ("event_contracts", "msgspec", "pybase64", "pydantic", "pydantic_core", *sys.stdlib_module_names)

@@ -32,7 +32,18 @@ from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import CARRIERS, REVOCATIONS, TOPICS, Topic, load_topics
 
 POLICY_DIR = ROOT / "shared" / "policy"
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_PRELOAD", "FAKETIME", "FAULTS_RECORD")
+INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_PRELOAD",
+    "FAKETIME",
+    "FAULTS_RECORD",
+    "LIMITS_FACTOR",
+)
 MIGRATE_TIMEOUT = 120
 
 

@@ -156,7 +156,7 @@ def test_every_other_variable_is_read_somewhere() -> None:
 
 def test_exit_codes_and_search_limits_of_support_are_those_of_the_code() -> None:
     assert [int(row[0]) for row in cells(section(SUPPORT, "In scripts"))] == list(Exit)
-    sentence = f"{inventory.FINDS_AT_ONCE} times at once, then {inventory.FINDS_PER_MINUTE} times a minute"
+    sentence = f"{inventory.FINDS_PER_MINUTE} times a minute"
     assert sentence in SUPPORT.read_text()
 
 

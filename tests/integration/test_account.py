@@ -1,13 +1,18 @@
 """Letting people in, and their own data: the account service on a real Postgres."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 
+from account_service.access import REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGNED_IN, Access
+from account_service.settings import AccountSettings
 from deploy.local.mail import code_in
+from servicekit.clock import FakeClock
+from servicekit.errors import TooMany
 from servicekit.leases import KeyName
+from servicekit.limits import Limit, Limits, forget_tries
 from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 
@@ -66,6 +71,78 @@ async def test_sign_in_is_limited_per_address(shop: Shop) -> None:
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert (await shop.sign_in(email.upper())).status_code == 429
     assert (await shop.sign_in(other)).status_code == 200
+
+
+def _limits(shop: Shop, factor: float = 1, clock: FakeClock | None = None) -> Limits:
+    """As another process of the service has them."""
+    return Limits(shop.kit.db, clock or shop.kit.clock, b"k" * 32, factor)
+
+
+@pytest.mark.attack("many tries at once, at two processes", expected="as many pass as at one process")
+async def test_tries_count_across_the_processes_of_a_service(shop: Shop) -> None:
+    limit, term = Limit("tried", 10, 60), uuid4().hex
+    here, there = _limits(shop), _limits(shop)
+    tried = await asyncio.gather(
+        *(process.take((limit, term)) for process in (here, there) for _ in range(10)), return_exceptions=True
+    )
+    assert sum(each is None for each in tried) == 10
+    refused = [each for each in tried if each is not None]
+    assert all(isinstance(each, TooMany) and 0 < each.retry_after <= 60 for each in refused)
+    await here.take((limit, "somebody else"))
+
+
+async def test_tries_are_kept_under_digests_and_forgotten_in_time(shop: Shop) -> None:
+    clock, term = FakeClock(), uuid4().hex
+    limits = _limits(shop, clock=clock)
+    await limits.take((Limit("once", 1, 60), term))
+    with pytest.raises(TooMany):
+        await limits.take((Limit("once", 1, 60), term))
+    rows = await shop.kit.db.fetch("SELECT l::text AS line, ends_at FROM kit.rate_limits l")
+    assert not any(term in row["line"] for row in rows)
+    clock.tick(60)
+    await limits.take((Limit("once", 1, 60), term))
+    clock.tick(86_400 + 60)
+    await forget_tries(shop.kit.db, clock.now())
+    assert await shop.kit.db.fetch("SELECT FROM kit.rate_limits WHERE ends_at <= $1", clock.now()) == []
+
+
+@pytest.mark.attack("wrong passwords for one address from many peers", expected="the owner still signs in from home")
+async def test_strangers_cannot_lock_an_owner_out(shop: Shop, settings: AccountSettings) -> None:
+    access = Access(settings, shop.kit.clock, _limits(shop, factor=10 / SIGN_IN_EVERYWHERE.most))
+    address = uuid4().bytes
+    await access.remember(address, "10.0.0.1")
+    for number in range(10):
+        await access.admit_sign_in(address, f"10.0.1.{number}")
+    for peer in ("10.0.1.0", "10.0.2.1"):
+        with pytest.raises(TooMany):
+            await access.admit_sign_in(address, peer)
+    await access.admit_sign_in(address, "10.0.0.1")
+
+
+async def test_whoever_signs_in_is_remembered_by_address_and_peer(shop: Shop) -> None:
+    _, email = await shop.register()
+    access = Access(cast(AccountSettings, shop.kit.settings), shop.kit.clock, shop.kit.limits)
+    digest = await shop.kit.digest("email", email)
+    term = digest + b"127.0.0.1"
+    assert (await shop.sign_in(email, "wrong password")).status_code == 401
+    assert not await access.limits.was_tried(SIGNED_IN, term)
+    assert (await shop.sign_in(email)).status_code == 200
+    assert await access.limits.was_tried(SIGNED_IN, term)
+
+
+@pytest.mark.attack("registration without an end from one peer", expected="429 before anything is sealed")
+async def test_a_peer_registers_so_many_people_and_no_more(shop: Shop) -> None:
+    def body() -> dict[str, str]:
+        return {"email": f"{uuid4().hex}@example.org"}
+
+    async with shop.from_peer("10.9.9.9") as http:
+        most = REGISTER_PEER.most * BURST
+        answers = [(await http.post("/v1/guests", json=body())).status_code for _ in range(most + 1)]
+        sealed = shop.vault.calls
+        assert (await http.post("/v1/guests", json=body())).status_code == 429
+    assert (answers[-2:], shop.vault.calls) == ([201, 429], sealed)
+    async with shop.from_peer("10.9.9.8") as http:
+        assert (await http.post("/v1/guests", json=body())).status_code == 201
 
 
 async def test_passwords_count_as_the_same_however_they_are_typed(shop: Shop) -> None:

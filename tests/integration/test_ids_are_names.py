@@ -180,7 +180,9 @@ class Apart:
         self.keys, self.clock = folder, Clock()
         own = AccountSettings(customer_key_file=folder / "customer.pem")
         policy = Policy.load([POLICY])
-        kit: Any = SimpleNamespace(settings=own, clock=self.clock, policy=policy, db=None, vault=None, name="")
+        kit: Any = SimpleNamespace(
+            settings=own, clock=self.clock, policy=policy, db=None, vault=None, limits=None, name=""
+        )
         nobody: Any = SimpleNamespace(policy=policy, db=None, clock=self.clock, listed=asyncio.Event())
         self.routers = {
             service.name: [service.router(kit)] for service in (ACCOUNT, ORDER, GATEWAY, PRIVACY) if service.router

@@ -22,7 +22,7 @@ from deploy.local.stack import Stack
 from event_contracts import Event
 from event_contracts.account import AccountRegistered, Contact, Identity
 from event_contracts.order import OrderLine, OrderPlaced, OrderRecord, Payment
-from privacy_service.inventory.http import FINDS_AT_ONCE
+from privacy_service.inventory.http import FINDS_PER_MINUTE
 from servicekit.kafka import Producer
 from servicekit.kit import Kit
 from servicekit.outbox import Relay
@@ -237,7 +237,7 @@ def test_a_refusal_is_exit_code_3(world: World) -> None:
 def test_too_many_searches_are_exit_code_3_and_say_when_to_try_again(world: World) -> None:
     token = keys.staff_token(world.stack.keys, "support", uuid4())
     with httpx.Client(headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30) as http:
-        for _ in range(FINDS_AT_ONCE + 5):
+        for _ in range(FINDS_PER_MINUTE + 5):
             http.post(f"{world.stack.url('privacy')}/v1/find", json={"by": "email", "term": "a@b.example"})
     refused = call(world.environment(PRIVACY_TOKEN=token), "find", "--by", "email", typed=EMAIL)
     assert refused.returncode in (0, 3)  # a slow machine refills the bucket meanwhile

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from account_service.app import SERVICE
 from account_service.mails.sending import open_mailer, send_mails
@@ -66,10 +67,16 @@ class Shop:
     http: httpx.AsyncClient
     openapi: dict[str, Any]
     mail: MailServer
+    app: FastAPI
 
     @property
     def vault(self) -> Vault:
         return cast(Vault, self.kit.vault)
+
+    def from_peer(self, address: str) -> httpx.AsyncClient:
+        """A client at another address."""
+        transport = httpx.ASGITransport(self.app, client=(address, 1))
+        return httpx.AsyncClient(transport=transport, base_url="http://test")
 
     async def begin(self, **fields: Any) -> tuple[UUID, str]:
         """A registration that nobody has confirmed yet: its id and its e-mail address."""
@@ -140,7 +147,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AccountSettin
         argon2_time_cost=1,
         argon2_memory_kib=8,
         argon2_lanes=1,
-        sign_in_burst=BURST,
+        limits_factor=BURST,
+        sign_in_per_minute=1,
         sign_in_refusal_seconds=0,
     )
     server.close()
@@ -157,6 +165,8 @@ async def shop(dsns: tuple[str, str], settings: AccountSettings) -> AsyncIterato
         assert settings.smtp_ca_file is not None
         async with open_mailer(kit) as mailer:
             kit = replace(kit, own=mailer)
-            app = make_app(settings, kit.clock, Health("account", "api", "0", kit.clock), [SERVICE.router(kit)])
+            app = make_app(
+                settings, kit.clock, Health("account", "api", "0", kit.clock), [SERVICE.router(kit)], limits=kit.limits
+            )
             async with open_client(app) as client:
-                yield Shop(kit, client, app.openapi(), _SERVERS[settings.smtp_ca_file.parent])
+                yield Shop(kit, client, app.openapi(), _SERVERS[settings.smtp_ca_file.parent], app)

@@ -86,7 +86,9 @@ class World:
     def client(self) -> httpx.AsyncClient:
         health = Health("privacy", "api", "0", self.kit.clock)
         assert SERVICE.router is not None
-        return open_client(make_app(self.kit.settings, self.kit.clock, health, [SERVICE.router(self.kit)]))
+        return open_client(
+            make_app(self.kit.settings, self.kit.clock, health, [SERVICE.router(self.kit)], limits=self.kit.limits)
+        )
 
     def staff(self, role: Any = "support", staff_id: UUID | None = None) -> dict[str, str]:
         return {"Authorization": f"Bearer {keys.staff_token(self.keys, role, staff_id)}"}
@@ -115,6 +117,7 @@ async def world(
     def settings(user: str) -> Settings:
         return Settings(
             kafka_bootstrap=kafka_server.bootstrap,
+            limits_factor=1,
             kafka_user=user,
             kafka_password_file=secrets_folder / user,
             customer_public_key_file=secrets_folder / "keys" / "customer.pub.pem",

@@ -203,6 +203,8 @@ async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[S
     async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
         kit = replace(bare, vault=cast(Any, Vault()))
         assert SERVICE.router is not None
-        app = make_app(settings, kit.clock, Health("order", "api", "1", kit.clock), [SERVICE.router(kit)])
+        app = make_app(
+            settings, kit.clock, Health("order", "api", "1", kit.clock), [SERVICE.router(kit)], limits=kit.limits
+        )
         async with open_client(app) as http:
             yield Shop(kit, http, order_keys)

@@ -304,7 +304,9 @@ class Shop:
         """Tokens live by the machine's clock, requests by the shop's."""
         health = Health("privacy", "api", "0", self.kit.clock)
         assert SERVICE.router is not None
-        return open_client(make_app(self.kit.settings, Clock(), health, [SERVICE.router(self.kit)]))
+        return open_client(
+            make_app(self.kit.settings, Clock(), health, [SERVICE.router(self.kit)], limits=self.kit.limits)
+        )
 
     def staff(self, role: Any = "support", staff_id: UUID | None = None) -> dict[str, str]:
         return {"Authorization": f"Bearer {keys.staff_token(self.keys, role, staff_id)}"}

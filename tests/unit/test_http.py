@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -17,12 +18,13 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, Field
 
+from servicekit.admission import MAX_BODY, OPEN_MAX_BODY, max_body
 from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.clock import FakeClock
-from servicekit.errors import NotFound, TooMany
+from servicekit.errors import Misconfigured, NotFound, TooMany
 from servicekit.health import Health
-from servicekit.http import MAX_BODY, make_app, max_body
-from servicekit.limits import RateLimit
+from servicekit.http import make_app
+from servicekit.limits import Strangers
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.settings import Settings
 from tests.support.asgi import AsgiClient
@@ -45,7 +47,7 @@ def make_router() -> APIRouter:
         return {"name": thing.name}
 
     @router.post("/batches", openapi_extra=max_body(200_000))
-    async def batches(things: list[Thing]) -> int:
+    async def batches(things: list[Thing], who: Annotated[Customer, Depends(customer())]) -> int:
         return len(things)
 
     @router.get("/crash")
@@ -208,31 +210,104 @@ async def test_a_request_that_the_stop_cuts_off_is_to_be_sent_again(keys: Keys, 
 
 def test_access_log_has_the_template_not_the_path(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="shop.http"):
-        client.post(f"/v1/things/{uuid4()}?q={SECRET}", json={"name": "abc"})
+        client.post(f"/v1/things/{uuid4()}", json={"name": "abc"})
         client.get(f"/{SECRET}")
     fields = [vars(record)["_safe_fields"] for record in caplog.records if hasattr(record, "_safe_fields")]
     assert [(f["route"], f["status"]) for f in fields] == [("/v1/things/:thing_id", 201), ("unmatched", 404)]
 
 
 @pytest.mark.attack("a body without an end", expected="413")
-def test_bodies_are_limited_in_size_also_without_a_length(client: AsgiClient) -> None:
+def test_bodies_are_limited_in_size_also_without_a_length(client: AsgiClient, keys: Keys) -> None:
     big = [{"name": "abc"}] * 8_000
-    assert client.post("/v1/batches", json=big).json() == 8_000
-    assert client.post("/v1/batches", json=big * 2).status_code == 413
-    assert client.post("/v1/things/x", content=b"x" * (MAX_BODY + 1)).status_code == 413
-    assert client.post("/v1/things/x", content=in_parts(b"x" * MAX_BODY, b"y")).status_code == 413
+    mine = bearer(keys.token("account", scope="customer"))
+    assert client.post("/v1/batches", json=big, headers=mine).json() == 8_000
+    assert client.post("/v1/batches", json=big * 2, headers=mine).status_code == 413
+    assert client.post("/v1/things/x", content=b"x" * (OPEN_MAX_BODY + 1)).status_code == 413
+    assert client.post("/v1/things/x", content=in_parts(b"x" * OPEN_MAX_BODY, b"y")).status_code == 413
 
 
-def test_card_numbers_are_refused_before_any_route(client: AsgiClient) -> None:
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/nowhere"])
+@pytest.mark.attack("a large and costly body without a token", expected="an answer before the body is read")
+def test_a_strangers_body_is_not_read_where_a_token_is_needed(client: AsgiClient, path: str) -> None:
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            read.append(b"1 " * 10_000)
+            yield read[-1]
+
+    for headers in ({}, bearer("x.y.z")):
+        assert client.post(path, content=body(), headers=headers).status_code in (401, 404)
+    assert read == []
+
+
+@pytest.mark.attack("a token nested as deep as it is long", expected="401")
+def test_a_token_of_deep_json_is_refused(client: AsgiClient) -> None:
+    deep = base64.urlsafe_b64encode(b"[" * 2_800).rstrip(b"=").decode()
+    for token in (f"{deep}.e30.AAAA", f"e30.{deep}.AAAA", f"{deep}..", "..", "a.b.c.d", "é.é.é"):
+        answer = client.get("/v1/me", headers={"Authorization": f"Bearer {token}".encode()})
+        assert answer.status_code == 401
+
+
+def test_an_open_route_takes_no_large_body(keys: Keys, health: Health) -> None:
+    router = APIRouter()
+
+    @router.post("/open", openapi_extra=max_body(MAX_BODY))
+    async def take() -> None: ...
+
+    with pytest.raises(Misconfigured, match="/open is open"):
+        make_app(Settings(), FakeClock(NOW), health, [router])
+
+
+@pytest.mark.attack("requests without a valid token, without an end", expected="429 for this peer alone")
+async def test_a_peer_without_a_token_is_stopped_and_no_other(keys: Keys, health: Health) -> None:
+    settings = Settings(
+        customer_public_key_file=keys.files["account"], strangers_per_minute=1, strangers_burst=5, limits_factor=1
+    )
+    app = make_app(settings, FakeClock(NOW), health, [make_router()])
+
+    async def get(path: str, peer: str, **headers: str) -> int:
+        transport = httpx.ASGITransport(app, client=(peer, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            return (await http.get(path, headers=headers)).status_code
+
+    tried = [await get(path, "10.0.0.1") for path in ("/v1/none", "/v1/nowhere", "/v1/me", "/v1/numbers", "/v1/me")]
+    assert tried == [404, 404, 401, 200, 401]
+    assert [await get(path, "10.0.0.1") for path in ("/v1/none", "/v1/nowhere", "/v1/me")] == [429] * 3
+    # Who has a token is counted by it, wherever they are; another peer has its own tries.
+    assert await get("/v1/me", "10.0.0.1", **bearer(keys.token("account", scope="customer"))) == 200
+    assert await get("/v1/numbers", "10.0.0.2") == 200
+
+
+@pytest.mark.parametrize("query", ["q=1", "limit=1&limit=2", f"{SECRET}=1", "limit=%ff", "&".join(["limit=1"] * 60)])
+def test_a_query_that_the_route_does_not_know_is_refused(client: AsgiClient, query: str) -> None:
+    answer = client.get(f"/v1/numbers?{query}")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid")
+    assert SECRET not in answer.text
+    if "%" not in query and len(query) < 100:
+        assert "cursor, limit" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "2026-01-01T00:00:00", "1999-12-31T00:00:00Z", "\0"],
+)
+def test_a_cursor_of_no_time_of_ours_is_refused(client: AsgiClient, at: str) -> None:
+    cursor = base64.urlsafe_b64encode(f"{at} {UUID(int=1).hex}".encode()).decode()
+    assert client.get("/v1/numbers", params={"cursor": cursor}).status_code == 422
+
+
+def test_card_numbers_are_refused_before_the_route(client: AsgiClient) -> None:
     for answer in (
-        client.post("/v1/nowhere", json={"a": ["4111 1111 1111 1111"]}),
+        client.post(f"/v1/things/{uuid4()}", json={"a": ["4111 1111 1111 1111"]}),
         client.post(f"/v1/things/{uuid4()}", content=b"x=4111-1111-1111-1111"),
-        client.get("/v1/numbers", params={"q": "4111 1111 1111 1111"}),
+        client.get("/v1/numbers", params={"cursor": "4111 1111 1111 1111"}),
     ):
         assert answer.status_code == 422
         assert answer.json()["type"] == "/problems/card_number"
         assert "1111" not in answer.text
-    assert client.post("/v1/nowhere", json={"phone": "+4222222222222"}).status_code == 404
+    phone = client.post(f"/v1/things/{uuid4()}", json={"name": "+4222222222222"})
+    assert phone.json()["type"] == "/problems/invalid"
 
 
 @pytest.mark.attack("a customer's token that is expired, foreign or of another kind", expected="401")
@@ -298,9 +373,9 @@ def test_openapi_describes_problems_and_limits(client: AsgiClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_rate_limit_refills_and_forgets() -> None:
+def test_a_stranger_may_try_again_after_a_while() -> None:
     clock = FakeClock()
-    limit = RateLimit("sign_in", clock, per_minute=6, burst=3, size=2)
+    limit = Strangers(clock, per_minute=6, burst=3, size=2)
     for _ in range(3):
         limit.take(SECRET)
     with pytest.raises(TooMany) as refused:
@@ -311,4 +386,3 @@ def test_rate_limit_refills_and_forgets() -> None:
     limit.take(SECRET)
     with pytest.raises(TooMany):
         limit.take(SECRET)
-    assert SECRET.encode() not in repr(limit.__dict__).encode()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from joserfc import jwt
@@ -11,7 +12,14 @@ from account_service.passwords import Passwords
 from account_service.settings import AccountSettings
 from servicekit.auth import ALGORITHM, AUDIENCE, CUSTOMER_ISSUER
 from servicekit.clock import Clock
-from servicekit.limits import RateLimit
+from servicekit.limits import Limit, Limits
+
+REGISTER: Final = Limit("register", 10, 60, "term")
+REGISTER_PEER: Final = Limit("register_peer", 30, 60, "peer")
+SIGN_IN_PEER: Final = Limit("sign_in_peer", 60, 60, "peer")
+# Guesses at one address from all peers together.
+SIGN_IN_EVERYWHERE: Final = Limit("sign_in_everywhere", 200, 3600, "term")
+SIGNED_IN: Final = Limit("signed_in", 1, 86_400, "term")
 
 
 @dataclass(frozen=True)
@@ -45,17 +53,40 @@ class TokenIssuer:
 
 
 class Access:
-    """One per process. The limits count per keyed digest of an e-mail address."""
+    """One per process. It counts tries under keyed digests of an e-mail address."""
 
-    def __init__(self, settings: AccountSettings, clock: Clock) -> None:
+    def __init__(self, settings: AccountSettings, clock: Clock, limits: Limits) -> None:
         self.passwords = Passwords(settings)
         self.tokens = TokenIssuer(settings.read("customer_key_file"), clock, settings)
-        rate, burst = settings.sign_in_per_minute, settings.sign_in_burst
-        self.sign_in_limit = RateLimit("sign_in", clock, per_minute=rate, burst=burst)
-        self.register_limit = RateLimit("register", clock, per_minute=rate, burst=burst)
+        self.limits = limits
+        self.sign_in_limit = Limit("sign_in", settings.sign_in_per_minute, 60, "term")
         self._refusal_seconds = settings.sign_in_refusal_seconds
+
+    async def admit_sign_in(self, address: bytes, peer: str) -> None:
+        """Count a try to sign in. Raises `TooMany`.
+
+        Each peer has its own tries at an address. What all peers together try does not shut out a peer from which the owner
+        has signed in since yesterday.
+        """
+        tried, everywhere = await self.limits.count(
+            (self.sign_in_limit, _pair(address, peer)), (SIGN_IN_EVERYWHERE, address)
+        )
+        if self.limits.is_over(self.sign_in_limit, tried):
+            raise self.limits.refusal((self.sign_in_limit, tried))
+        if not self.limits.is_over(SIGN_IN_EVERYWHERE, everywhere):
+            return
+        if not await self.limits.was_tried(SIGNED_IN, _pair(address, peer)):
+            raise self.limits.refusal((SIGN_IN_EVERYWHERE, everywhere))
+
+    async def remember(self, address: bytes, peer: str) -> None:
+        """The owner of the address has signed in from there."""
+        await self.limits.count((SIGNED_IN, _pair(address, peer)))
 
     def rest_of_refusal(self, elapsed: float) -> float:
         """Seconds to wait so that a refusal takes a whole number of steps: no caller can measure what it took."""
         step = self._refusal_seconds
         return -elapsed % step if step else 0.0
+
+
+def _pair(address: bytes, peer: str) -> bytes:
+    return address + peer.encode()

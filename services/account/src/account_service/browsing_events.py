@@ -10,8 +10,8 @@ from account_service import shapes
 from account_service.domain import Look
 from event_contracts.account import Browsing, BrowsingKind, Line
 from event_contracts.moments import Moment
+from servicekit.admission import max_body
 from servicekit.errors import UnsupportedMedia
-from servicekit.http import max_body
 from servicekit.problems import InvalidFields
 
 MAX_EVENTS = 500

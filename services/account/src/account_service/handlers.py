@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from account_service import store
-from account_service.access import Access, AccessToken
+from account_service.access import REGISTER, Access, AccessToken
 from account_service.domain import (
     EMAIL_TAKEN,
     GUEST_RETRY,
@@ -60,18 +60,19 @@ class Account:
     contact_number: int
 
 
-async def sign_in(kit: Kit, access: Access, email: str, password: str) -> AccessToken:
+async def sign_in(kit: Kit, access: Access, email: str, password: str, peer: str) -> AccessToken:
     """Raises `Unauthenticated`, alike and after the same time for an unknown address and a wrong password;
     `TooMany`.
     """
     digest = await kit.digest("email", email)
-    access.sign_in_limit.take(digest)
+    await access.admit_sign_in(digest, peer)
     asked = kit.clock.boottime()
     row = await store.find_by_email(kit.db, digest)
     stored = None if row is None else await _password_hash(kit, row)
     if not await access.passwords.verify(stored, password) or row is None:
         await asyncio.sleep(access.rest_of_refusal(kit.clock.boottime() - asked))
         raise Unauthenticated("No account has this e-mail address with this password. Check both and try again.")
+    await access.remember(digest, peer)
     return access.tokens.customer(row["subject_id"])
 
 
@@ -87,7 +88,7 @@ async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact
     """A subject for guest orders. With the same id and contact the token is given again, for an hour;
     else `Conflict`.
     """
-    access.register_limit.take(await kit.digest("email", contact.email))
+    await kit.limits.take((REGISTER, await kit.digest("email", contact.email)))
     if await store.find_account(kit.db, subject_id) is not None:
         await _check_guest_retry(kit, subject_id, contact)
         return access.tokens.guest(subject_id)

@@ -1,12 +1,12 @@
 """The HTTP API of the account service. Routes translate; what happens stands in `handlers` and `belongings`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from account_service import belongings, browsing_events, handlers, shapes
-from account_service.access import Access
+from account_service.access import REGISTER_PEER, SIGN_IN_PEER, Access
 from account_service.domain import Look
 from account_service.handlers import Account
 from account_service.registrations import handlers as registrations
@@ -17,7 +17,9 @@ from servicekit.auth import Customer, customer
 from servicekit.errors import Misconfigured
 from servicekit.ids import new_id
 from servicekit.kit import Kit
+from servicekit.limits import Limit, limited
 from servicekit.paging import Page, Paging, paging
+from servicekit.peers import peer
 
 _member = customer(guests=False)
 Who = Annotated[Customer, Depends(customer())]
@@ -27,12 +29,16 @@ StrangersId = Annotated[UUID, Depends(new_id())]
 MembersId = Annotated[UUID, Depends(new_id(_member))]
 Paged = Annotated[Paging, Depends(paging)]
 
+# What makes keys, versions and events of one person.
+CHANGES: Final = Limit("changes", 60, 60)
+BROWSING: Final = Limit("browsing", 60, 60)
+
 
 def make_router(kit: Kit) -> APIRouter:
     """All routes. Raises `Misconfigured` without the key that signs customers' tokens."""
     if not isinstance(kit.settings, AccountSettings):
         raise Misconfigured("The account service was started without its own settings: see account_service.app.")
-    access = Access(kit.settings, kit.clock)
+    access = Access(kit.settings, kit.clock, kit.limits)
     router = APIRouter(prefix="/v1")
     _add_entrance(router, kit, access)
     _add_account(router, kit)
@@ -43,7 +49,13 @@ def make_router(kit: Kit) -> APIRouter:
 
 
 def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
-    @router.post("/accounts", status_code=202, summary="Register: a mail brings the code to confirm", tags=["accounts"])
+    @router.post(
+        "/accounts",
+        openapi_extra=limited(REGISTER_PEER),
+        status_code=202,
+        summary="Register: a mail brings the code to confirm",
+        tags=["accounts"],
+    )
     async def register(subject_id: StrangersId, body: shapes.RegistrationBody) -> shapes.RegistrationAnswer:
         """The same answer whether or not the address has an account."""
         new = registrations.Registration(
@@ -61,12 +73,23 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         await registrations.confirm(kit, registration_id, body.code.get_secret_value())
         return shapes.SubjectAnswer(subject_id=registration_id)
 
-    @router.post("/sign-in", summary="Sign in with e-mail address and password", tags=["accounts"])
-    async def sign_in(body: shapes.SignInBody) -> shapes.TokenAnswer:
-        token = await handlers.sign_in(kit, access, body.email, body.password.get_secret_value())
+    @router.post(
+        "/sign-in",
+        openapi_extra=limited(SIGN_IN_PEER),
+        summary="Sign in with e-mail address and password",
+        tags=["accounts"],
+    )
+    async def sign_in(body: shapes.SignInBody, request: Request) -> shapes.TokenAnswer:
+        token = await handlers.sign_in(kit, access, body.email, body.password.get_secret_value(), peer(request.scope))
         return shapes.TokenAnswer(access_token=token.text, expires_in=token.expires_in)
 
-    @router.post("/guests", status_code=201, summary="Begin as a guest, without an account", tags=["accounts"])
+    @router.post(
+        "/guests",
+        openapi_extra=limited(REGISTER_PEER),
+        status_code=201,
+        summary="Begin as a guest, without an account",
+        tags=["accounts"],
+    )
     async def add_guest(subject_id: StrangersId, body: shapes.GuestBody) -> shapes.GuestAnswer:
         token = await handlers.add_guest(
             kit, access, subject_id, Contact(email=body.email, phone=body.phone), body.language
@@ -79,7 +102,7 @@ def _add_account(router: APIRouter, kit: Kit) -> None:
     async def show_account(who: Who) -> shapes.AccountAnswer:
         return _account_answer(await handlers.show_account(kit, who.subject_id))
 
-    @router.patch("/accounts/me", summary="Edit one's own data", tags=["accounts"])
+    @router.patch("/accounts/me", openapi_extra=limited(CHANGES), summary="Edit one's own data", tags=["accounts"])
     async def edit_account(who: Member, body: shapes.EditBody) -> shapes.AccountAnswer:
         changes = body.model_dump(exclude_unset=True)
         return _account_answer(await handlers.edit_account(kit, who.subject_id, changes))
@@ -108,7 +131,13 @@ def _account_answer(account: Account) -> shapes.AccountAnswer:
 
 
 def _add_addresses(router: APIRouter, kit: Kit) -> None:
-    @router.post("/accounts/me/addresses", status_code=201, summary="Add to the address book", tags=["addresses"])
+    @router.post(
+        "/accounts/me/addresses",
+        openapi_extra=limited(CHANGES),
+        status_code=201,
+        summary="Add to the address book",
+        tags=["addresses"],
+    )
     async def add_address(who: Member, address_id: MembersId, body: shapes.AddressBody) -> shapes.AddressIdAnswer:
         await belongings.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return shapes.AddressIdAnswer(address_id=address_id)
@@ -122,7 +151,13 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
     async def show_address(who: Member, address_id: UUID) -> shapes.AddressAnswer:
         return _address_answer(await belongings.show_address(kit, who.subject_id, address_id))
 
-    @router.put("/accounts/me/addresses/{address_id}", status_code=204, summary="Correct it", tags=["addresses"])
+    @router.put(
+        "/accounts/me/addresses/{address_id}",
+        openapi_extra=limited(CHANGES),
+        status_code=204,
+        summary="Correct it",
+        tags=["addresses"],
+    )
     async def replace_address(who: Member, address_id: UUID, body: shapes.AddressBody) -> Response:
         await belongings.replace_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return Response(status_code=204)
@@ -142,7 +177,13 @@ def _address_answer(entry: belongings.Entry[Address]) -> shapes.AddressAnswer:
 
 
 def _add_favourites(router: APIRouter, kit: Kit) -> None:
-    @router.post("/accounts/me/favourites", status_code=201, summary="Add a favourite", tags=["favourites"])
+    @router.post(
+        "/accounts/me/favourites",
+        openapi_extra=limited(CHANGES),
+        status_code=201,
+        summary="Add a favourite",
+        tags=["favourites"],
+    )
     async def add_favourite(
         who: Member, favourite_id: MembersId, body: shapes.FavouriteBody
     ) -> shapes.FavouriteIdAnswer:
@@ -173,7 +214,7 @@ def _add_browsing(router: APIRouter, kit: Kit) -> None:
         "/browsing-events",
         summary="Record browsing: CloudEvents, one or up to 500",
         tags=["browsing"],
-        openapi_extra=browsing_events.describe(),
+        openapi_extra={**browsing_events.describe(), **limited(BROWSING)},
     )
     async def record_browsing(
         who: Who, looks: Annotated[list[Look], Depends(browsing_events.read_looks)]

@@ -21,9 +21,8 @@ class AccountSettings(Settings):
     argon2_threads: int = Field(2, ge=1)
     argon2_waiting: int = Field(64, ge=1)
 
-    # Per e-mail address. A refused sign-in takes a multiple of this, whatever it was refused for.
-    sign_in_per_minute: float = Field(10, gt=0)
-    sign_in_burst: int = Field(10, ge=1)
+    # Per e-mail address and peer. A refused sign-in takes a multiple of the seconds, whatever it was refused for.
+    sign_in_per_minute: int = Field(10, ge=1)
     sign_in_refusal_seconds: float = Field(0.5, ge=0)
 
     # Codes of confirmations are derived under it, and mails to an address counted: 32 bytes in hex.

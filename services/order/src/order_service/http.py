@@ -17,10 +17,13 @@ from servicekit.auth import Customer, customer
 from servicekit.errors import Fenced
 from servicekit.ids import new_id
 from servicekit.kit import Kit
+from servicekit.limits import Limit, limited
 from servicekit.paging import Page, Paging, paging
 from servicekit.together import Together
 
 ORDERS: Final = 100
+PLACED: Final = (Limit("orders", 30, 60), Limit("orders_a_day", 300, 86_400))
+CHANGES: Final = Limit("changes", 60, 60)
 _buyer = customer()
 Buyer = Annotated[Customer, Depends(_buyer)]
 OrderId = Annotated[UUID, Depends(new_id(_buyer))]
@@ -82,7 +85,11 @@ def make_router(kit: Kit) -> APIRouter:
     writing = Together(partial(handlers.write_orders, kit), (Fenced,), ORDERS)
 
     @router.post(
-        "/v1/orders", status_code=201, response_model_exclude_none=True, responses={200: {"model": OrderConfirmation}}
+        "/v1/orders",
+        status_code=201,
+        response_model_exclude_none=True,
+        responses={200: {"model": OrderConfirmation}},
+        openapi_extra=limited(*PLACED),
     )
     async def place_order(purchase: Purchase, buyer: Buyer, order_id: OrderId, response: Response) -> OrderConfirmation:
         """Places an order; 200 with the same order when it was placed under this Idempotency-Key before.
@@ -111,12 +118,12 @@ def make_router(kit: Kit) -> APIRouter:
         """The order's confirmation, as the buyer may keep it."""
         return _confirmation(await handlers.confirm_order(kit, buyer.subject_id, order_id))
 
-    @router.post("/v1/orders/{order_id}/cancel", response_model_exclude_none=True)
+    @router.post("/v1/orders/{order_id}/cancel", openapi_extra=limited(CHANGES), response_model_exclude_none=True)
     async def cancel_order(order_id: UUID, buyer: Buyer) -> OrderConfirmation:
         """Cancels an order that is not yet with the carrier; 409 when it is. Doing it again changes nothing."""
         return _confirmation(await handlers.cancel_order(kit, buyer.subject_id, order_id))
 
-    @router.put("/v1/orders/{order_id}/consignee", response_model_exclude_none=True)
+    @router.put("/v1/orders/{order_id}/consignee", openapi_extra=limited(CHANGES), response_model_exclude_none=True)
     async def correct_consignee(order_id: UUID, consignee: PurchaseConsignee, buyer: Buyer) -> OrderDetail:
         """Corrects to whom and where the order goes, until it is handed over; 409 then. The country stays as it is.
 

@@ -1,30 +1,29 @@
 """The HTTP edge of a process: `make_app`.
 
-Sizes, card numbers, errors and the access log are dealt with here for all routes.
+Admission, errors and the access log are dealt with here for all routes.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
-from urllib.parse import parse_qsl
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit import metrics
+from servicekit.admission import Admission, rules_of
 from servicekit.auth import Tokens
-from servicekit.bodies import NO_JSON, is_json, read_json
-from servicekit.cards import Found, find_card_in_body, has_card
 from servicekit.clock import Clock
-from servicekit.errors import CardNumber, Invalid, KitError, Malformed, TooLarge, Unavailable
+from servicekit.errors import KitError, Unavailable
 from servicekit.health import Health
 from servicekit.ids import Ids
+from servicekit.limits import Limits, Strangers
 from servicekit.logs import code, get_log
 from servicekit.problems import RESPONSES, add_handlers, problem_response
 from servicekit.settings import Settings
@@ -32,16 +31,8 @@ from servicekit.work import Work
 
 log = get_log("http")
 
-MAX_BODY = 64 * 1024
-# A route that takes more says so: `openapi_extra=max_body(1_000_000)`.
-_MAX_BODY_KEY = "x-max-body-bytes"
 _OPERATIONAL = ("/healthz", "/metrics")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-
-
-def max_body(size: int) -> dict[str, Any]:
-    """`openapi_extra` of a route without path parameters that takes bodies of up to `size` bytes."""
-    return {_MAX_BODY_KEY: size}
 
 
 def make_app(
@@ -52,11 +43,12 @@ def make_app(
     *,
     refuse_cards: bool = True,
     work: Work | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The app of one process: /healthz, /metrics and, for the role `api`, the routes of its service.
 
     `refuse_cards=False` is for an API between services that takes ids, codes and digests only, thousands at once.
-    `work` counts the requests under way of a process that holds keys.
+    `work` counts the requests under way of a process that holds keys. Without `limits` only strangers are counted.
     """
     app = FastAPI(
         title=health.service,
@@ -73,24 +65,24 @@ def make_app(
         staff_key=settings.read("staff_public_key_file") if settings.staff_public_key_file else None,
     )
     app.state.ids = Ids.of(health.service, settings)
+    routers = list(routers)
     for router in routers:
         app.include_router(router)
+    factor = settings.limits_factor
+    strangers = Strangers(
+        clock, per_minute=settings.strangers_per_minute * factor, burst=int(settings.strangers_burst * factor) or 1
+    )
+    admission = Admission(app.state, rules_of(routers), strangers, limits, refuse_cards=refuse_cards)
     _add_operational_routes(app, health)
     add_handlers(app)
     app.add_middleware(
         _Edge,
         health=health,
-        limits=_limits(app.openapi()),
-        refuse_cards=refuse_cards,
+        admission=admission,
         work=work or Work(),
         most=settings.http_requests,
     )
     return app
-
-
-def _limits(openapi: Mapping[str, Any]) -> dict[str, int]:
-    operations = ((path, operation) for path, methods in openapi["paths"].items() for operation in methods.values())
-    return {path: operation[_MAX_BODY_KEY] for path, operation in operations if _MAX_BODY_KEY in operation}
 
 
 def _add_operational_routes(app: FastAPI, health: Health) -> None:
@@ -115,14 +107,10 @@ def end_work(request: Request) -> None:
 
 
 class _Edge:
-    """Around every request:
-    refuses what is too large or holds a card number, catches what nobody caught, logs and counts.
-    """
+    """Around every request: admits it or refuses it, catches what nobody caught, logs and counts."""
 
-    def __init__(
-        self, app: ASGIApp, health: Health, limits: Mapping[str, int], refuse_cards: bool, work: Work, most: int
-    ) -> None:
-        self._app, self._health, self._limits, self._refuse_cards = app, health, limits, refuse_cards
+    def __init__(self, app: ASGIApp, health: Health, admission: Admission, work: Work, most: int) -> None:
+        self._app, self._health, self._admission = app, health, admission
         self._work, self._most, self._answering = work, most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +121,7 @@ class _Edge:
         answer = _Answer(send, lambda: self._work.end(unit))
         started = time.perf_counter()
         try:
-            body = await self._checked_body(scope, receive)
+            body = await self._admitted(scope, receive)
             with self._one_more():
                 # From here until the answer begins it opens and seals: a slow client holds no erasure up.
                 unit = self._work.begin()
@@ -165,60 +153,13 @@ class _Edge:
         finally:
             self._answering -= 1
 
-    async def _checked_body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises `Unavailable`, `TooLarge`, `Malformed`, `Invalid` or `CardNumber`."""
-        if scope["path"] not in _OPERATIONAL and self._health.refuses:
+    async def _admitted(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body of a request that may go on. Raises a `KitError` for one that may not."""
+        if scope["path"] in _OPERATIONAL:
+            return b""
+        if self._health.refuses:
             raise Unavailable
-        body = await _read_body(scope, receive, self._limits.get(scope["path"], MAX_BODY))
-        if self._refuse_cards:
-            _check_cards(scope, body)
-        _check_json(scope, body)
-        return body
-
-
-def _check_cards(scope: Scope, body: bytes) -> None:
-    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    if any(has_card(text) for pair in query for text in pair):
-        raise _refused_card(Found((), in_key=False), "query")
-    found = find_card_in_body(body) if body else None
-    if found is not None:
-        raise _refused_card(found, "body")
-
-
-def _check_json(scope: Scope, body: bytes) -> None:
-    if body and is_json(Headers(scope=scope).get("content-type", "")):
-        try:
-            read_json(body)
-        except ValueError:
-            raise Malformed(NO_JSON) from None
-
-
-def _refused_card(found: Found, where: str) -> KitError:
-    metrics.CARD_NUMBERS_REFUSED.inc()
-    place = ".".join((where, *map(str, found.path)))
-    part = "name" if found.in_key else "value"
-    return CardNumber(
-        f"The request contains a payment card number, in the {part} at position {place}. "
-        "Send the payment provider's verification token instead."
-    )
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    length = Headers(scope=scope).get("content-length", "0")
-    if length.isdecimal() and int(length[:12]) > limit:
-        raise TooLarge
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Invalid("The request ended before its body did.")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise TooLarge
-    return b"".join(parts)
+        return await self._admission.admit(scope, receive)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

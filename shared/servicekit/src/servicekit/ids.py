@@ -54,6 +54,10 @@ class Ids:
             )
         return cls(service, key)
 
+    def derive(self, label: str) -> bytes | None:
+        """A key of another use; None without an id key."""
+        return None if self._key is None else hmac.digest(self._key, label.encode(), "sha256")
+
     def make(self, route: str, caller: str, key: UUID) -> UUID:
         """The id for this route (its template), caller (`caller_of`) and Idempotency-Key. Raises `Unavailable`."""
         if self._key is None:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from event_contracts.privacy import QuarantineDecided
 from event_contracts.texts import RECORDED
 from servicekit.clock import Clock
 from servicekit.errors import Fenced, Gone, KeyReused, Poison
+from servicekit.ids import Ids
 from servicekit.leases import KeyName
+from servicekit.limits import Limits
 from servicekit.metrics import OPENED, OPENED_ERASED, SEALED
 from servicekit.outbox import Outbox
 from servicekit.policy import Policy
@@ -77,6 +80,12 @@ class Kit:
     works: Work = field(default_factory=Work)
     gate: Gate = field(default_factory=Gate)
     wakes: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+    @cached_property
+    def limits(self) -> Limits:
+        """How often somebody may try something; counted for all processes of the service."""
+        key = Ids.of(self.name, self.settings).derive("limits/v1")
+        return Limits(self.db, self.clock, key, self.settings.limits_factor)
 
     async def seal(self, value: T, *, subject: UUID, anchor: UUID) -> Sealed[T]:
         """Seals one value under the key of its class for this subject and anchor; the key is made if there is none."""

@@ -6,8 +6,8 @@ A cursor is the last row's (time, id), opaque to callers.
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Final, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import Query
@@ -17,6 +17,8 @@ from servicekit.errors import Invalid
 
 T = TypeVar("T")
 MAX_LIMIT = 100
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Page(BaseModel, Generic[T]):
@@ -42,10 +44,11 @@ class Cursor:
         try:
             at, _, row = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(" ")
             cursor = cls(datetime.fromisoformat(at), UUID(row))
-        except (binascii.Error, ValueError):
+            # A row is from our own time; what lies outside cannot be compared with one.
+            if not _EARLIEST <= cursor.at < _LATEST:
+                raise ValueError("not a time of ours")
+        except (binascii.Error, ValueError, TypeError):
             raise Invalid("The cursor is not one that this service gave. Begin again without it.") from None
-        if cursor.at.tzinfo is None:
-            raise Invalid("The cursor is not one that this service gave. Begin again without it.")
         return cursor
 
 

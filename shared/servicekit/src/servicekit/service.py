@@ -32,6 +32,7 @@ from servicekit.holdings import Holding
 from servicekit.http import make_app
 from servicekit.kafka import Producer
 from servicekit.kit import Kit, RecordDecision
+from servicekit.limits import forget_tries
 from servicekit.logs import code, configure_logs, get_log
 from servicekit.metrics import JOB_RUNS
 from servicekit.outbox import Outbox, Relay
@@ -206,7 +207,9 @@ async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, st
     routers = [service.router(kit)] if service.router is not None and "api" in roles else []
     # Shuts the gate before anything is served.
     follower = Follower(kit, service.holdings, health, is_alone=not service.participates)
-    async with serving(make_app(kit.settings, kit.clock, health, routers, work=kit.works), kit.settings):
+    async with serving(
+        make_app(kit.settings, kit.clock, health, routers, work=kit.works, limits=kit.limits), kit.settings
+    ):
         parts = [
             ("revocations", follower.run(stopping, health.loop("revocations"))),
             *_parts(service, kit, roles, health, stopping),
@@ -247,7 +250,7 @@ def _parts(
         parts.append(("relay", relay.run(stopping, health.loop("relay"))))
         jobs.append(_watch_depth(health))
     if "jobs" in roles:
-        jobs += [*service.jobs, _tend_quarantine(service)]
+        jobs += [*service.jobs, _tend_quarantine(service), FORGET_TRIES]
         if service.participates:
             jobs.append(_export_of(service))
     for job in jobs:
@@ -317,4 +320,9 @@ async def _roll_partitions(kit: Kit) -> None:
     await kit.run_tx("roll_partitions", work)
 
 
+async def _forget_tries(kit: Kit) -> None:
+    await forget_tries(kit.db, kit.clock.now())
+
+
 ROLL_PARTITIONS: Final = Job("roll_partitions", timedelta(hours=1), _roll_partitions)
+FORGET_TRIES: Final = Job("forget_tries", timedelta(minutes=5), _forget_tries, is_work=False)

@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     http_connections_per_peer: int = Field(100, gt=0)
     http_requests: int = Field(500, gt=0)
     http_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    # For each peer and process: requests without a valid token.
+    strangers_per_minute: float = Field(600, gt=0)
+    strangers_burst: int = Field(300, ge=1)
+    # All limits of docs/limits.md times this.
+    limits_factor: float = Field(1, gt=0)
     policy_files: Annotated[tuple[Path, ...], NoDecode] = ()
     lanes_dir: Path | None = None
     customer_public_key_file: Path | None = None

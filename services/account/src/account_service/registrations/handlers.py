@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from account_service import store as accounts
-from account_service.access import Access
+from account_service.access import REGISTER, Access
 from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
 from account_service.mails import sending
 from account_service.mails import store as mails_store
@@ -48,7 +48,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
     """
     check_birth_date(new.identity, kit.clock.now().date())
     digest = await kit.digest("email", new.contact.email)
-    access.register_limit.take(digest)
+    await kit.limits.take((REGISTER, digest))
     if await _is_known(kit, access, subject_id, new) or not await _may_mail(kit, digest):
         return
     credentials = Credentials(password_hash=await access.passwords.hash(new.password))

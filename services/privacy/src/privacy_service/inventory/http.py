@@ -13,13 +13,14 @@ from privacy_service.inventory import handlers
 from privacy_service.policy_page import render_policy
 from servicekit.auth import Staff, staff
 from servicekit.kit import Kit
-from servicekit.limits import RateLimit
+from servicekit.limits import Limit, limited
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.policy import IndexKind, Policy, Retention
 from servicekit.postgres import Record
 
 FINDS_PER_MINUTE: Final = 30
-FINDS_AT_ONCE: Final = 10
+FINDS: Final = Limit("find", FINDS_PER_MINUTE, 60)
+LOOKS: Final = Limit("looks", 120, 60)
 
 _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
 
@@ -82,13 +83,11 @@ class InventoryItem(BaseModel):
 def make_router(kit: Kit) -> APIRouter:
     """The routes of the role `api`."""
     router = APIRouter()
-    finds = RateLimit("find", kit.clock, per_minute=FINDS_PER_MINUTE, burst=FINDS_AT_ONCE)
     page = render_policy(kit.policy)
 
-    @router.post("/v1/find")
+    @router.post("/v1/find", openapi_extra=limited(FINDS))
     async def find(body: FindBody, who: _Staff) -> Found:
         """People by e-mail address, phone or order number."""
-        finds.take(who.staff_id.bytes)
         found = await handlers.find_subjects(kit, who, body.by, body.term.get_secret_value())
         return Found(
             items=[
@@ -100,7 +99,7 @@ def make_router(kit: Kit) -> APIRouter:
             ]
         )
 
-    @router.get("/v1/subjects/{subject_id}/inventory")
+    @router.get("/v1/subjects/{subject_id}/inventory", openapi_extra=limited(LOOKS))
     async def inventory(
         subject_id: UUID, who: _Staff, wanted: Annotated[Paging, Depends(paging)]
     ) -> Page[InventoryItem]:

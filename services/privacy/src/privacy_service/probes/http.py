@@ -1,7 +1,7 @@
 """Staff ask what is really held, and read the answers as they come."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from privacy_service.probes import handlers
 from servicekit.auth import Staff, staff
 from servicekit.kit import Kit
+from servicekit.limits import Limit, limited
 
+PROBES: Final = Limit("probes", 30, 60)
 _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
 
 
@@ -38,7 +40,7 @@ def make_router(kit: Kit) -> APIRouter:
     """The routes of the role `api`."""
     router = APIRouter()
 
-    @router.post("/v1/subjects/{subject_id}/probes", status_code=202)
+    @router.post("/v1/subjects/{subject_id}/probes", status_code=202, openapi_extra=limited(PROBES))
     async def probe(subject_id: UUID, who: _Staff) -> ProbeId:
         """Ask every participant how many rows it holds about one person."""
         return ProbeId(request_id=await handlers.probe_subject(kit, who, subject_id))

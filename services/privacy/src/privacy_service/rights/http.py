@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData
 from privacy_service.evidence.handlers import is_ready, read_certificate
+from privacy_service.inventory.http import LOOKS
 from privacy_service.inventory.looks import write_looks
 from privacy_service.rights import handlers, holds, store
 from privacy_service.rights.answers import store as answers_store
@@ -38,12 +39,14 @@ from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.errors import Conflict, Forbidden, NotFound
 from servicekit.ids import new_id
 from servicekit.kit import Kit
+from servicekit.limits import Limit, limited
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.postgres import Tx
 from servicekit.together import Together
 
 P = TypeVar("P", bound=PersonalData)
 APPROVALS: Final = 100
+OWN_REQUESTS: Final = Limit("own_requests", 10, 3600)
 _staff, _customer = staff("support", "privacy_officer"), customer()
 _Staff = Annotated[Staff, Depends(_staff)]
 _Customer = Annotated[Customer, Depends(_customer)]
@@ -85,7 +88,7 @@ def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
         """Where it stands, who is waited for, what is held and outstanding, and its history."""
         return await _state(kit, await _found(kit, request_id))
 
-    @router.get("/v1/requests/{request_id}/preview")
+    @router.get("/v1/requests/{request_id}/preview", openapi_extra=limited(LOOKS))
     async def preview(request_id: UUID, who: _Staff) -> Preview:
         """What would go, what stays, why and until when. The look is recorded."""
         await _found(kit, request_id)
@@ -130,7 +133,12 @@ def _add_decisions(router: APIRouter, kit: Kit) -> None:
 
 
 def _add_own_routes(router: APIRouter, kit: Kit) -> None:
-    @router.post("/v1/me/requests", status_code=201, responses={200: {"model": RequestState}})
+    @router.post(
+        "/v1/me/requests",
+        status_code=201,
+        responses={200: {"model": RequestState}},
+        openapi_extra=limited(OWN_REQUESTS),
+    )
     async def open_own(
         body: OwnRequestBody, who: _Customer, request_id: _CustomersId, response: Response
     ) -> RequestState:

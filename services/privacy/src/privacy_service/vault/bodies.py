@@ -12,7 +12,7 @@ B = TypeVar("B", bound=msgspec.Struct)
 
 
 async def read_body(request: Request, kind: type[B]) -> B:
-    """The body as `kind`. Raises Invalid."""
+    """The body as `kind`. Raises Invalid. The edge has refused a name that stands twice."""
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

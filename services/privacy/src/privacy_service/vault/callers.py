@@ -4,14 +4,13 @@ import json
 import re
 from base64 import urlsafe_b64decode
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final, cast
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from servicekit.auth import Guard
 from servicekit.clock import Clock
 from servicekit.errors import Unauthenticated
 from servicekit.vault_client import AUDIENCE, TOKEN_ALGORITHM
@@ -44,7 +43,7 @@ class Callers:
             system = _claimed_issuer(token)
             claims = jwt.decode(token, self._key(system), algorithms=[TOKEN_ALGORITHM]).claims
             _rules(system, now).validate(claims)
-        except (JoseError, OSError, ValueError, TypeError, KeyError):
+        except (JoseError, OSError, ValueError, TypeError, KeyError, RecursionError):
             raise Unauthenticated("The service's token is not valid here: check its key and its clock.") from None
         if claims["exp"] > now + LONGEST_LIFE + _LEEWAY:
             raise Unauthenticated(f"The service's token lives too long: {LONGEST_LIFE} seconds is the limit.")
@@ -79,14 +78,5 @@ def _rules(system: str, now: int) -> Any:
     )
 
 
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token signed by the calling service.")
-
-
-async def caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
-    """A dependency that gives the system that calls; 401 without a valid token."""
-    if credentials is None:
-        raise Unauthenticated
-    callers: Callers = request.app.state.callers
-    return callers.verify(credentials.credentials)
+# A dependency that gives the system that calls; 401 without a valid token.
+caller: Final = Guard[str]("service", lambda state, token: cast(Callers, state.callers).verify(token))

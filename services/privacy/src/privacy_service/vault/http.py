@@ -14,8 +14,8 @@ from privacy_service.vault.callers import caller
 from privacy_service.vault.handlers import Newcomers, Vault
 from privacy_service.vault.holders import handlers as holders
 from privacy_service.vault.store import Head
+from servicekit.admission import max_body
 from servicekit.errors import Invalid
-from servicekit.http import max_body
 from servicekit.leases import KeyName
 from servicekit.vault_client import IndexEntry, LeaseName
 

@@ -16,10 +16,13 @@ from servicekit.auth import Customer, Staff, customer, staff
 from servicekit.errors import KitError
 from servicekit.http import end_work
 from servicekit.kit import Kit
+from servicekit.limits import Limit, limited
 from servicekit.logs import get_log
 
 # A download that takes longer breaks, so that nobody who reads slowly keeps leased keys in use (law L12).
 LONGEST_DOWNLOAD: Final = 600.0
+LINKS: Final = Limit("links", 10, 3600)
+DOWNLOADS: Final = Limit("downloads", 30, 60, "peer")
 log = get_log("exports")
 
 _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
@@ -76,12 +79,12 @@ def make_router(kit: Kit) -> APIRouter:
         """Make a link to hand to the person. The one made before it and not used is void."""
         return _body(await handlers.make_link(kit, who, request_id))
 
-    @router.post("/v1/me/requests/{request_id}/link", status_code=201)
+    @router.post("/v1/me/requests/{request_id}/link", status_code=201, openapi_extra=limited(LINKS))
     async def own_link(request_id: UUID, who: _Customer) -> LinkBody:
         """The same, for the person who asked."""
         return _body(await handlers.make_link(kit, who, request_id))
 
-    @router.get("/v1/exports/{token}", response_class=PackageResponse)
+    @router.get("/v1/exports/{token}", response_class=PackageResponse, openapi_extra=limited(DOWNLOADS))
     async def export(token: _Token, request: Request) -> PackageResponse:
         """The package. Whoever has the link may fetch it, once; after that its key is destroyed.
 

@@ -18,8 +18,8 @@ from privacy_service.vault.revocations.domain import Case, Wanted
 from privacy_service.vault.revocations.handlers import Outcome
 from privacy_service.vault.revocations.heads import Heads
 from privacy_service.vault.settings import VaultSettings
+from servicekit.admission import max_body
 from servicekit.errors import Invalid
-from servicekit.http import max_body
 
 LARGEST_BATCH: Final = 500
 MOST_SCOPES: Final = 2000
