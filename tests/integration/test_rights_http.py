@@ -1,10 +1,13 @@
 """What people do to rights requests over HTTP, also at once, on real Postgres."""
 
+# long: all of one service's routes on one Postgres, which costs more to start than a second file is worth
+
 import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 import pytest
 
 from event_contracts.privacy import (
@@ -208,6 +211,25 @@ async def test_a_customer_opens_sees_and_cancels_only_their_own(shop: Shop) -> N
         lists = [(await client.get("/v1/me/requests", headers=shop.customer(who))).json() for who in (me, other)]
         assert [len(each["items"]) for each in lists] == [1, 1]
         assert (await client.post(f"{url}/cancel", headers=shop.customer(me))).json()["status"] == "cancelled"
+
+
+@pytest.mark.attack("many requests of one person at two processes at once", expected="one is open, 409 names it")
+async def test_a_person_has_one_open_request_of_each_kind(shop: Shop) -> None:
+    me = uuid4()
+
+    async def ask(kind: str) -> httpx.Response:
+        async with shop.client() as client:
+            return await client.post("/v1/me/requests", json={"kind": kind}, headers=shop.customer(me))
+
+    answers = await asyncio.gather(*(ask("erasure") for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    (opened,) = (answer.json()["request_id"] for answer in answers if answer.status_code == 201)
+    assert all(opened in answer.json()["detail"] for answer in answers if answer.status_code == 409)
+    assert (await ask("access")).status_code == 201
+    assert (await ask("erasure")).status_code == 409
+    async with shop.client() as client:
+        assert (await client.post(f"/v1/me/requests/{opened}/cancel", headers=shop.customer(me))).status_code == 200
+    assert (await ask("erasure")).status_code == 201
 
 
 async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(shop: Shop) -> None:

@@ -84,17 +84,16 @@ class Wanted:
 
 
 async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> tuple[Request, bool]:
-    """Opens it, with True; or finds it, with False, when the same person opened it under this id before.
-
-    Raises `Invalid`; `NoMatch` when staff ask for somebody whom no event names; `KeyReused` when the id is another
-    request's, `Gone` when what it corrected is erased since; `Fenced` when there is nobody left to rectify.
-    """
+    """Opens it, with True; or finds it, with False, when the same person opened it under this id before. Raises `Invalid`;
+    `NoMatch` when staff ask for somebody whom no event names; `Conflict` when a person has one of this kind; `KeyReused` when
+    the id is another request's, `Gone` when what it corrected is erased since; `Fenced` when nobody is left to rectify."""
     _check(kit, wanted)
     found = await _opened_before(kit, by, request_id, wanted)
     if found is not None:
         return found, False
     if by.role != CUSTOMER:
         await check_known(kit, wanted.subject_ids)
+    await store.refuse_second(kit.db, by, wanted.kind)
     sealed, digest = await _sealed(kit, wanted)
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
@@ -119,6 +118,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
         return request, True
     found = await _opened_before(kit, by, request_id, wanted)
     if found is None:
+        await store.refuse_second(kit.db, by, wanted.kind)
         raise Conflict
     return found, False
 

@@ -10,6 +10,7 @@ from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import Sealed
 from privacy_service.rights.domain import Check, Extension, Kind, Person, Reason, Regime, Request, Status
+from servicekit.errors import Conflict
 from servicekit.paging import Paging
 from servicekit.postgres import Database, Record, Tx
 
@@ -48,6 +49,23 @@ async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = N
         body_digest,
     )
     return status.endswith(" 1")
+
+
+async def refuse_second(source: Database | Tx, by: Person, kind: Kind) -> None:
+    """Raises `Conflict` when the person has an open request of this kind; staff may open several about one person."""
+    row = await source.fetchrow(
+        """-- refuse_second
+        SELECT request_id FROM rights_requests
+        WHERE opener_id = $1 AND opener_role = 'customer' AND opener_role = $2 AND kind = $3::text::request_kind
+          AND ended_at IS NULL""",
+        by.person_id,
+        by.role,
+        kind,
+    )
+    if row is not None:
+        raise Conflict(
+            f"You have an open request of this kind: {row['request_id']}. Wait for its end, or cancel it first."
+        )
 
 
 async def update_requests(tx: Tx, requests: Collection[Request]) -> None:
