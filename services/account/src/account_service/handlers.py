@@ -92,7 +92,8 @@ async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact
     if await store.find_account(kit.db, subject_id) is not None:
         await _check_guest_retry(kit, subject_id, contact)
         return access.tokens.guest(subject_id)
-    (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], await index_entries(kit, contact, key=0))
+    index = await index_entries(kit, contact, key=0)
+    (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], index, people=[subject_id])
     event = AccountRegistered(subject_id=subject_id, guest=True, identity=None, contact=sealed)
 
     async def work(tx: Tx) -> bool:

@@ -93,13 +93,18 @@ class Kit:
         return sealed
 
     async def seal_many(
-        self, parts: Sequence[tuple[PersonalData, UUID, UUID]], index: Sequence[IndexEntry] = ()
+        self,
+        parts: Sequence[tuple[PersonalData, UUID, UUID]],
+        index: Sequence[IndexEntry] = (),
+        people: Iterable[UUID] = (),
     ) -> list[Sealed[Any]]:
         """Seals (value, subject, anchor) each, with one vault call for all; `index` digests are left beside the keys.
 
-        Raises `Fenced` if a person's data is being erased, `Forbidden`, `Unavailable`; then nothing is sealed.
+        `people` among the subjects are new, as in `seal_new`. Raises `Fenced` if a person's data is being erased, `Forbidden`,
+        `Unavailable`; then nothing is sealed.
         """
-        return _seal(parts, await self.vault.ensure(_names(parts), index))
+        new = New(frozenset(people)) if people else None
+        return _seal(parts, await self.vault.ensure(_names(parts), index, new))
 
     async def seal_new(
         self,

@@ -54,7 +54,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
     credentials = Credentials(password_hash=await access.passwords.hash(new.password))
     # Nothing goes to the directory: nobody knows yet whether the address is theirs.
     identity, contact, sealed_credentials = await kit.seal_many(
-        [(part, subject_id, subject_id) for part in (new.identity, new.contact, credentials)]
+        [(part, subject_id, subject_id) for part in (new.identity, new.contact, credentials)], people=[subject_id]
     )
     mail = confirmation(subject_id, new.language, contact)
 
