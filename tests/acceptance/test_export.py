@@ -106,7 +106,7 @@ async def test_a_deleted_address_and_favourite_are_shredded_and_nothing_else(wor
     headers = {"Authorization": f"Bearer {who.token}"}
     gone: list[tuple[str, UUID]] = []
     kept: list[tuple[str, UUID]] = []
-    async with httpx.AsyncClient(base_url=f"{world.stack.url('account')}/v1/accounts/me") as http:
+    async with open_http(f"{world.stack.url('account')}/v1/accounts/me") as http:
         bodies = {
             "addresses": ("contact", who.customer.person.address()),
             "favourites": ("behaviour", {"sku": "TEA-1"}),
