@@ -121,9 +121,9 @@ def _row(child: Child) -> tuple[str, list[str]]:
     pid = str(child.pid)
     if not child.is_running:
         return "down", ["", "", "", ""]
-    if not child.url:
+    if not child.health_url:
         return "up", [pid, "", "", ""]
-    health = read_health(child.url)
+    health = read_health(child.health_url)
     told = [str(health.get("version", "")), _lag(health.get("lag")), str(health.get("outbox_depth", ""))]
     return _condition(health), [pid, *told]
 

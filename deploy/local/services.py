@@ -61,19 +61,24 @@ def load_specification(text: str) -> ServiceSpec:
 
 
 class ServiceProcess:
-    """One process of a service, with a port of its own for /healthz, /metrics and, with the role `api`, its routes."""
+    """One process of a service. It has a port for the operator and, with the role `api`, one for its routes."""
 
     def __init__(
         self, spec: ServiceSpec, role: str, name: str, log: Path, environment: Callable[[], Mapping[str, str]]
     ) -> None:
         self.spec, self.system, self.role, self.name, self.log = spec, spec.system, role, name, log
         self._environment = environment
-        self._port = Port()
+        self._port, self._health_port = Port(), Port()
         self._process: Process | None = None
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self._port.number}"
+
+    @property
+    def health_url(self) -> str:
+        """Where /livez, /readyz and /metrics are."""
+        return f"http://{HOST}:{self._health_port.number}"
 
     @property
     def pid(self) -> int | None:
@@ -86,10 +91,11 @@ class ServiceProcess:
         return None if self._process is None else self._process.exit_code
 
     def launch(self, extra: Mapping[str, str] | None = None) -> None:
-        """Start it, on the same port as ever, without waiting. `extra` is added to its environment for this run."""
+        """Start it, on the same ports as ever, without waiting. `extra` is added to its environment for this run."""
         if self.pid is not None:
             return
         address = {"HTTP_HOST": HOST, "HTTP_PORT": str(self._port.number)}
+        address |= {"HEALTH_HOST": HOST, "HEALTH_PORT": str(self._health_port.number)}
         command = [executable, "-m", self.spec.module, self.role]
         environment = {**self._environment(), **address, **(extra or {})}
         self._process = spawn(self.name, command, log=self.log, env=environment)
@@ -100,7 +106,7 @@ class ServiceProcess:
         self.wait_healthy()
 
     def wait_healthy(self, timeout: float = HEALTHY_TIMEOUT) -> None:
-        """Wait until /healthz says ok. Raises StackError with the end of its log when it ends or takes too long."""
+        """Wait until /readyz says ok. Raises StackError with the end of its log when it ends or takes too long."""
         deadline = time.monotonic() + timeout
         while not self.health().get("ok"):
             if self.pid is None or time.monotonic() > deadline:
@@ -109,8 +115,8 @@ class ServiceProcess:
             time.sleep(0.1)
 
     def health(self) -> dict[str, Any]:
-        """What /healthz says, also with a status other than 200; {} when nobody answers within 2 s."""
-        return read_health(self.url)
+        """What /readyz says, also with a status other than 200; {} when nobody answers within 2 s."""
+        return read_health(self.health_url)
 
     def stop(self, timeout: float = 10) -> None:
         """SIGTERM, and SIGKILL after `timeout` seconds."""
@@ -141,6 +147,7 @@ class ServiceProcess:
         """Stop for good."""
         self.stop()
         self._port.release()
+        self._health_port.release()
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -148,9 +155,9 @@ class ServiceProcess:
 
 
 def read_health(url: str) -> dict[str, Any]:
-    """The JSON object of `url`/healthz; {} when nobody answers within 2 s."""
+    """The JSON object of `url`/readyz; {} when nobody answers within 2 s."""
     try:
-        health = httpx.get(f"{url}/healthz", timeout=2, trust_env=False, verify=tls_of(url)).json()
+        health = httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=tls_of(url)).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return health if isinstance(health, dict) else {}

@@ -157,7 +157,7 @@ class Stack:
         return keys.carrier_key_file(self.keys, carrier)
 
     def env_of(self, system: str) -> dict[str, str]:
-        """The environment that every process of the system gets (but for HTTP_HOST and HTTP_PORT)."""
+        """The environment that every process of the system gets (but for its ports)."""
         if system == WITNESS.system:
             return self._env_of_witness()
         spec = self.specs[system]

@@ -15,13 +15,13 @@ from deploy.local.stack import Stack
 
 @dataclass
 class Child:
-    """A process of the stack; `url` is empty for Kafka and PostgreSQL."""
+    """A process of the stack; `health_url` is empty for Kafka and PostgreSQL."""
 
     system: str
     role: str
     pid: int
     created: float
-    url: str = ""
+    health_url: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -82,10 +82,10 @@ def remove_state(local: Path) -> None:
 def children_of(stack: Stack) -> list[Child]:
     """All processes of the stack that run now."""
     listed = [("kafka", "", stack.kafka.pid, ""), ("postgres", "", stack.postgres.pid, "")]
-    listed += [(process.system, process.role, process.pid, process.url) for process in stack.processes]
+    listed += [(process.system, process.role, process.pid, process.health_url) for process in stack.processes]
     return [
-        Child(system, role, pid, psutil.Process(pid).create_time(), url)
-        for system, role, pid, url in listed
+        Child(system, role, pid, psutil.Process(pid).create_time(), health_url)
+        for system, role, pid, health_url in listed
         if pid is not None
     ]
 
@@ -99,6 +99,7 @@ def write_env(local: Path, stack: Stack) -> None:
 def stack_environment(stack: Stack) -> dict[str, str]:
     """What a client at the keyboard needs: addresses, folders, tokens, users and passwords, DSNs, key files."""
     environment = {f"{_name(system, GATEWAY)}_URL": stack.url(system) for system in stack.specs}
+    environment |= {f"{_name(process.name)}_HEALTH_URL": process.health_url for process in stack.processes}
     environment |= {
         "KAFKA_BOOTSTRAP": stack.kafka.bootstrap,
         "KAFKA_DATA": str(stack.kafka.data_dir or ""),

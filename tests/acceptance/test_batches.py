@@ -64,7 +64,7 @@ async def opened_bench(folder: Path) -> AsyncIterator[Bench]:
 
 
 def metric(process: ServiceProcess, name: str, topic: str) -> int:
-    with urllib.request.urlopen(f"{process.url}/metrics") as answer:
+    with urllib.request.urlopen(f"{process.health_url}/metrics") as answer:
         found = re.search(rf'^{name}{{topic="{re.escape(topic)}"}} (\S+)$', answer.read().decode(), re.MULTILINE)
     return int(float(found.group(1))) if found else 0
 

@@ -254,7 +254,7 @@ async def has_worked(process: ServiceProcess) -> bool:
     """It handed out keys, if it is a vault; else records had an effect through it."""
     sign = "keys_leased_total{" if process.system == "vault" else "consumed_total{"
     async with open_http() as http:
-        metrics = (await http.get(f"{process.url}/metrics")).text
+        metrics = (await http.get(f"{process.health_url}/metrics")).text
     return any(line.startswith(sign) and not line.endswith(" 0.0") for line in metrics.splitlines())
 
 
@@ -333,7 +333,7 @@ async def nothing_kept_of(world: World, order_ids: list[UUID]) -> None:
     ledger = await rows(world.stack, "logistics-gateway", query, order_ids)
     assert [(row["state"], row["delivery"]) for row in ledger] == [("withheld", None)] * len(order_ids)
     async with open_http() as http:
-        metrics = (await http.get(f"{world.stack.url('logistics-gateway')}/metrics")).text
+        metrics = (await http.get(f"{world.stack.process('logistics-gateway').health_url}/metrics")).text
     counted = [line for line in metrics.splitlines() if line.startswith('opened_erased_total{data_class="delivery"')]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) >= len(order_ids)
 

@@ -199,7 +199,8 @@ async def reads(shelf: Shelf, process: ServiceProcess, system: str) -> list[int]
     async def listens() -> bool:
         try:
             async with open_http() as http:
-                return (await http.get(f"{process.url}/metrics")).is_success
+                await http.get(process.url)
+                return True
         except httpx.TransportError:
             return False
 
@@ -220,7 +221,7 @@ def paths(shelf: Shelf, system: str, who: Registered) -> list[tuple[str, dict[st
     return {
         "account": [("/v1/accounts/me", own), ("/v1/accounts/me/addresses", own), ("/v1/accounts/me/favourites", own)],
         "order": [("/v1/orders", own), *((f"/v1/orders/{order.order_id}", own) for order in who.orders)],
-        "logistics-gateway": [("/healthz", {})],  # it serves nothing else
+        "logistics-gateway": [("/", {})],  # it serves nothing else
         "privacy": [(f"/v1/subjects/{who.subject_id}/inventory", staff), ("/v1/requests", staff)],
     }[system]
 

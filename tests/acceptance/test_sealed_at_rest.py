@@ -234,7 +234,7 @@ async def test_no_value_of_two_hundred_people_stands_in_clear_anywhere(stack: St
     (answers / "refusals").write_text("\n".join(visits.answers))
     async with open_http() as http:
         for process in stack.processes:
-            metrics = (await http.get(f"{process.url}/metrics")).raise_for_status().text
+            metrics = (await http.get(f"{process.health_url}/metrics")).raise_for_status().text
             assert metrics.startswith("# HELP"), process.name
             (answers / f"{process.name}.metrics").write_text(metrics)
     findings, planted = await search(stack, ours | poison.values, tmp_path)

@@ -86,7 +86,7 @@ async def run(stack: Stack, rounds: int, records: int) -> AsyncIterator[Figure]:
 
 def keys_leased(stack: Stack) -> int:
     """How many keys of deliveries the vault has leased to the gateway."""
-    with urllib.request.urlopen(f"{stack.url('vault')}/metrics") as answer:
+    with urllib.request.urlopen(f"{stack.process('vault').health_url}/metrics") as answer:
         found = [line for line in answer.read().decode().splitlines() if line.startswith(LEASED)]
     return int(float(found[0].split()[-1])) if found else 0
 

@@ -46,8 +46,8 @@ app.state.tokens = Tokens(
 )
 
 
-@app.get("/healthz")
-async def healthz() -> dict[str, bool]:
+@app.get("/readyz")
+async def readyz() -> dict[str, bool]:
     return {"ok": True}
 
 

@@ -304,7 +304,7 @@ async def test_no_key_lies_in_the_database_in_clear(world: World, vault: Service
 @pytest.mark.fault(14, "a vault with another KEK")
 def test_a_vault_with_another_kek_does_not_start(world: World, vault: ServiceProcess, tmp_path: Path) -> None:
     keys.write_keys(tmp_path / "keys", SYSTEMS, ["meridian"])
-    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0"})
+    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0", "HEALTH_PORT": "0"})
     assert done.returncode == 1
     assert "is not the KEK of this database" in done.stdout + done.stderr
 
@@ -312,7 +312,7 @@ def test_a_vault_with_another_kek_does_not_start(world: World, vault: ServicePro
 def test_a_kek_that_others_can_read_is_refused(world: World, vault: ServiceProcess, tmp_path: Path) -> None:
     keys.write_keys(tmp_path / "keys", SYSTEMS, ["meridian"])
     (tmp_path / "keys" / "kek" / "epoch-1.key").chmod(0o644)
-    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0"})
+    done = run_vault(world, "all", {"KEK_DIR": str(tmp_path / "keys" / "kek"), "HTTP_PORT": "0", "HEALTH_PORT": "0"})
     assert done.returncode == 1
     assert "can be read by other users" in done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""A service that does nothing but answer /healthz: for tests of the stack itself."""
+"""A service that does nothing but answer /readyz: for tests of the stack itself."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def main() -> None:
     if "STUB_FAILS" in os.environ:
         sys.exit("the stub was told to fail")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    ThreadingHTTPServer((os.environ["HTTP_HOST"], int(os.environ["HTTP_PORT"])), Health).serve_forever()
+    ThreadingHTTPServer((os.environ["HEALTH_HOST"], int(os.environ["HEALTH_PORT"])), Health).serve_forever()
 
 
 if __name__ == "__main__":

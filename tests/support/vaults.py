@@ -55,10 +55,16 @@ class World:
         }
 
     def start(self, extra: Mapping[str, str] | None = None) -> ServiceProcess:
+        process = self.launch(extra)
+        process.wait_healthy()
+        return process
+
+    def launch(self, extra: Mapping[str, str] | None = None) -> ServiceProcess:
+        """Without waiting until it is healthy."""
         name = f"vault-{len(self.processes)}"
         process = ServiceProcess(SPEC, "all", name, self.folder / f"{name}.log", self.environment)
         self.processes.append(process)
-        process.start(extra)
+        process.launch(extra)
         return process
 
     def identity(self, system: str) -> ServiceIdentity:

@@ -50,6 +50,23 @@ def test_a_turn_that_failed_is_unhealthy_until_one_succeeds() -> None:
     assert health.report()["ok"]
 
 
+def test_a_process_is_ready_while_only_its_own_loops_lack_something() -> None:
+    clock = FakeClock()
+    health = Health("order", "api", "1", clock)
+    reader, database = health.loop("consume.orders"), health.loop("job.writers", needs="postgres")
+    assert health.report()["ready"]  # it could not have begun without a database
+    reader.beat()
+    database.beat()
+    clock.tick(61)
+    database.beat()
+    report = health.report()
+    assert (report["ready"], report["missing"], report["ok"]) == (True, [], False)
+    assert report["problems"] == {"consume.orders": "no_sign_of_life"}
+    clock.tick(61)
+    report = health.report()
+    assert (report["ready"], report["missing"]) == (False, ["postgres"])
+
+
 def test_facts_and_refusals_are_reported() -> None:
     health = Health("order", "api", "1", FakeClock(), facts={"outbox_depth": lambda: 7})
     health.refuse("behind_revocations")

@@ -26,6 +26,7 @@ from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.limits import Strangers
 from servicekit.paging import Cursor, Page, Paging, paging
+from servicekit.probes import make_probes
 from servicekit.settings import Settings
 from tests.support.asgi import AsgiClient
 
@@ -350,11 +351,22 @@ def test_without_a_key_the_edge_fails_closed(keys: Keys, health: Health) -> None
     assert answer.status_code == 503
 
 
-def test_a_process_that_refuses_serves_its_health_only(client: AsgiClient, health: Health) -> None:
+def test_a_process_that_refuses_answers_its_operator_only(client: AsgiClient, health: Health) -> None:
     health.refuse("behind_revocations")
     assert client.get("/v1/numbers").status_code == 503
-    assert client.get("/healthz").json()["problems"] == {"behind_revocations": "refused"}
-    assert client.get("/metrics").status_code == 200
+    probes = AsgiClient(make_probes(health))
+    assert probes.get("/readyz").status_code == 503
+    assert probes.get("/readyz").json()["missing"] == ["behind_revocations"]
+    assert probes.get("/livez").status_code == probes.get("/metrics").status_code == 200
+    health.accept("behind_revocations")
+    assert client.get("/v1/numbers").status_code == probes.get("/readyz").status_code == 200
+
+
+@pytest.mark.attack(
+    "a stranger reads the metrics", expected="404: the public listener knows none of the operator's paths"
+)
+def test_the_public_listener_tells_nothing_about_the_process(client: AsgiClient) -> None:
+    assert {client.get(path).status_code for path in ("/metrics", "/livez", "/readyz", "/healthz")} == {404}
 
 
 def test_pages_follow_each_other_to_the_end(client: AsgiClient) -> None:

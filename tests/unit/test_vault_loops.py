@@ -62,7 +62,7 @@ async def test_a_loop_goes_on_after_a_failure_that_nobody_expected(
     turns: Turns, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     health, work = Health("vault", "jobs", "1", FakeClock()), Failing(failure)
-    async with every(3600, "prune", work, health, timedelta(hours=3)):
+    async with every(3600, "prune", work, health.loop("prune", timedelta(hours=3))):
         await asyncio.wait_for(turns.ended(), 60)
         assert health.report()["problems"] == {"prune": "failed"}
         await asyncio.wait_for(turns.next(), 60)
@@ -79,7 +79,7 @@ async def test_a_loop_goes_on_after_a_failure_that_nobody_expected(
 async def test_what_is_away_shows_once_it_has_been_away_for_long(turns: Turns) -> None:
     clock = FakeClock()
     health, work = Health("vault", "jobs", "1", clock), Failing()
-    async with every(1, "publish", work, health, timedelta(seconds=60)):
+    async with every(1, "publish", work, health.loop("publish", timedelta(seconds=60))):
         await asyncio.wait_for(turns.ended(), 60)
         work._ways += [Unavailable(), KitError()]
         for _ in range(2):
@@ -94,6 +94,6 @@ async def test_what_is_away_shows_once_it_has_been_away_for_long(turns: Turns) -
 
 async def test_a_loop_ends_with_its_context(turns: Turns) -> None:
     work = Failing()
-    async with every(1, "counts", work, Health("vault", "api", "1", FakeClock()), timedelta(seconds=15)):
+    async with every(1, "counts", work, Health("vault", "api", "1", FakeClock()).loop("counts")):
         await asyncio.wait_for(turns.ended(), 60)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

@@ -57,7 +57,7 @@ class Progress:
 
 @dataclass
 class Health:
-    """What /healthz of one process reports. `facts` are read when asked: `health.facts["outbox_depth"] = lambda:
+    """What /readyz of one process reports. `facts` are read when asked: `health.facts["outbox_depth"] = lambda:
     depth`.
     """
 
@@ -67,10 +67,17 @@ class Health:
     clock: Clock
     facts: dict[str, Callable[[], Fact]] = field(default_factory=dict)
     _loops: dict[str, Progress] = field(default_factory=dict)
+    _needs: dict[str, str] = field(default_factory=dict)
     _refusals: set[str] = field(default_factory=set)
 
-    def loop(self, name: str, stale_after: timedelta = _STALE_AFTER) -> Progress:
-        """The progress of the loop `name`, which is unhealthy from now until its first beat."""
+    def loop(self, name: str, stale_after: timedelta = _STALE_AFTER, *, needs: str = "") -> Progress:
+        """The progress of the loop `name`, which is unhealthy from now until its first beat.
+
+        `needs` is what the loop asks for and no request can do without, such as `postgres`. While the loop gets none of it,
+        the process is not ready.
+        """
+        if needs:
+            self._needs[name] = needs
         return self._loops.setdefault(name, Progress(self.clock, stale_after.total_seconds()))
 
     def refuse(self, reason: str) -> None:
@@ -85,11 +92,16 @@ class Health:
         return bool(self._refusals)
 
     def report(self) -> dict[str, object]:
-        """`ok`, what is wrong (codes by loop), what an operator must set going, lag by loop, and the facts. JSON-ready."""
+        """JSON-ready. `ready`: requests can be served, else `missing` says what they lack. `ok`: also every loop gets on, else
+        `problems` has a code by loop. What an operator must set going, lag by loop, and the facts.
+        """
         problems = {name: problem for name, loop in self._loops.items() if (problem := loop.problem())}
         problems |= dict.fromkeys(sorted(self._refusals), "refused")
+        away = {need for name, need in self._needs.items() if problems.get(name, "starting") != "starting"}
+        missing = sorted(self._refusals | away)
         who = {"service": self.service, "role": self.role, "version": self.version}
         lag = {name: loop.lag for name, loop in self._loops.items()}
         stuck = {n: why for n, loop in self._loops.items() if (why := loop.stopped or loop.needs_operator) is not None}
         facts = {name: fact() for name, fact in self.facts.items()}
-        return {**who, "ok": not problems, "problems": problems, "needs_operator": stuck, "lag": lag, **facts}
+        state = {"ready": not missing, "missing": missing, "ok": not problems, "problems": problems}
+        return {**who, **state, "needs_operator": stuck, "lag": lag, **facts}

@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit import metrics
@@ -31,7 +29,6 @@ from servicekit.work import Work
 
 log = get_log("http")
 
-_OPERATIONAL = ("/healthz", "/metrics")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -45,7 +42,7 @@ def make_app(
     work: Work | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """The app of one process: /healthz, /metrics and, for the role `api`, the routes of its service.
+    """The app of one process: the routes of its service. What the operator asks is elsewhere: `probes.py`.
 
     `refuse_cards=False` is for an API between services that takes ids, codes and digests only, thousands at once.
     `work` counts the requests under way of a process that holds keys. Without `limits` only strangers are counted.
@@ -73,7 +70,6 @@ def make_app(
         clock, per_minute=settings.strangers_per_minute * factor, burst=int(settings.strangers_burst * factor) or 1
     )
     admission = Admission(app.state, rules_of(routers), strangers, limits, refuse_cards=refuse_cards)
-    _add_operational_routes(app, health)
     add_handlers(app)
     app.add_middleware(
         _Edge,
@@ -83,17 +79,6 @@ def make_app(
         most=settings.http_requests,
     )
     return app
-
-
-def _add_operational_routes(app: FastAPI, health: Health) -> None:
-    @app.get("/healthz", include_in_schema=False)
-    async def healthz() -> Response:
-        report = health.report()
-        return JSONResponse(report, 200 if report["ok"] else 503)
-
-    @app.get("/metrics", include_in_schema=False)
-    async def show_metrics() -> Response:
-        return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
 _BUSY: Final = "This process answers as many requests as it can at once. Send the request again a little later."
@@ -155,8 +140,6 @@ class _Edge:
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a request that may go on. Raises a `KitError` for one that may not."""
-        if scope["path"] in _OPERATIONAL:
-            return b""
         if self._health.refuses:
             raise Unavailable
         return await self._admission.admit(scope, receive)
@@ -198,8 +181,6 @@ def _route(scope: Scope) -> str:
 def _record(scope: Scope, status: int, seconds: float) -> None:
     route = _route(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    if route in _OPERATIONAL:
-        return
     metrics.HTTP_REQUESTS.labels(method, route, status).inc()
     metrics.HTTP_SECONDS.labels(method, route).observe(seconds)
     log.info("request", method=code(method), route=code(route), status=status, ms=round(seconds * 1000, 1))

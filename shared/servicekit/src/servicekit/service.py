@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -39,6 +40,7 @@ from servicekit.outbox import Outbox, Relay
 from servicekit.participant import ANSWERS, participant
 from servicekit.policy import Policy
 from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
+from servicekit.probes import STARTING, connect_once_up, serving_probes
 from servicekit.replay import emit_decision, tend
 from servicekit.republish import REPUBLISH, SayAgain, republish, since_of
 from servicekit.revocations import Follower
@@ -56,6 +58,7 @@ TOOLS: Final = {each.COMMAND: each for each in (positions_command, quarantine_co
 STOP_SECONDS: Final = 9.5
 PARTS_SECONDS: Final = 6.0
 SIGN_OFF_SECONDS: Final = 1.0
+Connect: TypeAlias = Callable[[str, str], Awaitable[Database]]
 LEAST_STALE: Final = timedelta(seconds=30)
 TEND_EVERY: Final = timedelta(seconds=5)
 Tool: TypeAlias = Callable[["Kit"], Awaitable[None]]
@@ -66,12 +69,14 @@ class Job:
     """Work that is done every so often, by one process or several: it must be right however many run it.
 
     `is_work=False`: it says itself, with `kit.work()`, when keys are in use; a run that takes long would hold an erasure up.
+    `needs` as in `Health.loop`.
     """
 
     name: str
     every: timedelta
     run: Callable[[Kit], Awaitable[None]]
     is_work: bool = True
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,15 +165,15 @@ async def _run(
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if role in (*ROLES, "all"):
+        await _serve(service, settings, ROLES if role == "all" else (role,), role, stopping)
+        return
     async with open_kit(service, settings) as kit:
         if since is not None:
             moved, again = await republish(kit, since, service.say_again)
             print(f"{moved} positions went back; {again} records are published again when {service.name} runs")
         elif tool is not None:
             await tool(kit)
-            await _sign_off(kit)
-        else:
-            await _serve(service, kit, ROLES if role == "all" else (role,), role, stopping)
             await _sign_off(kit)
 
 
@@ -181,13 +186,15 @@ async def _sign_off(kit: Kit) -> None:
 
 
 @asynccontextmanager
-async def open_kit(service: Service, settings: Settings, clock: Clock | None = None) -> AsyncIterator[Kit]:
+async def open_kit(
+    service: Service, settings: Settings, clock: Clock | None = None, connect: Connect = Database.connect
+) -> AsyncIterator[Kit]:
     """The kit of one process. Refuses a schema or a policy that it does not know."""
     settings.require("database_dsn", "vault_url", "identity_key_file", "policy_files")
     clock = clock or Clock()
     policy = Policy.load(settings.policy_files)
     async with AsyncExitStack() as stack:
-        db = await Database.connect(settings.database_dsn, service.name)
+        db = await connect(settings.database_dsn, service.name)
         stack.push_async_callback(db.close)
         await check_schema(db, service.migration_folders)
         await check_writers(db, service.tables)
@@ -202,20 +209,32 @@ async def open_kit(service: Service, settings: Settings, clock: Clock | None = N
         yield kit
 
 
-async def _serve(service: Service, kit: Kit, roles: Sequence[str], role: str, stopping: asyncio.Event) -> None:
-    health = Health(service.name, role, package_version(service.package), kit.clock)
-    routers = [service.router(kit)] if service.router is not None and "api" in roles else []
+async def _serve(
+    service: Service, settings: Settings, roles: Sequence[str], role: str, stopping: asyncio.Event
+) -> None:
+    clock = Clock()
+    health = Health(service.name, role, package_version(service.package), clock)
+    connect = partial(connect_once_up, health=health, stopping=stopping)
+    async with serving_probes(health, settings), open_kit(service, settings, clock, connect) as kit:
+        await _run_parts(service, kit, roles, health, stopping)
+        await _sign_off(kit)
+
+
+async def _run_parts(service: Service, kit: Kit, roles: Sequence[str], health: Health, stopping: asyncio.Event) -> None:
     # Shuts the gate before anything is served.
     follower = Follower(kit, service.holdings, health, is_alone=not service.participates)
-    async with serving(
-        make_app(kit.settings, kit.clock, health, routers, work=kit.works, limits=kit.limits), kit.settings
-    ):
+    async with AsyncExitStack() as listeners:
+        if "api" in roles:
+            routers = [service.router(kit)] if service.router is not None else []
+            app = make_app(kit.settings, kit.clock, health, routers, work=kit.works, limits=kit.limits)
+            await listeners.enter_async_context(serving(app, kit.settings))
         parts = [
             ("revocations", follower.run(stopping, health.loop("revocations"))),
             *_parts(service, kit, roles, health, stopping),
         ]
         tasks = {asyncio.ensure_future(run): name for name, run in parts}
         settle()
+        health.accept(STARTING)
         log.info("started", parts=len(tasks))
         stop = asyncio.ensure_future(stopping.wait())
         try:
@@ -254,7 +273,7 @@ def _parts(
         if service.participates:
             jobs.append(_export_of(service))
     for job in jobs:
-        progress = health.loop(f"job.{job.name}", stale_after=max(job.every * 3, LEAST_STALE))
+        progress = health.loop(f"job.{job.name}", max(job.every * 3, LEAST_STALE), needs=job.needs)
         parts.append((job.name, _run_job(kit, job, stopping, progress)))
     return parts
 
@@ -270,7 +289,7 @@ def _watch_writers(service: Service, kit: Kit, health: Health) -> Job:
     async def run(kit: Kit) -> None:
         oldest.note(await read_writers(kit.db, service.tables))
 
-    return Job("writers", timedelta(seconds=5), run, is_work=False)
+    return Job("writers", timedelta(seconds=5), run, is_work=False, needs="postgres")
 
 
 def _watch_depth(health: Health) -> Job:

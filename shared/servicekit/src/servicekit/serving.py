@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from servicekit.connections import Connections, ServerConfig
 from servicekit.settings import Settings
@@ -20,17 +20,21 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, settings: Settings, *, by_peer: bool = True) -> AsyncIterator[int]:
-    """Serve `app` at the address of the settings; gives the port. On leaving, requests under way get 5 s to end.
+async def serving(
+    app: ASGIApp, settings: Settings, *, address: tuple[str, int] | None = None, by_peer: bool = True
+) -> AsyncIterator[int]:
+    """Serve `app` at HTTP_HOST and HTTP_PORT or another `address`; gives the port. On leaving, requests under way get 5 s to
+    end.
 
     `by_peer=False` is for callers that are services, many of them behind one address: their identity is what is counted.
     """
+    host, port = address or (settings.http_host, settings.http_port)
     connections = Connections(settings, by_peer)
     config = ServerConfig(
         app,
         connections=connections,
-        host=settings.http_host,
-        port=settings.http_port,
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         lifespan="off",

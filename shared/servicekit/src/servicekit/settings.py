@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     identity_key_file: Path | None = None
     http_host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65_535)
+    # For the operator alone: /livez, /readyz and /metrics.
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(8001, ge=0, le=65_535)
     # How long a sender may take for a request's head, for its body and until the next request, and how long for the next
     # part of an answer.
     http_head_seconds: float = Field(10, gt=0)

@@ -35,6 +35,7 @@ from servicekit.harden import harden
 from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.logs import configure_logs, get_log
+from servicekit.probes import STARTING, serving_probes
 from servicekit.serving import serving
 from servicekit.settings import Settings
 
@@ -183,7 +184,9 @@ async def run(settings: WitnessSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     witness = open_witness(settings, clock)
     health = Health("witness", "all", "1", clock)
-    async with serving(make_app(settings, clock, health, [make_router(witness)], refuse_cards=False), settings):
+    app = make_app(settings, clock, health, [make_router(witness)], refuse_cards=False)
+    async with serving_probes(health, settings), serving(app, settings):
+        health.accept(STARTING)
         log.info("started")
         await stop.wait()
 

@@ -42,6 +42,7 @@ from servicekit.http import make_app
 from servicekit.logs import configure_logs, get_log
 from servicekit.policy import Policy
 from servicekit.postgres import Database, Tx, check_schema, migrate
+from servicekit.probes import STARTING, connect_once_up, serving_probes
 from servicekit.republish import REPUBLISH, since_of
 from servicekit.serving import serving
 from servicekit.writers import OldestWriter, check_writers, read_writers
@@ -67,27 +68,30 @@ async def run(role: str, settings: VaultSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(role, settings, Clock()) as port:
+    async with running(role, settings, Clock(), stop):
         settle()
-        log.info("started", port=port)
+        log.info("started")
         await stop.wait()
     log.info("stopped")
 
 
 @asynccontextmanager
-async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIterator[int]:
-    """The parts of one role, serving on the port that is given. On leaving they end in the reverse order."""
+async def running(role: str, settings: VaultSettings, clock: Clock, stop: asyncio.Event) -> AsyncIterator[None]:
+    """The parts of one role. On leaving they end in the reverse order."""
     settings.require("database_dsn")
     health = Health("vault", role, _version(), clock)
     async with AsyncExitStack() as parts:
-        db = await Database.connect(settings.database_dsn, f"vault-{role}")
+        await parts.enter_async_context(serving_probes(health, settings))
+        db = await connect_once_up(settings.database_dsn, f"vault-{role}", health, stop)
         parts.push_async_callback(db.close)
         await check_schema(db, MIGRATIONS)
         await check_writers(db, KEY_TABLES)
         kek = await epochs.prepare(db, epochs.make_provider(settings), clock)
 
-        async def loop(seconds: float, name: str, work: Callable[[], Awaitable[None]], stale_after: timedelta) -> None:
-            await parts.enter_async_context(every(seconds, name, work, health, stale_after))
+        async def loop(
+            seconds: float, name: str, work: Callable[[], Awaitable[None]], stale_after: timedelta, needs: str = ""
+        ) -> None:
+            await parts.enter_async_context(every(seconds, name, work, health.loop(name, stale_after, needs=needs)))
 
         if role in ("jobs", "all"):
             await loop(_PRUNE_EVERY, "prune", partial(_prune, db, clock), 3 * timedelta(seconds=_PRUNE_EVERY))
@@ -104,14 +108,15 @@ async def running(role: str, settings: VaultSettings, clock: Clock) -> AsyncIter
             parts.push_async_callback(handlers.store_counts, vault)
             await loop(_LOOK_AT_WRITERS_EVERY, "writers", _watch_writers(db, clock, health), _STALE_AFTER)
             await loop(_STORE_COUNTS_EVERY, "counts", partial(handlers.store_counts, vault), _STALE_SOON)
-            await loop(_CHECK_LIST_EVERY, "revocation_list", partial(_check_list, vault, health), _STALE_SOON)
+            check_list = partial(_check_list, vault, health)
+            await loop(_CHECK_LIST_EVERY, "revocation_list", check_list, _STALE_SOON, needs="postgres")
             await loop(_CHECK_LIST_EVERY, "ages", partial(_see_head, vault), _STALE_SOON)
             await loop(_LOOK_AT_EPOCHS_EVERY, "keks", partial(epochs.refresh, db, kek), _STALE_AFTER)
             app = _api(settings, clock, health, vault)
-        else:
-            app = make_app(settings, clock, health)
+            await parts.enter_async_context(serving(app, settings, by_peer=False))
         check_armed()
-        yield await parts.enter_async_context(serving(app, settings, by_peer=False))
+        health.accept(STARTING)
+        yield
 
 
 async def _open_vault(settings: VaultSettings, clock: Clock, db: Database, kek: Kek) -> Vault:

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Final
 
 from servicekit.errors import KitError
-from servicekit.health import Health
+from servicekit.health import Progress
 from servicekit.logs import code, get_log
 
 # After a failure nobody waits for an hour to see whether it is over.
@@ -18,14 +17,13 @@ log = get_log("vault")
 
 @asynccontextmanager
 async def every(
-    seconds: float, name: str, work: Callable[[], Awaitable[None]], health: Health, stale_after: timedelta
+    seconds: float, name: str, work: Callable[[], Awaitable[None]], progress: Progress
 ) -> AsyncIterator[None]:
     """Runs `work` now, and again every so often, until the context is left. A failure never ends the loop.
 
-    What is expected (`KitError`: something is away) shows in the health once no turn has succeeded for `stale_after`;
-    anything else shows at once, until a turn succeeds.
+    What is expected (`KitError`: something is away) shows in the health once no turn has succeeded for as long as its
+    `progress` allows; anything else shows at once, until a turn succeeds.
     """
-    progress = health.loop(name, stale_after)
 
     async def loop() -> None:
         while True:
