@@ -31,7 +31,7 @@ attack: .venv/ready ## try what a stranger or a thief would try; prints attempt,
 faults-long: .venv/ready ## the same, longer, then with seed after seed; ends by itself within 60 minutes
 	@$(PY) -m tests.faults.long $(WORKERS) $(ARGS)
 
-faults-selftest: .venv/ready ## break each invariant in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
+faults-selftest: .venv/ready ## break each invariant and each protection against an attack in a copy of the tree, and see that its test turns red; ARGS='inbox' narrows
 	@$(PY) -m tests.faults.selftest $(ARGS)
 
 bench: .venv/ready ## measure the product against its limits in one run: .local/bench.json and plots; ARGS='gateway' narrows, SUBJECTS=… grows

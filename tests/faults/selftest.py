@@ -41,11 +41,45 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "quarantine: sealed": "L1-quarantine-in-clear",
 }
 
+# The control of each kind of attack (`make attack`): without its protection the attack works.
+ATTACKS: Final[Mapping[str, str]] = {
+    "an id is a name: no caller chooses one": "L2-ids-taken-from-the-header",
+    "an id is a name: requests about known people only": "L2-request-about-any-id",
+    "an id is a name: a new person is new": "L2-new-person-with-anothers-id",
+    "one key, two bodies": "L2-retry-of-another-order",
+    "mail: no address in the queue": "L1-address-in-the-queue-of-mails",
+    "mail: nothing after an erasure": "L3-mail-after-an-erasure",
+    "registration: an unconfirmed address finds nobody": "L2-unconfirmed-address-in-the-directory",
+    "a stranger's body: read after the caller is known": "L13-body-read-before-the-caller-is-known",
+    "a stranger's body: linear checks": "L13-card-check-reads-a-text-again-and-again",
+    "a stranger's head: bounded": "L13-heads-without-a-limit",
+    "a stranger's connection: closed in time": "L13-half-sent-requests-stay",
+    "a stranger's connections: bounded for each peer": "L13-silent-connections-keep-others-out",
+    "a stranger's tries: counted": "L13-strangers-are-not-counted",
+    "stated times: bounded": "L13-times-without-bounds",
+    "stated times: our clock decides retention": "L8-carriers-time-decides-retention",
+    "poison: one aggregate does not stop the reader": "L13-one-aggregates-poison-stops-the-reader",
+    "poison: bad replies do not park good ones": "L13-bad-reply-parks-good-ones",
+    "poison: what is parked takes no effect": "L4-parked-record-takes-effect",
+    "records: another topic is noticed": "L4-position-without-its-record",
+    "records: a cancellation is remembered": "L4-cancellation-forgotten",
+    "writers: those after the fence's begin count": "L3-horizon-from-completed-ids",
+    "writers: other databases do not": "L13-every-transaction-of-the-server-counts",
+    "holders: a renewed lease holds nothing up": "L13-renewed-lease-holds-erasures-up",
+    "participants: speak for their own classes": "L14-expired-data-of-others-counts",
+    "downloads: hold no erasure up": "L13-slow-download-holds-erasures-up",
+    "texts: no commands for a printer": "L9-printers-commands-leave",
+    "grants: cell by cell": "L7-lease-without-a-grant",
+    "tokens of callers: verified": "L11-tokens-believed-without-a-key",
+}
+
 
 def main(words: Sequence[str]) -> int:
     """Prints the table, a line as soon as it is known; 1 when a defect was not caught, 2 when a patch is missing."""
     wanted = {
-        name: patch for name, patch in INVARIANTS.items() if not words or any(w in f"{name} {patch}" for w in words)
+        name: patch
+        for name, patch in (INVARIANTS | ATTACKS).items()
+        if not words or any(w in f"{name} {patch}" for w in words)
     }
     defects = {defect.name: defect for defect in read_all()}
     missing = sorted(set(wanted.values()) - defects.keys())

@@ -13,7 +13,7 @@ from servicekit import faults
 from tests.faults.plugin import OVER
 from tests.faults.report import NEVER_FIRED, NO_TEST, NOT_SELECTED, Case, Entry, judge, merge, page
 from tests.faults.rows import ABSENT, ROWS
-from tests.faults.selftest import INVARIANTS
+from tests.faults.selftest import ATTACKS, INVARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_design_and_absent_ones_say_why() -> None:
 
 
 def test_every_invariant_has_a_patch_of_its_own() -> None:
-    patches = list(INVARIANTS.values())
+    patches = [*INVARIANTS.values(), *ATTACKS.values()]
     assert len(set(patches)) == len(patches)
     assert [name for name in patches if not (ROOT / "tests" / "defects" / f"{name}.patch").exists()] == []
 
