@@ -37,7 +37,7 @@ class Storefront:
 
     def __init__(self, stack: Stack, buyers: list[Registered], crowd: Crowd) -> None:
         self.accepted: dict[UUID, Sale] = {}
-        self.addresses: dict[UUID, str] = {}  # one entry in the address book of each buyer
+        self.addresses: dict[UUID, UUID] = {}  # one entry in the address book of each buyer
         self.answers: Counter[int] = Counter()
         self.under_way: Counter[str] = Counter()
         self.repeated = 0
@@ -58,7 +58,7 @@ class Storefront:
         for who in buyers:
             address = who.customer.person.address()
             added = await storefront._until_accepted(who, "account", "POST", "/v1/accounts/me/addresses", address)
-            storefront.addresses[who.subject_id] = added["address_id"]
+            storefront.addresses[who.subject_id] = UUID(added["address_id"])
         return storefront
 
     async def close(self) -> None:
