@@ -43,6 +43,9 @@ from tests.support.traffic import produce_orders, seal_orders
 PEOPLE, ERASED = int(os.environ.get("PEOPLE", "300")), int(os.environ.get("ERASED", "60"))
 PATIENCE = 240.0 + PEOPLE
 LATE = 5
+# An earlier event named them, or nobody could ask for their erasure.
+NAMED_BEFORE = """INSERT INTO inventory (subject_id, system, data_class, anchor, first_seen, last_seen)
+SELECT subject, 'order', 'delivery', gen_random_uuid(), now(), now() FROM unnest($1::uuid[]) AS subject"""
 
 pytestmark = pytest.mark.timeout(600 + 2 * PEOPLE)
 
@@ -272,6 +275,7 @@ async def test_the_erased_are_gone_for_everybody_and_the_living_stay(
     certificates = await all_of(world.staff.certificate, [UUID(state["request_id"]) for state in states])
     seconds = [seconds_to_certificate(*pair) for pair in zip(states, certificates, strict=True)]
     report(capsys, len(gone), took, seconds)
+    await rows(world.stack, "privacy", NAMED_BEFORE, late_people)
     await world.staff.erase(late_people)
 
     withheld = await number(world.stack, "logistics-gateway", WITHHELD)

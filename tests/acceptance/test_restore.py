@@ -23,7 +23,7 @@ CATCH_UP_TIMEOUT = 600.0
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
 
 POSITIONS = "SELECT reader, topic, partition, next FROM kit.positions ORDER BY 1, 2, 3"
-NOTICES = "SELECT * FROM notices ORDER BY order_id, kind"
+NOTICES = "SELECT subject_id, order_id, kind, notice_id, at FROM notices ORDER BY order_id, kind"
 INVENTORY = "SELECT * FROM inventory ORDER BY subject_id, system, data_class, anchor"
 RECIPIENTS = "SELECT * FROM recipients ORDER BY subject_id, anchor, data_class, carrier, lane, lane_version"
 # What the ledger says of each parcel. When it was recorded, and until when its carrier may act, are the new line's own.
