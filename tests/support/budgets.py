@@ -61,7 +61,7 @@ def cost_of(call: Callable[[], Any], most: float = inf) -> Cost:
 
 def assert_linear(call: Callable[[str], Any], text: Callable[[int], str], size: int = 500) -> None:
     """`call(text(2n))` costs at most about twice what `call(text(n))` costs."""
-    call(text(size))  # what is made once is made before
+    cost_of(lambda: call(text(size)))  # what is made once is made before: imports, patterns, caches
     once = cost_of(lambda: call(text(size)))
     most = _DOUBLE * once.bytecodes + _SMALL
     twice = cost_of(lambda: call(text(2 * size)), most)

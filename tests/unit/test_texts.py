@@ -1,6 +1,7 @@
 """What a line of text may hold: everything that people read, and nothing that they cannot see or that steers a machine."""
 
 import unicodedata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from account_service.browsing_events import BrowsingData
 from account_service.shapes import AddressBody, EditBody, FavouriteBody, GuestBody, RegistrationBody
+from event_contracts import texts
 from event_contracts.account import Address, Line
-from event_contracts.texts import RECORDED
+from event_contracts.texts import RECORDED, plain_text
 from order_service.domain import PurchaseConsignee, PurchaseLine
 from privacy_service.rights.shapes import DeliveryBody, RectificationBody
 
@@ -181,3 +183,14 @@ def test_no_text_at_all_raises_anything_else(text: str) -> None:
         return
     assert not any(unicodedata.category(each) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") for each in kept)
     assert TypeAdapter(Line).validate_python(kept) == kept
+
+
+@pytest.mark.attack(
+    "a text of thousands of marks on one letter", expected="refused before it is brought into normal form"
+)
+def test_marks_without_end_are_refused_before_the_text_is_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain_text("a" + 15 * "\u0327\u0301") == unicodedata.normalize("NFC", "a" + 15 * "\u0327\u0301")
+    monkeypatch.setattr(texts, "unicodedata", SimpleNamespace(combining=unicodedata.combining))
+    for marks in (31, 8_000):
+        with pytest.raises(ValueError, match=texts.UNPRINTABLE):
+            plain_text("a" + (marks * "\u0327\u0301")[:marks])

@@ -23,6 +23,8 @@ _REFUSED: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _JOINERS: Final = frozenset("\u200c\u200d")
 _VIRAMA: Final = 9  # canonical combining class
+# Marks on one letter, as in stream-safe text (UAX 15, D4): `normalize` sorts a run of marks in the square of its length.
+_MOST_MARKS: Final = 30
 # Scripts in which letters change by their neighbours.
 _JOINING: Final = frozenset((
     *("ARABIC", "SYRIAC", "MANDAIC", "NKO", "MONGOLIAN", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL"),
@@ -54,6 +56,11 @@ def plain_text(text: str) -> str:
 
 
 def _normal(text: str) -> str:
+    marks = 0
+    for character in text if not text.isascii() else "":
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > _MOST_MARKS:
+            raise ValueError(UNPRINTABLE)
     try:
         return unicodedata.normalize("NFC", text)
     except UnicodeError:
