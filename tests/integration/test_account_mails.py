@@ -174,6 +174,23 @@ async def test_a_mail_that_cannot_be_opened_stops_no_other(shop: Shop) -> None:
     await shop.kit.db.fetch("DELETE FROM mails WHERE subject_id = $1", first)
 
 
+async def test_a_mail_on_which_the_code_fails_stops_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, _ = await change_email(shop)
+    row = (await mails_of(shop, first))[0]
+    compose = sending.compose
+
+    def fails(settings: Any, mail_id: UUID, *rest: Any) -> Any:
+        if mail_id == row["mail_id"]:
+            raise IndexError
+        return compose(settings, mail_id, *rest)
+
+    monkeypatch.setattr(sending, "compose", fails)
+    second, _, _ = await change_email(shop)
+    await send_mails(shop.kit)
+    assert [(mail["state"], mail["tries"] >= 1) for mail in await mails_of(shop, first)] == [("recorded", True)]
+    assert await states(shop, second) == [("sent", None)]
+
+
 async def test_a_mail_that_nobody_takes_is_given_up_after_three_days(shop: Shop) -> None:
     subject_id, _, _ = await change_email(shop)
     await shop.kit.db.fetch("UPDATE mails SET recorded_at = recorded_at - interval '3 days 1 minute'")

@@ -6,14 +6,26 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from account_service.mails.domain import FIELDS, Language, Template, pause_after
 from account_service.mails.smtp import Smtp, Undeliverable, compose, envelope_address
 from account_service.mails.templates import TEXTS, Rendered, Templates
 from account_service.settings import AccountSettings
+from account_service.shapes import GuestBody
 from servicekit.errors import Misconfigured
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+# Encoded words (RFC 2047), on which the library of the headers fails, or which it reads as line breaks.
+ENCODED = [
+    "=?utf-8?q??=@example.com",
+    "=?utf-8?b?!!!?=@example.com",
+    "=?utf-8?q?=0D=0ABcc=3Ax?=@example.com",
+    "=?utf-8?q?eve?=@example.com",
+    "a@=?utf-8?q?=0D=0Ax?=.com",
+]
 
 
 def settings(**given: object) -> AccountSettings:
@@ -64,11 +76,20 @@ def test_pauses_double_up_to_an_hour() -> None:
         '"a b"@example.org',
         "jane\r\nRCPT@example.org",
         "jane@localhost",
+        *ENCODED,
     ],
 )
 def test_addresses_that_could_break_a_command_are_never_sent_to(address: str) -> None:
     with pytest.raises(Undeliverable):
         compose(settings(), UUID(int=1), address, Rendered("s", "t", "h"), Language.EN, NOW)
+
+
+@pytest.mark.parametrize("address", [*ENCODED, "a@\uff1d\uff1futf-8\uff1fq\uff1fx\uff1f\uff1d.com"])
+@pytest.mark.attack("an address that a reader of mails decodes to something else", expected="422")
+def test_addresses_with_encoded_words_are_refused(address: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        GuestBody(email=address)
+    assert address not in str(refused.value)
 
 
 def test_a_mail_that_is_sent_again_has_the_same_message_id() -> None:

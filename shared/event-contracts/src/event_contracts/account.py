@@ -2,10 +2,12 @@
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
+from unicodedata import normalize
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from event_contracts.codes import Country, DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
 from event_contracts.event import Event
@@ -18,7 +20,23 @@ BROWSING_EVENTS = "browsing.events"
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Plain]
 # E.164: a plus sign and at most 15 digits
 Phone = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
-Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254), Plain]
+# `=?` begins an encoded word (RFC 2047), which a reader of mails decodes to something else, such as a line break.
+ENCODED: Final = "encoded_text"
+
+
+def _refuse_encoded(text: str, info: ValidationInfo) -> str:
+    # The normal form KC is what a domain is looked up by.
+    if "=?" in normalize("NFKC", text) and not (info.context and info.context.get("recorded")):
+        raise PydanticCustomError(ENCODED, "Send the address as it is, without encoded text.")
+    return text
+
+
+Email = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254),
+    Plain,
+    AfterValidator(_refuse_encoded),
+]
 
 
 _FIRST_BIRTH_DATE = date(1900, 1, 1)

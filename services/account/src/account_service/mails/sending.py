@@ -36,7 +36,7 @@ from account_service.registrations.codes import Codes
 from account_service.settings import AccountSettings
 from event_contracts import Erased, Sealed
 from event_contracts.account import Contact, ContactDisclosed
-from servicekit.errors import KitError, Misconfigured, TooMany, Unavailable
+from servicekit.errors import Misconfigured, TooMany, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit, Opening
 from servicekit.logs import code, get_log
@@ -161,7 +161,7 @@ async def _send_all(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, left: lis
         except (Unavailable, TooMany):
             await _release(kit, [claimed, *left])
             raise
-        except (*NOT_SENT, KitError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other mails go on
             log.warning("mail_postponed", mail_id=claimed["mail_id"], tries=claimed["tries"] + 1, error=error)
             await _postpone(kit, mailer, [claimed])
             if not client.is_connected:

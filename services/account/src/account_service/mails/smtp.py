@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
@@ -71,7 +72,10 @@ class Smtp:
         """Raises `Undeliverable` when the provider refuses it for good, else one of `NOT_SENT`."""
         options = [] if address.isascii() else ["SMTPUTF8"]
         policy = SMTP if address.isascii() else SMTPUTF8
-        content = message.as_bytes(policy=policy)
+        try:
+            content = message.as_bytes(policy=policy)
+        except (ValueError, LookupError, MessageError):
+            raise Undeliverable("address_not_supported") from None
         try:
             async with asyncio.timeout(self._settings.smtp_seconds):
                 await client.sendmail(self._settings.mail_from, [address], content, mail_options=options)
@@ -91,11 +95,9 @@ def compose(
     settings: AccountSettings, mail_id: UUID, address: str, rendered: Rendered, language: Language, now: datetime
 ) -> EmailMessage:
     """Raises `Undeliverable` for an address that no mail server takes. A mail that is sent again has the same Message-ID."""
-    if not _ADDRESS.fullmatch(address):
-        raise Undeliverable("address_not_supported")
     message = EmailMessage(policy=SMTPUTF8)
     message["From"] = settings.mail_from
-    message["To"] = address
+    _set_to(message, address)
     message["Subject"] = rendered.subject
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<{mail_id}@{settings.mail_from.rpartition('@')[2]}>"
@@ -104,6 +106,19 @@ def compose(
     message.set_content(rendered.text)
     message.add_alternative(rendered.html, subtype="html")
     return message
+
+
+def _set_to(message: EmailMessage, address: str) -> None:
+    """The library decodes encoded words (RFC 2047) of what it is given: the mail goes to what it reads, or nowhere."""
+    if not _ADDRESS.fullmatch(address):
+        raise Undeliverable("address_not_supported")
+    try:
+        message["To"] = address
+        read = [each.addr_spec for each in message["To"].addresses]
+    except (ValueError, LookupError, MessageError):  # its own faults with what is malformed
+        read = []
+    if read != [address]:
+        raise Undeliverable("address_not_supported")
 
 
 def envelope_address(address: str) -> str:
