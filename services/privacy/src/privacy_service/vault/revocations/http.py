@@ -27,6 +27,8 @@ LONGEST_POLL: Final = 30.0
 _MAX_BODY: Final = 8_000_000
 
 _Caller = Annotated[str, Depends(caller)]
+# Of an entry of the list. Postgres has no larger numbers.
+_Number = Annotated[int, Query(ge=0, le=2**62)]
 
 
 class HeldBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,11 +79,11 @@ def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
     @router.get("/revocations")
     async def read_list(
         service: _Caller,
-        after: Annotated[int, Query(ge=0)],
-        wait: Annotated[float, Query(ge=0, le=LONGEST_POLL)] = 0,
+        after: _Number,
+        wait: Annotated[float, Query(ge=0, le=LONGEST_POLL, allow_inf_nan=False)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 500,
         holder: UUID | None = None,
-        done: Annotated[int | None, Query(ge=0)] = None,
+        done: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     ) -> Response:
         """The entries after a number; waits up to `wait` seconds for the next one.
 
@@ -101,7 +103,7 @@ def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
         return answer({})
 
     @router.get("/drained")
-    async def drained(service: _Caller, number: Annotated[int, Query(ge=0)]) -> Response:
+    async def drained(service: _Caller, number: _Number) -> Response:
         """Whether nobody can still work with keys that entries up to `number` name, or who can and until when."""
         waiting = await holders.waiting_for(vault, service, number)
         found = [
