@@ -5,20 +5,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
+from shutil import copy
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
+from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import DescribeHoldings, RecipientsTold, TellRecipients, ToldRecipient
 from event_contracts.topics import system_replies
+from privacy_service.app import SERVICE
 from privacy_service.rights import policies, vault_revocations, worker
 from privacy_service.rights.vault_revocations import Revocation, Revoked
 from servicekit.errors import Invalid
 from servicekit.kit import Kit
 from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.policy import Policy
-from servicekit.postgres import Tx
+from servicekit.postgres import KIT_MIGRATIONS, Tx, migrate
 from tests.support.exports import link, make_ready, open_access
 from tests.support.infra import postgres_server
 from tests.support.rights import POLICY, Shop, approve, open_erasure, shop, show
@@ -210,3 +215,28 @@ async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
         await shop.tick(seconds=10)
         await shop.settle()
         assert (await client.get(await link(shop, client, bad))).status_code == 200
+
+
+@pytest.mark.fault(22, "a migration finds what an older version allowed")
+async def test_two_open_requests_from_before_the_rule_of_one_are_migrated(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """They stay as they are; of those that are opened from then on the database takes one of a kind."""
+    _, owner_dsn = postgres_server.create_system_database(f"rights{uuid4().hex[:8]}")
+    for file in SERVICE.migrations.glob("*.sql"):
+        if file.name < "0016":
+            copy(file, tmp_path)
+    await migrate(owner_dsn, [KIT_MIGRATIONS, tmp_path])
+    connection: Any = await asyncpg.connect(owner_dsn)
+    try:
+        insert = """INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, regime{})
+            VALUES ($1, 'access', 'running', $2, 'customer', now(), now(), 'gdpr'{})"""
+        customer = uuid4()
+        for _ in range(2):
+            await connection.execute(insert.format("", ""), uuid4(), customer)
+        assert "service/0016_one_own_request" in await migrate(owner_dsn, [KIT_MIGRATIONS, SERVICE.migrations])
+        await connection.execute(insert.format(", is_sole", ", true"), uuid4(), customer)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute(insert.format(", is_sole", ", true"), uuid4(), customer)
+    finally:
+        await connection.close()

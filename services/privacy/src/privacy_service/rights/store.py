@@ -33,9 +33,9 @@ async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = N
     status = await tx.execute(
         """-- insert_request
         INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, data_classes,
-                                     regime, identity, body_digest)
-        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5, $6, $7, $8, $9::text::request_regime,
-                $10::text::request_check, $11) ON CONFLICT DO NOTHING""",
+                                     regime, identity, body_digest, is_sole)
+        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5::text, $6, $7, $8, $9::text::request_regime,
+                $10::text::request_check, $11, $5::text = 'customer') ON CONFLICT DO NOTHING""",
         request.request_id,
         request.kind,
         request.status,
@@ -57,7 +57,7 @@ async def refuse_second(source: Database | Tx, by: Person, kind: Kind) -> None:
         """-- refuse_second
         SELECT request_id FROM rights_requests
         WHERE opener_id = $1 AND opener_role = 'customer' AND opener_role = $2 AND kind = $3::text::request_kind
-          AND ended_at IS NULL""",
+          AND ended_at IS NULL LIMIT 1""",
         by.person_id,
         by.role,
         kind,
