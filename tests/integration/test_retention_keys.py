@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.services import ServiceProcess
-from event_contracts.privacy import DescribeHoldings
+from event_contracts.privacy import DescribeHoldings, KeyReleased
 from privacy_service.rights.retention import vault_keys
 from privacy_service.rights.retention.worker import carry_retention
 from servicekit import faults
@@ -76,7 +76,7 @@ async def test_a_key_that_is_still_held_has_a_date_for_the_next_look(shop: Shop,
 async def test_a_released_key_goes_when_nobody_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
     """L3, L6: by an ordinary revocation with a certificate. The release that is read again changes nothing."""
     subject, other = uuid4(), uuid4()
-    released, kept = [retention.release(subject, "account", "contact") for _ in range(2)], uuid4()
+    released, kept = [await retention.release(subject, "account", "contact") for _ in range(2)], uuid4()
     stays = shop.holds(subject, "account", "contact", kept)
     theirs = shop.holds(other, "account", "contact", other)
     await shop.hear(*released)
@@ -94,7 +94,7 @@ async def test_a_released_key_goes_when_nobody_holds_a_row_under_it(shop: Shop, 
 
 async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
     subject = uuid4()
-    release = retention.release(subject, "order", "delivery")
+    release = await retention.release(subject, "order", "delivery")
     shop.holds(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)
     await retention.settle()
@@ -107,7 +107,7 @@ async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(sh
 
 async def test_an_answer_from_before_a_release_does_not_put_it_off(shop: Shop, retention: Retention) -> None:
     subject = uuid4()
-    release = retention.release(subject, "order", "delivery")
+    release = await retention.release(subject, "order", "delivery")
     shop.holds(subject, "logistics-gateway", "delivery", release.anchor)
     await shop.hear(release)
     await carry_retention(shop.kit)
@@ -120,9 +120,48 @@ async def test_an_answer_from_before_a_release_does_not_put_it_off(shop: Shop, r
 
 
 async def test_a_release_by_a_system_that_holds_no_such_class_is_not_heard(shop: Shop, retention: Retention) -> None:
-    await shop.hear(retention.release(uuid4(), "order", "credentials"))
+    await shop.hear(await retention.release(uuid4(), "order", "credentials"))
     await retention.settle()
     assert await shop.kit.db.fetchval("SELECT count(*) FROM key_looks") == 0
+
+
+@pytest.mark.fault(37, "a participant releases keys of others")
+@pytest.mark.attack("release another system's quarantine or export key as one's own", expected="no effect, counted")
+@pytest.mark.parametrize("data_class", ["quarantine", "export"])
+async def test_a_quarantine_or_an_export_is_never_released(shop: Shop, retention: Retention, data_class: str) -> None:
+    """No table reports their rows, so the silence of all systems would say that nobody holds them."""
+    await shop.hear(await retention.release(uuid4(), "logistics-gateway", data_class))
+    await shop.tick(days=2)
+    await retention.settle()
+    assert (shop.vault.states, await retention.requests()) == ({}, 0)
+
+
+@pytest.mark.fault(37, "a participant releases what none of its events has named")
+@pytest.mark.attack(
+    "release a key under a wrong name, before its holder does", expected="only the honest release counts"
+)
+async def test_a_release_counts_under_the_name_that_its_own_event_gave(shop: Shop, retention: Retention) -> None:
+    """A lie neither takes another key nor keeps the honest release out; an event that is read late is not missed."""
+    subject, other = uuid4(), uuid4()
+    honest = await retention.release(subject, "account", "contact")
+    victim = shop.holds(other, "order", "delivery", other)
+    shop.drops(other, "order", "delivery", other)
+    lies = [
+        KeyReleased(subject_id=other, system=system, data_class="delivery", anchor=other, key_id=key_id)
+        for system in ("order", "logistics-gateway")
+        for key_id in (victim, honest.key_id)
+    ]
+    late = honest.model_copy(update={"anchor": uuid4(), "key_id": uuid4()})
+    shop.vault.keys[subject, "contact", late.anchor] = late.key_id
+    await shop.hear(*lies, honest, late)
+    await retention.settle()
+    assert shop.vault.states == {honest.key_id: "destroyed"}
+    await shop.revoked(honest.key_id)
+    await retention.names_key(late)
+    await shop.tick(days=1)
+    await retention.settle()
+    assert shop.vault.states == {honest.key_id: "destroyed", late.key_id: "destroyed"}
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM key_looks WHERE key_id = $1", victim) == 0
 
 
 @pytest.mark.fault(17, "the shredding of a deleted row is cut at any point")
@@ -130,7 +169,7 @@ async def test_a_release_by_a_system_that_holds_no_such_class_is_not_heard(shop:
     "point", ["retention.looked", "retention.gave_up", "rights.answered", "tx.commit", "tx.committed"]
 )
 async def test_shredding_may_be_cut_at_any_point(shop: Shop, retention: Retention, point: str) -> None:
-    release = retention.release(uuid4(), "account", "contact")
+    release = await retention.release(uuid4(), "account", "contact")
     faults.arm({point: Fault("error", 0, 1)})
     try:
         await shop._hear_in_the_end([release])

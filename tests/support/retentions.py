@@ -47,11 +47,24 @@ class Retention:
         self.keys.append(aged)
         return aged
 
-    def release(self, subject: UUID, system: str, data_class: str) -> KeyReleased:
-        """There is a key of an anchor that the system has deleted."""
+    async def release(self, subject: UUID, system: str, data_class: str) -> KeyReleased:
+        """There is a key of an anchor that an event of the system has named, and that the system has deleted."""
         anchor = uuid4()
         key_id = self.shop.vault.keys.setdefault((subject, data_class, anchor), uuid4())
-        return KeyReleased(subject_id=subject, system=system, data_class=data_class, anchor=anchor, key_id=key_id)
+        event = KeyReleased(subject_id=subject, system=system, data_class=data_class, anchor=anchor, key_id=key_id)
+        await self.names_key(event)
+        return event
+
+    async def names_key(self, released: KeyReleased) -> None:
+        """An event of this system has named what this is a key of."""
+        await self.shop.sql(
+            "INSERT INTO inventory VALUES ($1, $2, $3, $4, $5, now(), now())",
+            released.subject_id,
+            released.system,
+            released.data_class,
+            released.anchor,
+            released.key_id,
+        )
 
     def answers(self, command: Event) -> list[Event]:
         if not isinstance(command, FindExpired):

@@ -44,7 +44,7 @@ KEY_LOOKS: Final = Holding(
     subject="subject_id",
     anchor="anchor",
     sealed={},
-    plain=("data_class", "key_id", "look_at"),
+    plain=("data_class", "key_id", "look_at", "released_by"),
     key="key_id",
 )
 HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS, KEY_LOOKS)

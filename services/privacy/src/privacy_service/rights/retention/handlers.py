@@ -155,7 +155,8 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
     found = [
         (question.run_id, item.subject_id, item.data_class, item.anchor, question.closed_before)
         for place, answer in answers.items()
-        if place in fresh and (question := questions[answer.request_id]).closed_before is not None
+        if place in fresh
+        and (question := questions[answer.request_id]).closed_before is not None
         for item in answer.items
         if item.data_class == question.data_class and item.closed_at < question.closed_before
     ]
@@ -212,18 +213,30 @@ def _wanted(kit: Kit, data_class: str | None) -> frozenset[str]:
 async def on_released(kit: Kit, tx: Tx, received: Sequence[Received[KeyReleased]]) -> None:
     """A system deleted what it held under a key: everybody is asked, and the key goes when nobody holds a row under it.
 
-    A release that is read again after that changes nothing.
+    Only what an event of this system has named counts. That event may be read after the release: then there is a day for
+    it. No table knows of quarantines and exports, so no release of one counts. A release that is read again after the key
+    is gone changes nothing.
     """
-    released = [each.event for each in received if each.event.system in holders(kit.policy, each.event.data_class)]
+    released = []
+    for event in (each.event for each in received):
+        if event.data_class in (QUARANTINE, EXPORT) or event.system not in holders(kit.policy, event.data_class):
+            note_out_of_scope(event.system, "released", 1)
+        else:
+            released.append(event)
     gone = await tx.revoked([event.key_id for event in released])
-    keys = {
-        event.key_id: KeyToLook(event.key_id, event.subject_id, event.data_class, event.anchor)
-        for event in released
-        if event.key_id not in gone
-    }
-    if keys:
-        await found_store.note_looks(tx, list(keys.values()), kit.clock.now())
-        tx.wake(kit.wakes[JOB])
+    keys = list(
+        {
+            KeyToLook(event.key_id, event.subject_id, event.data_class, event.anchor, event.system): None
+            for event in released
+            if event.key_id not in gone
+        }
+    )
+    if not keys:
+        return
+    now, named = kit.clock.now(), await found_store.named_by_releaser(tx, keys)
+    await found_store.note_looks(tx, [key for key in keys if key in named], now)
+    await found_store.note_looks(tx, [key for key in keys if key not in named], now + UNANSWERED_LOOK)
+    tx.wake(kit.wakes[JOB])
 
 
 async def look_again(kit: Kit) -> bool:
@@ -240,10 +253,13 @@ async def look_again(kit: Kit) -> bool:
         if await store.looks_under_way(tx) >= LOOK_RUNS_AT_ONCE:
             return False
         keys = await found_store.take_looks(tx, now, now + UNANSWERED_LOOK, BATCH)
-        if keys:
+        named = await found_store.named_by_releaser(tx, keys)
+        await found_store.drop_looks(tx, [key for key in keys if key.released_by and key not in named])
+        counting = [key for key in keys if not key.released_by or key in named]
+        if counting:
             run_id = uuid4()
             await store.insert_run(tx, run_id, False, None, now, only_looks=True)
-            await _ask_about(kit, tx, run_id, keys)
+            await _ask_about(kit, tx, run_id, counting)
         return len(keys) == BATCH
 
     has_more = await kit.run_tx("look_again", work)

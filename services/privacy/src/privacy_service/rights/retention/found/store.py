@@ -12,12 +12,13 @@ from servicekit.postgres import Database, Record, Tx
 
 @dataclass(frozen=True, slots=True)
 class KeyToLook:
-    """A key under which perhaps nobody holds a row."""
+    """A key under which perhaps nobody holds a row: so says a system, or ("") the vault's list of old keys."""
 
     key_id: UUID
     subject: UUID
     data_class: str
     anchor: UUID
+    released_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +92,48 @@ async def note_looks(tx: Tx, keys: Sequence[KeyToLook], look_at: datetime) -> No
     """These keys are looked at then, or earlier where that is planned."""
     await tx.execute(
         """-- note_looks
-        INSERT INTO key_looks AS k (key_id, subject_id, data_class, anchor, look_at)
-        SELECT u.*, $5 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[]) AS u
-        ON CONFLICT (key_id) DO UPDATE SET look_at = least(k.look_at, excluded.look_at)""",
+        INSERT INTO key_looks AS k (key_id, subject_id, data_class, anchor, released_by, look_at)
+        SELECT u.*, $6 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[]) AS u
+        ON CONFLICT (key_id, subject_id, data_class, anchor, released_by)
+            DO UPDATE SET look_at = least(k.look_at, excluded.look_at)""",
         [key.key_id for key in keys],
         [key.subject for key in keys],
         [key.data_class for key in keys],
         [key.anchor for key in keys],
+        [key.released_by for key in keys],
         look_at,
+    )
+
+
+async def named_by_releaser(tx: Tx, keys: Sequence[KeyToLook]) -> set[KeyToLook]:
+    """Those of these of which the system that released them has said in an event what they are keys of."""
+    rows = await tx.fetch(
+        """-- named_by_releaser
+        SELECT u.place FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[])
+             WITH ORDINALITY AS u(key_id, subject_id, data_class, anchor, released_by, place)
+        JOIN inventory i ON (i.subject_id, i.system, i.data_class, i.anchor, i.key_id)
+                          = (u.subject_id, u.released_by, u.data_class, u.anchor, u.key_id)""",
+        [key.key_id for key in keys],
+        [key.subject for key in keys],
+        [key.data_class for key in keys],
+        [key.anchor for key in keys],
+        [key.released_by for key in keys],
+    )
+    return {keys[row["place"] - 1] for row in rows}
+
+
+async def drop_looks(tx: Tx, keys: Sequence[KeyToLook]) -> None:
+    await tx.execute(
+        """-- drop_looks
+        DELETE FROM key_looks k USING unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[])
+             AS u(key_id, subject_id, data_class, anchor, released_by)
+        WHERE (k.key_id, k.subject_id, k.data_class, k.anchor, k.released_by)
+            = (u.key_id, u.subject_id, u.data_class, u.anchor, u.released_by)""",
+        [key.key_id for key in keys],
+        [key.subject for key in keys],
+        [key.data_class for key in keys],
+        [key.anchor for key in keys],
+        [key.released_by for key in keys],
     )
 
 
@@ -112,13 +147,16 @@ async def take_looks(tx: Tx, now: datetime, again_at: datetime, limit: int) -> l
     rows = await tx.fetch(
         """-- take_looks
         UPDATE key_looks k SET look_at = $2 FROM (
-            SELECT key_id FROM key_looks WHERE look_at <= $1 ORDER BY look_at LIMIT $3 FOR UPDATE SKIP LOCKED
-        ) due WHERE k.key_id = due.key_id RETURNING k.key_id, k.subject_id, k.data_class, k.anchor""",
+            SELECT key_id, subject_id, data_class, anchor, released_by FROM key_looks
+            WHERE look_at <= $1 ORDER BY look_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) due WHERE (k.key_id, k.subject_id, k.data_class, k.anchor, k.released_by)
+                  = (due.key_id, due.subject_id, due.data_class, due.anchor, due.released_by)
+        RETURNING due.*""",
         now,
         again_at,
         limit,
     )
-    return [KeyToLook(row["key_id"], row["subject_id"], row["data_class"], row["anchor"]) for row in rows]
+    return [KeyToLook(*row) for row in rows]
 
 
 async def insert_suspects(tx: Tx, suspects: Sequence[tuple[UUID, str, UUID]]) -> None:
