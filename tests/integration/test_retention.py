@@ -119,7 +119,9 @@ async def test_pages_of_several_systems_are_read_to_the_end(shop: Shop, retentio
     moment = shop.clock.now() - timedelta(days=200)
     keys = {retention.expire("order", "delivery", uuid4(), moment)[1] for _ in range(8)}
     later = moment + timedelta(seconds=1)
-    keys |= {retention.expire("logistics-gateway", "delivery", uuid4(), later)[1] for _ in range(7)}
+    for _ in range(7):  # not the owner: it moves the pages and nothing else
+        retention.expire("logistics-gateway", "delivery", uuid4(), later)
+    keys |= {retention.expire("order", "delivery", uuid4(), later)[1] for _ in range(7)}
     await retention.settle()
     assert {key for key, state in shop.vault.states.items() if state == "destroyed"} == keys
     assert await retention.requests() == 15
@@ -135,6 +137,16 @@ async def test_a_system_cannot_have_data_erased_that_it_does_not_hold(shop: Shop
     await retention.settle()
     gone = {key for key in (record, behaviour, own) if shop.vault.states.get(key) == "destroyed"}
     assert gone == {own}, "a system had data erased that the policy does not give it"
+
+
+@pytest.mark.fault(37, "a holder that is not the owner says that an anchor closed long ago")
+@pytest.mark.attack("have a delivery erased before its term as a mere holder", expected="no effect")
+async def test_only_the_owner_of_a_class_says_when_an_anchor_closed(shop: Shop, retention: Retention) -> None:
+    long_ago = shop.clock.now() - timedelta(days=4000)
+    retention.expire("logistics-gateway", "delivery", uuid4(), long_ago)
+    _, own = retention.expire("order", "delivery", uuid4(), long_ago)
+    await retention.settle()
+    assert shop.vault.states == {own: "destroyed"}
 
 
 async def test_one_person_with_very_much_gets_several_requests(

@@ -141,7 +141,10 @@ async def ask_again(kit: Kit) -> bool:
 
 
 async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[ExpiredFound]]) -> None:
-    """Pages of what is past its time. A page that was not all there is makes the next question."""
+    """Pages of what is past its time. A page that was not all there is makes the next question.
+
+    Of a class with an owner only the owner knows when an anchor closed, so only its items count.
+    """
     questions = await store.lock_questions(tx, {each.event.request_id for each in received})
     answers: dict[tuple[UUID, str], ExpiredFound] = {}
     for each in received:
@@ -157,6 +160,7 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
         for place, answer in answers.items()
         if place in fresh
         and (question := questions[answer.request_id]).closed_before is not None
+        and kit.policy.owner(answer.data_class) in (None, answer.system)
         for item in answer.items
         if item.data_class == question.data_class and item.closed_at < question.closed_before
     ]
