@@ -120,7 +120,8 @@ async def test_services_open_what_the_hand_written_table_says_and_nothing_else(
                 for purpose in policy.purposes:
                     key = {"key_id": uuid4(), "subject": uuid4(), "data_class": data_class, "anchor": uuid4()}
                     body = json.dumps({"purpose": purpose, "keys": [key]}, default=str)
-                    response = await http.post("/v1/keys/lease", content=body)
+                    declared = {"Content-Type": "application/json"}
+                    response = await http.post("/v1/keys/lease", content=body, headers=declared)
                     assert response.status_code in (403, 404)
                     if response.status_code == 404:
                         found.add((service, data_class, purpose))

@@ -160,7 +160,9 @@ def test_invalid_path_and_broken_json_show_nothing(client: AsgiClient) -> None:
         b'{"name": "ab\xff"}',
     ],
 )
-@pytest.mark.parametrize("media_type", ["application/json", "application/vnd.jane+json; charset=utf-8"])
+@pytest.mark.parametrize(
+    "media_type", ["application/json", "application/vnd.jane+json; charset=utf-8", f"application/{'x' * 250}+json"]
+)
 @pytest.mark.attack("JSON that two readers read in two ways", expected="400, without the text")
 def test_json_that_can_be_read_in_two_ways_is_refused(client: AsgiClient, body: bytes, media_type: str) -> None:
     answer = client.post(f"/v1/things/{uuid4()}", content=body, headers={"Content-Type": media_type})
@@ -275,6 +277,10 @@ async def test_a_peer_without_a_token_is_stopped_and_no_other(keys: Keys, health
     tried = [await get(path, "10.0.0.1") for path in ("/v1/none", "/v1/nowhere", "/v1/me", "/v1/numbers", "/v1/me")]
     assert tried == [404, 404, 401, 200, 401]
     assert [await get(path, "10.0.0.1") for path in ("/v1/none", "/v1/nowhere", "/v1/me")] == [429] * 3
+    # So is what a route refuses for its query, and a valid token of another kind.
+    assert [await get("/v1/numbers?x=1", "10.0.0.3") for _ in range(6)] == [422] * 5 + [429]
+    guest = bearer(keys.token("account", scope="guest"))
+    assert [await get("/v1/me", "10.0.0.4", **guest) for _ in range(6)] == [403] * 5 + [429]
     # Who has a token is counted by it, wherever they are; another peer has its own tries.
     assert await get("/v1/me", "10.0.0.1", **bearer(keys.token("account", scope="customer"))) == 200
     assert await get("/v1/numbers", "10.0.0.2") == 200

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fastapi import Request
+from starlette.types import Message
 
+from privacy_service.vault.bodies import read_body
 from privacy_service.vault.callers import Callers
+from privacy_service.vault.http import FindBody
 from servicekit.clock import FakeClock
-from servicekit.errors import Unauthenticated
+from servicekit.errors import Unauthenticated, UnsupportedMedia
 from servicekit.vault_client import ServiceIdentity
 
 
@@ -39,3 +43,15 @@ def test_a_service_makes_a_new_token_when_the_clock_was_set_back(tmp_path: Path)
     with pytest.raises(Unauthenticated):
         callers.verify(before)
     assert callers.verify(identity.token()) == "order"
+
+
+@pytest.mark.parametrize("declared", ["text/plain", ""])
+async def test_a_body_that_is_not_declared_as_json_is_refused(declared: str) -> None:
+    """The edge refuses a name that stands twice in JSON only."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"kind":"email","kind":"phone","digest":""}'}
+
+    request = Request({"type": "http", "headers": [(b"content-type", declared.encode())]}, receive)
+    with pytest.raises(UnsupportedMedia):
+        await read_body(request, FindBody)

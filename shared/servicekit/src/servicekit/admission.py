@@ -19,7 +19,16 @@ from servicekit import metrics
 from servicekit.auth import Customer, Guard, Staff
 from servicekit.bodies import NO_JSON, is_json, read_json
 from servicekit.cards import Found, find_card, has_card
-from servicekit.errors import CardNumber, Invalid, KitError, Malformed, Misconfigured, TooLarge, Unauthenticated
+from servicekit.errors import (
+    CardNumber,
+    Forbidden,
+    Invalid,
+    KitError,
+    Malformed,
+    Misconfigured,
+    TooLarge,
+    Unauthenticated,
+)
 from servicekit.ids import caller_of
 from servicekit.limits import CUSTOMER, OPEN, STAFF, Limit, Limits, Strangers, limits_of
 from servicekit.peers import peer
@@ -90,10 +99,10 @@ class Admission:
         if rule is None:
             self._strangers.take(peer(scope))
             return b""
-        query = _read_query(scope, rule)
         who = self._who(scope, rule)
         if self._limits is not None:
             await self._limits.take(*((limit, _term(limit, scope, who)) for limit in (*_everywhere(who), *rule.limits)))
+        query = _read_query(scope, rule)
         body = await _read_body(scope, receive, rule.max_body)
         if self._refuse_cards and any(has_card(text) for pair in query for text in pair):
             raise _refused_card(Found((), in_key=False), "query")
@@ -111,7 +120,7 @@ class Admission:
             return None
         try:
             return rule.guard.admit(scope, self._state)
-        except Unauthenticated:
+        except (Unauthenticated, Forbidden):
             self._strangers.take(peer(scope))
             raise
 

@@ -12,7 +12,7 @@ NO_JSON: Final = (
 
 def is_json(content_type: str) -> bool:
     """Whether routes read a body of this type as JSON: `application/json` or `application/…+json`."""
-    media_type = content_type[:200].partition(";")[0].strip().lower()
+    media_type = content_type.partition(";")[0].strip().lower()
     return media_type.startswith("application/") and (media_type == "application/json" or media_type.endswith("+json"))
 
 

@@ -6,13 +6,16 @@ import msgspec
 from fastapi import Request
 from fastapi.responses import Response
 
-from servicekit.errors import Invalid
+from servicekit.bodies import is_json
+from servicekit.errors import Invalid, UnsupportedMedia
 
 B = TypeVar("B", bound=msgspec.Struct)
 
 
 async def read_body(request: Request, kind: type[B]) -> B:
-    """The body as `kind`. Raises Invalid. The edge has refused a name that stands twice."""
+    """The body as `kind`. Raises `Invalid`, `UnsupportedMedia`. In JSON the edge has refused a name that stands twice."""
+    if not is_json(request.headers.get("content-type", "")):
+        raise UnsupportedMedia
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
