@@ -140,6 +140,11 @@ class Limits:
             return []
         return await self._together.answer([(self._digest(limit, term), limit.seconds) for limit, term in tries])
 
+    async def remember(self, limit: Limit, term: str | bytes) -> None:
+        """Count a try that is forgotten as long after this one as the limit says, whenever the first one was."""
+        now = self.clock.now()
+        await remember_try(self.db, self._digest(limit, term), now + timedelta(seconds=limit.seconds))
+
     async def was_tried(self, limit: Limit, term: str | bytes) -> bool:
         """Whether there was a try that is not forgotten."""
         return await has_tried(self.db, self._digest(limit, term), self.clock.now())
@@ -196,17 +201,27 @@ async def count_tries(
     return {row["digest"]: Count(row["tries"], row["ends_at"]) for row in rows}
 
 
+async def remember_try(db: Database, digest: UUID, ends_at: datetime) -> None:
+    await db.fetch(
+        """-- remember_try
+        INSERT INTO kit.rate_limits (digest, tries, ends_at) VALUES ($1, 1, $2)
+        ON CONFLICT (digest) DO UPDATE SET ends_at = excluded.ends_at""",
+        digest,
+        ends_at,
+    )
+
+
 async def has_tried(db: Database, digest: UUID, now: datetime) -> bool:
     row = await db.fetchrow("-- has_tried\nSELECT FROM kit.rate_limits WHERE digest = $1 AND ends_at > $2", digest, now)
     return row is not None
 
 
 async def forget_tries(db: Database, now: datetime) -> None:
-    """Deletes what is over, a bounded part at a time."""
+    """Deletes what is over, a bounded part at a time. It waits for no row, so it never waits in a circle with `count_tries`."""
     await db.fetch(
         """-- forget_tries
-        DELETE FROM kit.rate_limits WHERE digest IN (
-            SELECT digest FROM kit.rate_limits WHERE ends_at <= $1 ORDER BY ends_at LIMIT $2)""",
+        DELETE FROM kit.rate_limits WHERE digest = ANY(ARRAY(
+            SELECT digest FROM kit.rate_limits WHERE ends_at <= $1 ORDER BY ends_at LIMIT $2 FOR UPDATE SKIP LOCKED))""",
         now,
         FORGET_AT_ONCE,
     )

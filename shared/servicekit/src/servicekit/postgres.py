@@ -196,6 +196,18 @@ class Snapshot:
             yield list(rows)
 
 
+async def _retried(name: str, ask: Callable[[], Awaitable[R]]) -> R:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await ask()
+        except _RETRIED:
+            if attempt == ATTEMPTS:
+                raise
+            TX_RETRIES.labels(name).inc()
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+    raise AssertionError("unreachable")
+
+
 class Database:
     """A pool of at most `max_connections`, each with time-outs, of one role on one database."""
 
@@ -242,9 +254,14 @@ class Database:
             raise unavailable(error) from error
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
-        async with self._connection() as connection:
-            rows: list[Record] = await connection.fetch(sql, *_stored(args))
-            return rows
+        """One statement, retried when the server says that it lost a race: then nothing of it is stored."""
+
+        async def ask() -> list[Record]:
+            async with self._connection() as connection:
+                rows: list[Record] = await connection.fetch(sql, *_stored(args))
+                return rows
+
+        return await _retried("fetch", ask)
 
     async def fetchrow(self, sql: str, *args: Any) -> Record | None:
         async with self._connection() as connection:
@@ -271,15 +288,7 @@ class Database:
         the caller's natural key decides on the next try. Raises `Fenced`, with nothing stored, when what it writes
         names a revoked key.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await self._try_tx(name, work, outbox)
-            except _RETRIED:
-                if attempt == ATTEMPTS:
-                    raise
-                TX_RETRIES.labels(name).inc()
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
-        raise AssertionError("unreachable")
+        return await _retried(name, lambda: self._try_tx(name, work, outbox))
 
     async def _try_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None) -> R:
         async with self._connection() as connection:
