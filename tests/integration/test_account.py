@@ -6,13 +6,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from account_service.access import REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGNED_IN, Access
+from account_service.access import REGISTER, REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGN_IN_HOURLY, SIGNED_IN, Access
 from account_service.settings import AccountSettings
 from deploy.local.mail import code_in
 from servicekit.clock import FakeClock
 from servicekit.errors import TooMany
 from servicekit.leases import KeyName
 from servicekit.limits import Limit, Limits, forget_tries
+from servicekit.postgres import Tx
 from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 
@@ -117,6 +118,80 @@ async def test_strangers_cannot_lock_an_owner_out(shop: Shop, settings: AccountS
         with pytest.raises(TooMany):
             await access.admit_sign_in(address, peer)
     await access.admit_sign_in(address, "10.0.0.1")
+
+
+@pytest.mark.attack("use up an owner's tries to sign in from one peer", expected="other peers still have theirs")
+async def test_one_peer_does_not_use_up_the_tries_of_all(shop: Shop, settings: AccountSettings) -> None:
+    access = Access(settings, shop.kit.clock, _limits(shop, factor=1))
+    access.sign_in_limit = Limit("sign_in", 1_000, 60, "term")
+    address = uuid4().bytes
+    for number in range(SIGN_IN_EVERYWHERE.most + 1):
+        if number < SIGN_IN_HOURLY.most:
+            await access.admit_sign_in(address, "10.0.0.1")
+        else:
+            with pytest.raises(TooMany):
+                await access.admit_sign_in(address, "10.0.0.1")
+    await access.admit_sign_in(address, "10.0.0.2")
+
+
+@pytest.mark.attack("keep somebody from registering by trying with their address", expected="202 from another peer")
+async def test_nobody_keeps_another_from_registering(shop: Shop) -> None:
+    body = {"email": f"victim.{uuid4().hex[:12]}@example.org"}
+    async with shop.from_peer("10.8.0.1") as http:
+        answers = [(await http.post("/v1/guests", json=body)).status_code for _ in range(REGISTER.most * BURST + 1)]
+    assert answers[-2:] == [201, 429]
+    async with shop.from_peer("10.8.0.2") as http:
+        assert (await http.post("/v1/guests", json=body)).status_code == 201
+
+
+async def test_a_later_sign_in_is_remembered_longer(shop: Shop) -> None:
+    clock, term = FakeClock(), uuid4().hex
+    limits = _limits(shop, clock=clock)
+    for _ in range(2):
+        await limits.remember(SIGNED_IN, term)
+        clock.tick(SIGNED_IN.seconds - 10)
+    assert await limits.was_tried(SIGNED_IN, term)
+    clock.tick(10)
+    assert not await limits.was_tried(SIGNED_IN, term)
+
+
+async def test_tries_that_somebody_counts_are_not_waited_for(shop: Shop) -> None:
+    """What forgets them takes their rows in another order than what counts them."""
+    clock, limit = FakeClock(), Limit("waited", 1, 60)
+    limits = _limits(shop, clock=clock)
+    await limits.count((limit, "held"), (limit, "free"))
+    clock.tick(61)
+
+    async def work(tx: Tx) -> None:
+        await tx.fetch("SELECT FROM kit.rate_limits WHERE digest = $1 FOR UPDATE", limits._digest(limit, "held"))
+        async with asyncio.timeout(20):
+            await forget_tries(shop.kit.db, clock.now())
+
+    await shop.kit.run_tx("test", work)
+    left = await shop.kit.db.fetch("SELECT digest FROM kit.rate_limits WHERE ends_at <= $1", clock.now())
+    assert [row["digest"] for row in left] == [limits._digest(limit, "held")]
+
+
+async def test_an_account_without_credentials_has_no_password(shop: Shop) -> None:
+    subject_id, email = await shop.register()
+    await shop.kit.db.fetch("UPDATE accounts SET credentials = NULL WHERE subject_id = $1", subject_id)
+    gone, unknown = await shop.sign_in(email), await shop.sign_in("nobody." + email)
+    assert (gone.status_code, gone.json()) == (401, unknown.json())
+
+
+async def test_one_key_of_two_guests_is_refused(shop: Shop) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    body = {"email": f"guest.{uuid4().hex[:12]}@example.org"}
+    first = await shop.http.post("/v1/guests", headers=key, json=body)
+    for other in ({"email": "x" + body["email"]}, {"phone": "+4915112345678"}, {"language": "de"}):
+        again = await shop.http.post("/v1/guests", headers=key, json=body | other)
+        assert (again.status_code, again.json()["type"]) == (422, "/problems/key_reused")
+    same = await shop.http.post("/v1/guests", headers=key, json=body)
+    assert (same.status_code, same.json()["subject_id"]) == (201, first.json()["subject_id"])
+    await shop.kit.db.fetch(
+        "UPDATE accounts SET contact = NULL WHERE subject_id = $1", UUID(first.json()["subject_id"])
+    )
+    assert (await shop.http.post("/v1/guests", headers=key, json=body)).status_code == 410
 
 
 async def test_whoever_signs_in_is_remembered_by_address_and_peer(shop: Shop) -> None:

@@ -14,9 +14,12 @@ from servicekit.auth import ALGORITHM, AUDIENCE, CUSTOMER_ISSUER
 from servicekit.clock import Clock
 from servicekit.limits import Limit, Limits
 
+# By address and peer: nobody keeps others from registering with their own address.
 REGISTER: Final = Limit("register", 10, 60, "term")
 REGISTER_PEER: Final = Limit("register_peer", 30, 60, "peer")
 SIGN_IN_PEER: Final = Limit("sign_in_peer", 60, 60, "peer")
+# At one address from one peer: it takes several peers to use up what all have together.
+SIGN_IN_HOURLY: Final = Limit("sign_in_hourly", 30, 3600, "term")
 # Guesses at one address from all peers together.
 SIGN_IN_EVERYWHERE: Final = Limit("sign_in_everywhere", 200, 3600, "term")
 SIGNED_IN: Final = Limit("signed_in", 1, 86_400, "term")
@@ -62,25 +65,28 @@ class Access:
         self.sign_in_limit = Limit("sign_in", settings.sign_in_per_minute, 60, "term")
         self._refusal_seconds = settings.sign_in_refusal_seconds
 
+    async def admit_new(self, address: bytes, peer: str) -> None:
+        """Count a try to register, or to begin as a guest. Raises `TooMany`."""
+        await self.limits.take((REGISTER, _pair(address, peer)))
+
     async def admit_sign_in(self, address: bytes, peer: str) -> None:
         """Count a try to sign in. Raises `TooMany`.
 
-        Each peer has its own tries at an address. What all peers together try does not shut out a peer from which the owner
+        Each peer has its own tries at an address, and what is beyond them counts nowhere else. What all peers
+        together try does not shut out a peer from which the owner
         has signed in since yesterday.
         """
-        tried, everywhere = await self.limits.count(
-            (self.sign_in_limit, _pair(address, peer)), (SIGN_IN_EVERYWHERE, address)
-        )
-        if self.limits.is_over(self.sign_in_limit, tried):
-            raise self.limits.refusal((self.sign_in_limit, tried))
+        pair = _pair(address, peer)
+        await self.limits.take((self.sign_in_limit, pair), (SIGN_IN_HOURLY, pair))
+        (everywhere,) = await self.limits.count((SIGN_IN_EVERYWHERE, address))
         if not self.limits.is_over(SIGN_IN_EVERYWHERE, everywhere):
             return
-        if not await self.limits.was_tried(SIGNED_IN, _pair(address, peer)):
+        if not await self.limits.was_tried(SIGNED_IN, pair):
             raise self.limits.refusal((SIGN_IN_EVERYWHERE, everywhere))
 
     async def remember(self, address: bytes, peer: str) -> None:
         """The owner of the address has signed in from there."""
-        await self.limits.count((SIGNED_IN, _pair(address, peer)))
+        await self.limits.remember(SIGNED_IN, _pair(address, peer))
 
     def rest_of_refusal(self, elapsed: float) -> float:
         """Seconds to wait so that a refusal takes a whole number of steps: no caller can measure what it took."""

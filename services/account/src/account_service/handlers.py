@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from account_service import store
-from account_service.access import REGISTER, Access, AccessToken
+from account_service.access import Access, AccessToken
 from account_service.domain import (
     EMAIL_TAKEN,
     GUEST_RETRY,
@@ -37,13 +37,13 @@ from event_contracts.account import (
 from event_contracts.order import DeliveryCorrected, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
 from servicekit.batches import in_order
 from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Conflict, NotFound, Unauthenticated
+from servicekit.errors import Conflict, Gone, KeyReused, NotFound, Unauthenticated
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 from servicekit.vault_client import IndexEntry
 
 _EDIT_TRIES = 3
-KEY_USED = "This Idempotency-Key was used for something else. Send the request with a fresh one."
+KEY_USED = "This Idempotency-Key was used too long ago. Send the request with a fresh one."
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ async def sign_in(kit: Kit, access: Access, email: str, password: str, peer: str
 
 
 async def _password_hash(kit: Kit, row: Record) -> str | None:
+    """None when it is erased."""
+    if row["credentials"] is None:
+        return None
     subject_id = row["subject_id"]
     sealed: Sealed[Credentials] = Sealed(row["credentials"])
     opening = Opening(sealed, Credentials, subject_id, subject_id)
@@ -84,13 +87,16 @@ async def _password_hash(kit: Kit, row: Record) -> str | None:
     return None if isinstance(opened, Erased) else opened.password_hash
 
 
-async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact, language: Language) -> AccessToken:
-    """A subject for guest orders. With the same id and contact the token is given again, for an hour;
-    else `Conflict`.
+async def add_guest(
+    kit: Kit, access: Access, subject_id: UUID, contact: Contact, language: Language, peer: str
+) -> AccessToken:
+    """A subject for guest orders. With the same id, contact and language the token is given again, for an hour.
+
+    Raises `KeyReused` for an id that another guest has, `Gone` for one that is erased, `Conflict` after the hour, `TooMany`.
     """
-    await kit.limits.take((REGISTER, await kit.digest("email", contact.email)))
-    if await store.find_account(kit.db, subject_id) is not None:
-        await _check_guest_retry(kit, subject_id, contact)
+    await access.admit_new(await kit.digest("email", contact.email), peer)
+    if (row := await store.find_account(kit.db, subject_id)) is not None:
+        await _check_guest_retry(kit, row, contact, language)
         return access.tokens.guest(subject_id)
     index = await index_entries(kit, contact, key=0)
     (sealed,) = await kit.seal_many([(contact, subject_id, subject_id)], index, people=[subject_id])
@@ -103,18 +109,23 @@ async def add_guest(kit: Kit, access: Access, subject_id: UUID, contact: Contact
         return inserted
 
     if not await kit.run_tx("add_guest", work):
-        await _check_guest_retry(kit, subject_id, contact)
+        row = await store.find_account(kit.db, subject_id)
+        await _check_guest_retry(kit, row, contact, language)
     return access.tokens.guest(subject_id)
 
 
-async def _check_guest_retry(kit: Kit, subject_id: UUID, contact: Contact) -> None:
-    row = await store.find_account(kit.db, subject_id)
-    if row is not None and row["guest"] and kit.clock.now() - row["registered_at"] < GUEST_RETRY:
-        sealed: Sealed[Contact] = Sealed(row["contact"])
-        opening = Opening(sealed, Contact, subject_id, subject_id)
-        if await kit.open(opening, purpose="authentication") == contact:
-            return
-    raise Conflict(KEY_USED)
+async def _check_guest_retry(kit: Kit, row: Record | None, contact: Contact, language: Language) -> None:
+    if row is None or row["contact"] is None:
+        raise Gone
+    subject_id = row["subject_id"]
+    sealed: Sealed[Contact] = Sealed(row["contact"])
+    opened = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose="authentication")
+    if isinstance(opened, Erased):
+        raise Gone
+    if not row["guest"] or (opened, row["language"]) != (contact, language.value):
+        raise KeyReused
+    if kit.clock.now() - row["registered_at"] >= GUEST_RETRY:
+        raise Conflict(KEY_USED)
 
 
 async def show_account(kit: Kit, subject_id: UUID) -> Account:

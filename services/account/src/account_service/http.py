@@ -56,7 +56,9 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         summary="Register: a mail brings the code to confirm",
         tags=["accounts"],
     )
-    async def register(subject_id: StrangersId, body: shapes.RegistrationBody) -> shapes.RegistrationAnswer:
+    async def register(
+        subject_id: StrangersId, body: shapes.RegistrationBody, request: Request
+    ) -> shapes.RegistrationAnswer:
         """The same answer whether or not the address has an account."""
         new = registrations.Registration(
             Identity(name=body.name, birth_date=body.birth_date),
@@ -64,7 +66,7 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
             body.password.get_secret_value(),
             body.language,
         )
-        await registrations.register(kit, access, subject_id, new)
+        await registrations.register(kit, access, subject_id, new, peer(request.scope))
         return shapes.RegistrationAnswer(registration_id=subject_id)
 
     @router.post("/accounts/{registration_id}/confirmation", summary="Confirm the e-mail address", tags=["accounts"])
@@ -90,10 +92,9 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         summary="Begin as a guest, without an account",
         tags=["accounts"],
     )
-    async def add_guest(subject_id: StrangersId, body: shapes.GuestBody) -> shapes.GuestAnswer:
-        token = await handlers.add_guest(
-            kit, access, subject_id, Contact(email=body.email, phone=body.phone), body.language
-        )
+    async def add_guest(subject_id: StrangersId, body: shapes.GuestBody, request: Request) -> shapes.GuestAnswer:
+        contact = Contact(email=body.email, phone=body.phone)
+        token = await handlers.add_guest(kit, access, subject_id, contact, body.language, peer(request.scope))
         return shapes.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
 
 

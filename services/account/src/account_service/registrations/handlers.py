@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from account_service import store as accounts
-from account_service.access import REGISTER, Access
+from account_service.access import Access
 from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
 from account_service.mails import sending
 from account_service.mails import store as mails_store
@@ -40,7 +40,7 @@ class Registration:
     language: Language
 
 
-async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration) -> None:
+async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration, peer: str) -> None:
     """Records a registration and its mail. Does nothing for an address that had its mails of the day.
 
     Again with the same id changes nothing. Raises `KeyReused` for an id that was used for another registration, `Gone` for one
@@ -48,7 +48,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
     """
     check_birth_date(new.identity, kit.clock.now().date())
     digest = await kit.digest("email", new.contact.email)
-    await kit.limits.take((REGISTER, digest))
+    await access.admit_new(digest, peer)
     if await _is_known(kit, access, subject_id, new) or not await _may_mail(kit, digest):
         return
     credentials = Credentials(password_hash=await access.passwords.hash(new.password))
@@ -90,7 +90,7 @@ async def _is_known(kit: Kit, access: Access, subject_id: UUID, new: Registratio
     credentials = await kit.open(wanted[2], purpose="authentication")
     if any(isinstance(part, Erased) for part in (identity, contact)) or isinstance(credentials, Erased):
         raise Gone
-    is_same = (identity, contact) == (new.identity, new.contact)
+    is_same = (identity, contact, row["language"]) == (new.identity, new.contact, new.language.value)
     if not await access.passwords.verify(credentials.password_hash, new.password) or not is_same:
         raise KeyReused
     return True
