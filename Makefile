@@ -6,8 +6,8 @@
 unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-# What stays together is in conftest.py. A later -n in ARGS wins.
-WORKERS := -n 2 --dist loadscope --no-loadscope-reorder
+# Three for two cores, since most tests wait much. What stays together is in conftest.py. A later -n in ARGS wins.
+WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
 PACKAGES := shared/event-contracts shared/servicekit services/account services/order services/logistics-gateway services/privacy
 
 help: ## what there is

@@ -24,7 +24,6 @@ from servicekit.clock import FakeClock
 from servicekit.errors import Misconfigured, NotFound, TooMany
 from servicekit.health import Health
 from servicekit.http import make_app
-from servicekit.limits import Strangers
 from servicekit.paging import Cursor, Page, Paging, paging
 from servicekit.probes import make_probes
 from servicekit.settings import Settings
@@ -389,18 +388,3 @@ def test_openapi_describes_problems_and_limits(client: AsgiClient) -> None:
     assert "application/problem+json" in responses["default"]["content"]
     assert document["paths"]["/v1/batches"]["post"]["x-max-body-bytes"] == 200_000
     assert "HTTPValidationError" not in document["components"]["schemas"]
-
-
-def test_a_stranger_may_try_again_after_a_while() -> None:
-    clock = FakeClock()
-    limit = Strangers(clock, per_minute=6, burst=3, size=2)
-    for _ in range(3):
-        limit.take(SECRET)
-    with pytest.raises(TooMany) as refused:
-        limit.take(SECRET)
-    assert 9 < refused.value.retry_after <= 10
-    limit.take("somebody else")
-    clock.tick(10)
-    limit.take(SECRET)
-    with pytest.raises(TooMany):
-        limit.take(SECRET)
