@@ -15,7 +15,7 @@ ACCEPTANCE = ROOT / "tests" / "acceptance"
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """`make test` has two workers. A file's tests stay together, since they share servers; so do all acceptance tests that
+    """`make test` has three workers. A file's tests stay together, since they share servers; so do all acceptance tests that
     share the one system of `tests/acceptance/conftest.py`, which are those that start none."""
 
     def _split_scope(self, nodeid: str) -> str:
