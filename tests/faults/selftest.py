@@ -66,7 +66,7 @@ ATTACKS: Final[Mapping[str, str]] = {
     "writers: those after the fence's begin count": "L3-horizon-from-completed-ids",
     "writers: other databases do not": "L13-every-transaction-of-the-server-counts",
     "holders: a renewed lease holds nothing up": "L13-renewed-lease-holds-erasures-up",
-    "participants: speak for their own classes": "L14-expired-data-of-others-counts",
+    "participants: speak for their own classes": "L8-expired-data-of-others-counts",
     "downloads: hold no erasure up": "L13-slow-download-holds-erasures-up",
     "texts: no commands for a printer": "L9-printers-commands-leave",
     "grants: cell by cell": "L7-lease-without-a-grant",
