@@ -25,7 +25,7 @@ LEASE = "/v1/keys/lease"
 # The address of a task is another one's soon after it has ended.
 _NUMBERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _COUNT = itertools.count(1)
-_WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b")
+_WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s")
 _FILE = (Path(os.environ["TRACE_FOLDER"]) / str(os.getpid())).open("ab", buffering=0)
 _FILE.write(f"0 0 process {' '.join(sys.orig_argv[-2:])}\n".encode())
 
