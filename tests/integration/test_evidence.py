@@ -27,7 +27,7 @@ from privacy_service.evidence.sequencer import WitnessRefused, sequence_leaves, 
 from privacy_service.evidence.witness import WitnessSettings, open_witness
 from privacy_service.evidence.witness import make_router as witness_router
 from privacy_service.settings import PrivacySettings
-from servicekit import faults
+from servicekit import faults, metrics
 from servicekit.clock import Clock
 from servicekit.errors import NotFound
 from servicekit.faults import InjectedFault
@@ -219,7 +219,7 @@ async def test_a_malformed_leaf_is_set_aside_and_those_behind_it_are_taken_up(wo
     await world.take()
     logged = [json.loads(line)["leaf"]["leaf_id"] for line in await world.log() if b'"leaf"' in line]
     assert logged[:2] == [str(good.leaf_id), str(late.leaf_id)]
-    assert await world.problems() == []
+    assert (await world.problems(), metrics.EVIDENCE_ASIDE._value.get()) == ([], 2)
     assert await world.kit.db.fetchval("SELECT array_agg(attempts) FROM evidence_aside") == [2, 2]
 
 

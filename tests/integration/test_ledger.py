@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from event_contracts.carrier import ReplyKind
 from event_contracts.order import CancelReason, OrderCancelled
+from logistics_gateway import store
 from logistics_gateway.cancellations.handlers import KEPT, cancel_late
 from logistics_gateway.cancellations.store import remember
 from logistics_gateway.domain import shipment_id_of
@@ -106,3 +108,22 @@ async def test_a_cancellation_is_forgotten_when_its_order_cannot_come_any_more(k
     await kit.run_tx("remember", work)
     await cancel_late(kit)
     assert [row["shipment_id"] for row in await kit.db.fetch("SELECT shipment_id FROM early_cancellations")] == [young]
+
+
+@pytest.mark.fault(18, "a carrier speaks of endless unknown shipments")
+@pytest.mark.attack(
+    "fill the gateway with replies about unknown shipments", expected="so many are kept of each carrier"
+)
+async def test_so_many_replies_of_a_carrier_wait_for_their_shipment(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_EARLY", 3)
+    now = kit.clock.now()
+
+    async def keep(carrier: str, count: int) -> list[str]:
+        answers = [store.Answer(uuid4(), carrier, now) for _ in range(count)]
+        return await kit.run_tx("keep", lambda tx: store.keep_early(tx, ReplyKind.ACKNOWLEDGED, answers, now))
+
+    assert await keep("pacifica", 2) == []
+    assert await keep("pacifica", 3) == ["pacifica"] * 2
+    assert await keep("pacifica", 1) == ["pacifica"]
+    assert await keep("meridian", 3) == []
+    assert await kit.db.fetchval("SELECT count(*) FROM early_replies") == 6

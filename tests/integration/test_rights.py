@@ -273,7 +273,7 @@ async def test_retention_ends_exactly_the_names_it_was_opened_for(shop: Shop) ->
 
     async def work(tx: Tx) -> UUID:
         names = [Name("payment", old), Name("order_record", old)]
-        return await handlers.open_retention(shop.kit, tx, subject, names)
+        return (await handlers.open_retentions(shop.kit, tx, {subject: names}))[0]
 
     request_id = await shop.kit.run_tx("test", work)
     await shop.settle()

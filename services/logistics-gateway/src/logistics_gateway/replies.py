@@ -24,6 +24,7 @@ from servicekit.consuming import Received, RecordId
 from servicekit.errors import Poison
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
+from servicekit.metrics import EARLY_REPLIES_DROPPED
 from servicekit.postgres import Record, Tx
 
 log = get_log("replies")
@@ -75,13 +76,15 @@ async def apply_replies(kit: Kit, tx: Tx, events: Sequence[Received[CarrierReply
 
 
 async def note(tx: Tx, by_kind: ByKind, known: Collection[UUID], now: datetime) -> None:
-    """Replies about shipments that the ledger lacks are kept: after a restore it is the ledger that is late.
+    """Replies about shipments that the ledger lacks are kept, so many of a carrier: after a restore the ledger is late.
 
     So are later ones about the same shipment, until the first are noted.
     """
     events: list[Event] = []
     for kind, answers in by_kind.items():
-        await store.keep_early(tx, kind, [a for a in answers if a.shipment_id not in known], now)
+        early = [answer for answer in answers if answer.shipment_id not in known]
+        for carrier in await store.keep_early(tx, kind, early, now) if early else ():
+            EARLY_REPLIES_DROPPED.labels(carrier).inc()
         ours = [answer for answer in answers if answer.shipment_id in known]
         news = await store.answered(tx, kind, ours)
         if kind is not ReplyKind.ERASED:

@@ -15,6 +15,8 @@ from event_contracts.moments import bounded
 from servicekit.postgres import Database, Record, Tx
 
 PAGE = 500
+# Replies of one carrier that wait for their shipment.
+MOST_EARLY = 10_000
 
 
 class Row(Struct, frozen=True):
@@ -354,17 +356,25 @@ async def answered(tx: Tx, kind: ReplyKind, answers: Sequence[Answer]) -> list[R
     )
 
 
-async def keep_early(tx: Tx, kind: ReplyKind, answers: Sequence[Answer], now: datetime) -> None:
-    if answers:
-        await tx.execute(
-            """-- keep_early
+async def keep_early(tx: Tx, kind: ReplyKind, answers: Sequence[Answer], now: datetime) -> list[str]:
+    """Keeps them as far as there is room for their carrier. Returns the carrier of each one that is dropped."""
+    rows = await tx.fetch(
+        """-- keep_early
+        WITH wanted AS (
+            SELECT u.*, row_number() OVER (PARTITION BY carrier)
+                + (SELECT count(*) FROM early_replies e WHERE e.carrier = u.carrier) > $6 AS is_too_many
+            FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
+        ), kept AS (
             INSERT INTO early_replies (shipment_id, carrier, at, kind, arrived_at)
-            SELECT u.*, $4, $5 FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
-            ON CONFLICT DO NOTHING""",
-            *_columns(answers),
-            kind.value,
-            now,
+            SELECT shipment_id, carrier, at, $4, $5 FROM wanted WHERE NOT is_too_many ON CONFLICT DO NOTHING
         )
+        SELECT carrier FROM wanted WHERE is_too_many""",
+        *_columns(answers),
+        kind.value,
+        now,
+        MOST_EARLY,
+    )
+    return [row["carrier"] for row in rows]
 
 
 async def take_early(tx: Tx) -> list[Record]:

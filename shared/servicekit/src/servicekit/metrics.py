@@ -52,6 +52,10 @@ ANSWERS_OUT_OF_SCOPE = Counter(
     "answers_out_of_scope", "What a system said of data that is not its own", ["system", "answer"]
 )
 EVIDENCE_SET_ASIDE = Counter("evidence_set_aside", "Times that a malformed leaf was kept out of the evidence log")
+EVIDENCE_ASIDE = Gauge("evidence_aside", "Malformed leaves that wait outside the evidence log")
+EARLY_REPLIES_DROPPED = Counter(
+    "early_replies_dropped", "Replies about unknown shipments for which there was no room", ["carrier"]
+)
 SET_ASIDE = Counter(
     "set_aside", "Times that one request failed by itself and was put off, so that others go on", ["work"]
 )

@@ -22,7 +22,7 @@ from servicekit.errors import KitError, Misconfigured, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
-from servicekit.metrics import EVIDENCE_SET_ASIDE
+from servicekit.metrics import EVIDENCE_ASIDE, EVIDENCE_SET_ASIDE
 from servicekit.postgres import Record, Tx
 from servicekit.service import Job
 from servicekit.tls import tls_of
@@ -53,6 +53,7 @@ async def sequence_leaves(kit: Kit) -> None:
     """Takes up all leaves that wait, a batch in each transaction. Several processes may run it: one of them works."""
     while await kit.run_tx("sequence_leaves", lambda tx: sequence_batch(kit, tx)) == BATCH:
         continue
+    EVIDENCE_ASIDE.set(await store.count_aside(kit.db))
 
 
 async def sequence_batch(kit: Kit, tx: Tx) -> int:

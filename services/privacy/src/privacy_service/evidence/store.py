@@ -125,8 +125,8 @@ async def take_back(tx: Tx, entries: Sequence[int]) -> None:
     await tx.execute("-- take_back\nDELETE FROM evidence_aside WHERE entry_id = ANY($1::bigint[])", list(entries))
 
 
-async def count_aside(tx: Tx | Database) -> int:
-    count: int = await tx.fetchval("-- count_aside\nSELECT count(*) FROM evidence_aside")
+async def count_aside(db: Database) -> int:
+    count: int = await db.fetchval("-- count_aside\nSELECT count(*) FROM evidence_aside")
     return count
 
 

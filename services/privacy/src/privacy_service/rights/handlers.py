@@ -221,13 +221,8 @@ async def _opened_before(kit: Kit, by: Person, request_id: UUID, wanted: Wanted)
     return found
 
 
-async def open_retention(kit: Kit, tx: Tx, subject_id: UUID, names: Sequence[Name]) -> UUID:
-    """A retention request within the caller's transaction: it runs at once, and ends these names of one person."""
-    return (await open_retentions(kit, tx, {subject_id: names}))[0]
-
-
 async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[Name]]") -> list[UUID]:
-    """One for each of many people."""
+    """Retention requests within the caller's transaction, one for each person: they run at once, and end these names."""
     now = kit.clock.now()
     states = []
     for subject_id, ending in names.items():
