@@ -236,3 +236,14 @@ async def test_another_record_in_the_place_of_a_quarantined_one_is_quarantined_t
         await kit.db.fetch("UPDATE kit.quarantine SET hash = NULL WHERE reader = $1", partition.reader)
         await kit.db.fetch("UPDATE kit.positions SET next = 0 WHERE partition = $1", partition.number)
     assert len(await partition.quarantined()) == 1
+
+
+async def test_a_reader_whose_partitions_all_wait_for_an_operator_is_alive(kit: Kit) -> None:
+    """Kafka is asked about none of them, so its silence says nothing."""
+    partition = Partition(kit)
+    client = Client(partition)
+    reader = reader_of(partition, client)
+    await reader.on_partitions_assigned(client.assignment())
+    assert (reader._hears(), reader._hears()) == (True, False), "a reader that Kafka does not answer looks alive"
+    reader._stopped = {(TOPIC, partition.number): Position(0)}
+    assert (reader._hears(), reader._hears()) == (True, True)

@@ -166,11 +166,15 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("idle_failed", reader=code(self._consumes.reader), error=error)
 
     def _hears(self) -> bool:
-        """Whether Kafka has answered since the last time: a consumer can be stuck and look idle (aiokafka#1154)."""
+        """Whether Kafka has answered since the last time: a consumer can be stuck and look idle (aiokafka#1154).
+
+        Nothing is asked about stopped partitions, so with only those left there is nothing to hear.
+        """
         consumer = self._subscriber.consumer
         if consumer is None or not self._assigned:
             return False
-        before, self._polled = self._polled, {tp: consumer.last_poll_timestamp(tp) for tp in consumer.assignment()}
+        read = consumer.assignment() - {TopicPartition(*place) for place in self._stopped}
+        before, self._polled = self._polled, {tp: consumer.last_poll_timestamp(tp) for tp in read}
         return not self._polled or self._polled != before
 
     async def _lag(self) -> int:
