@@ -18,7 +18,7 @@ from servicekit import faults
 from servicekit.cloudevents import Received
 from servicekit.faults import Fault, InjectedFault
 from tests.integration.test_account_rectification import rectify
-from tests.support.accounts import Shop, dsns, settings, shop
+from tests.support.accounts import Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 from tests.support.inventory_events import unopenable
 
@@ -83,6 +83,39 @@ async def test_a_changed_delivery_is_told_once_to_the_buyer(shop: Shop) -> None:
     (mail,) = (await shop.mails_to(email))[-1:]
     assert f"https://shop.example/orders/{order_id}" in mail
     assert await states(shop, subject_id) == [("sent", None)]
+
+
+@pytest.mark.attack("fill a mailbox by changing deliveries", expected="three mails a day, and notices of other kinds")
+async def test_an_address_gets_three_mails_of_a_kind_a_day(shop: Shop) -> None:
+    subject_id, email = await shop.register()
+    for _ in range(2):
+        await shop.begin(email=email)  # the day's mails of registrations are used up
+    events = [
+        about(
+            DeliveryCorrected(
+                order_id=uuid4(), buyer_id=subject_id, consignee_id=uuid4(), number=2, delivery=unopenable()
+            )
+        )
+        for _ in range(4)
+    ]
+    await shop.kit.run_tx("test", lambda tx: handlers.on_delivery_corrected(shop.kit, tx, events))
+    await shop.mails_to(email)
+    of_deliveries = [row for row in await mails_of(shop, subject_id) if row["template"] == "delivery_changed"]
+    ends = [(row["state"], row["reason"]) for row in of_deliveries]
+    assert sorted(ends, key=str) == [("sent", None)] * 3 + [("withheld", "too_many")]
+    me = bearer((await shop.sign_in(email)).json()["access_token"])
+    new = f"eve.{uuid4().hex[:12]}@example.org"
+    assert (await shop.http.patch("/v1/accounts/me", headers=me, json={"email": new})).status_code == 200
+    assert (await shop.mails_to(email))[-1].startswith("Your e-mail address was changed")
+
+
+async def test_a_guest_gets_no_mail_about_a_changed_delivery(shop: Shop) -> None:
+    """Nobody has confirmed a guest's address."""
+    answer = await shop.http.post("/v1/guests", json={"email": f"guest.{uuid4().hex[:12]}@example.org"})
+    guest = UUID(answer.json()["subject_id"])
+    event = DeliveryCorrected(order_id=uuid4(), buyer_id=guest, consignee_id=uuid4(), number=2, delivery=unopenable())
+    await shop.kit.run_tx("test", lambda tx: handlers.on_delivery_corrected(shop.kit, tx, [about(event)]))
+    assert await mails_of(shop, guest) == []
 
 
 async def test_no_address_stands_in_the_queue_or_in_the_event(shop: Shop) -> None:

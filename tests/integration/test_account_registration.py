@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from account_service.mails.domain import MAILS_A_DAY
 from account_service.registrations import handlers
-from account_service.registrations.handlers import MAILS_A_DAY, TRIES, tidy
+from account_service.registrations.handlers import TRIES, tidy
 from deploy.local.mail import code_in
 from servicekit import faults
 from servicekit.faults import Fault, InjectedFault

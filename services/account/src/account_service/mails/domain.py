@@ -16,6 +16,8 @@ RECIPIENT: Final = "mail-provider"
 DISCLOSED: Final = ("contact.email",)
 GIVE_UP_AFTER: Final = timedelta(days=3)
 KEPT: Final = timedelta(days=30)
+# To one address. Each kind has a count of its own, so that nobody keeps a notice away by causing mails of another kind.
+MAILS_A_DAY: Final = 3
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 

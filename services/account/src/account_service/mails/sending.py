@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -22,6 +22,7 @@ from account_service.mails.domain import (
     DISCLOSED,
     GIVE_UP_AFTER,
     KEPT,
+    MAILS_A_DAY,
     PURPOSE,
     RECIPIENT,
     Language,
@@ -74,10 +75,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mail comes to; `reason` is a code."""
+    """What a mail comes to; `reason` is a code. `counted` is under what one that was sent is counted."""
 
     state: State
     reason: str | None = None
+    counted: tuple[bytes, date] | None = None
 
 
 @asynccontextmanager
@@ -206,6 +208,8 @@ async def _send(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, mail_id: UUID
 
     async def work(tx: Tx) -> None:
         await store.finish(tx, mail_id, outcome.state, outcome.reason, kit.clock.now())
+        if outcome.counted is not None:
+            await registrations_store.count_mail(tx, *outcome.counted, MAILS_A_DAY)
 
     faultpoint("mail.sent")
     await kit.run_tx("finish_mail", work)
@@ -230,6 +234,9 @@ async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Reco
     template, language = Template(row["template"]), Language(row["language"])
     if template is Template.CONFIRM and (other := await _instead_of_confirmation(kit, row, contact)) is not None:
         return other
+    counted = await _counted(kit, mailer, template, contact)
+    if counted is not None and await registrations_store.mails_of_day(kit.db, *counted) >= MAILS_A_DAY:
+        return Outcome(State.WITHHELD, "too_many")
     rendered = mailer.templates.render(template, language, fields_of(mailer, template, row))
     address = envelope_address(contact.email)
     message = compose(mailer.settings, row["mail_id"], address, rendered, language, now)
@@ -237,7 +244,15 @@ async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Reco
     if not kit.vault.is_live(PURPOSE, [sealed.key_id]):
         return None
     await mailer.provider().send(client, message, address)
-    return Outcome(State.SENT)
+    return Outcome(State.SENT, counted=counted)
+
+
+async def _counted(kit: Kit, mailer: Mailer, template: Template, contact: Contact) -> tuple[bytes, date] | None:
+    """None for what a registration causes: that was counted before anything was sealed."""
+    if template in (Template.CONFIRM, Template.HAVE_ACCOUNT):
+        return None
+    day = kit.clock.now().date()
+    return mailer.codes.count_digest(await kit.digest("email", contact.email), day, template), day
 
 
 async def _instead_of_confirmation(kit: Kit, row: Record, contact: Contact) -> Outcome | None:

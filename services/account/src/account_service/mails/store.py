@@ -29,10 +29,11 @@ async def insert_mails(tx: Tx, mails: Sequence[Mail], now: datetime) -> set[UUID
 
 
 async def lock_reachable(tx: Tx, subjects: Sequence[UUID]) -> list[Record]:
-    """Address and language of these people, their rows locked, in the order of ids."""
+    """Address and language of these people who have confirmed their address, their rows locked, in the order of ids."""
     return await tx.fetch(
         """-- lock_reachable
-        SELECT subject_id, contact, language FROM accounts WHERE subject_id = ANY($1::uuid[]) AND contact IS NOT NULL
+        SELECT subject_id, contact, language FROM accounts
+        WHERE subject_id = ANY($1::uuid[]) AND contact IS NOT NULL AND NOT guest
         ORDER BY subject_id FOR NO KEY UPDATE""",
         list(subjects),
     )

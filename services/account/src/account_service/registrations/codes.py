@@ -37,9 +37,9 @@ class Codes:
         right = self.code(registration_id).replace("-", "")
         return hmac.compare_digest(typed.encode(), right.encode())
 
-    def count_digest(self, email_digest: bytes, day: date) -> bytes:
-        """Under what the mails to an address are counted: another one each day, and no other table's."""
-        return self._digest("mails/v1", day.isoformat().encode() + email_digest)
+    def count_digest(self, email_digest: bytes, day: date, kind: str = "mails") -> bytes:
+        """Under what the mails of a kind to an address are counted: another one each day, and no other table's."""
+        return self._digest(f"{kind}/v1", day.isoformat().encode() + email_digest)
 
     def _digest(self, label: str, message: bytes) -> bytes:
         return hmac.digest(self._key, label.encode() + b"\0" + message, "sha256")

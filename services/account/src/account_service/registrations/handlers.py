@@ -13,7 +13,7 @@ from account_service.access import Access
 from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
 from account_service.mails import sending
 from account_service.mails import store as mails_store
-from account_service.mails.domain import Language, Mail, Template
+from account_service.mails.domain import MAILS_A_DAY, Language, Mail, Template
 from account_service.registrations import store
 from event_contracts import Erased, Sealed
 from event_contracts.account import AccountRegistered, Contact, Credentials, Identity
@@ -25,7 +25,6 @@ from servicekit.postgres import Record, Tx
 from servicekit.service import Job
 from servicekit.vault_client import IndexEntry
 
-MAILS_A_DAY: Final = 3
 TRIES: Final = 10
 WRONG_CODE: Final = "The code is wrong or too old. Check it, or register again."
 

@@ -83,6 +83,11 @@ async def count_mail(tx: Tx, digest: bytes, day: date, limit: int) -> bool:
     return row is not None
 
 
+async def mails_of_day(db: Database, digest: bytes, day: date) -> int:
+    sql = "-- mails_of_day\nSELECT mails FROM mail_counts WHERE day = $1 AND digest = $2"
+    return await db.fetchval(sql, day, digest) or 0
+
+
 async def forget_counts(tx: Tx, before: date) -> None:
     await tx.execute("-- forget_counts\nDELETE FROM mail_counts WHERE day < $1", before)
 
