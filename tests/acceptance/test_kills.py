@@ -203,6 +203,7 @@ POINTS: dict[tuple[str, str], tuple[str, ...]] = {
 # Passed when partitions are assigned: a process that keeps them comes there once in its life.
 ONCE = {"gateway.caught_up"}
 JOBS_POINT = "gateway.stale_sent"
+UNCOMMANDED = "revocations.fenced"
 # Points off this path, and the test in which processes die there.
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys((point for points in SAGAS.values() for point in points), "acceptance/test_saga_kills.py"),
@@ -211,6 +212,9 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys((*MAIL_POINTS, "account.confirmed"), "in this file: every mail comes"),
     "retention.keys_read": "integration/test_retention.py",
     "retention.gave_up": "integration/test_retention.py",
+    "retention.looked": "integration/test_retention_keys.py",
+    # In whichever process of the privacy service comes first, so that no kill of one can wait for it.
+    UNCOMMANDED: "integration/test_participant.py",
 }
 DECLARED = """
 import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, privacy_service.vault.app

@@ -19,7 +19,7 @@ import pytest
 from deploy.local.people import Crowd
 from deploy.local.shop import Shop
 from deploy.local.stack import Stack
-from tests.acceptance.test_kills import POINTS
+from tests.acceptance.test_kills import POINTS, UNCOMMANDED
 from tests.acceptance.test_saga_kills import FOLLOWING, SAGAS
 from tests.acceptance.test_saga_kills import World as Saga
 from tests.support.infra import new_kafka, new_postgres
@@ -119,6 +119,6 @@ async def test_between_any_two_effects_of_a_saga_there_is_a_fault_point(world: W
     # And it is the points that make it so.
     assert len(unguarded(effects)) > 20
     points = {line.name for line in trace if line.kind == POINT}
-    killed = {*FOLLOWING, *(point for of_one in (*SAGAS.values(), *POINTS.values()) for point in of_one)}
+    killed = {UNCOMMANDED, *FOLLOWING, *(point for of_one in (*SAGAS.values(), *POINTS.values()) for point in of_one)}
     assert points - killed == set()
     print(f"\n{len(effects)} effects, {len(points)} fault points of undisturbed sagas")

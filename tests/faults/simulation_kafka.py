@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import confluent_kafka
 from confluent_kafka import TopicPartition
 
 from deploy.local.interfaces import KafkaServer
-from event_contracts.topics import TOPICS
+from event_contracts.topics import TOPICS, Topic
 from servicekit.cloudevents import RawRecord
 from servicekit.kafka import OutRecord, Producer
 from servicekit.settings import Settings
@@ -82,16 +83,29 @@ class KafkaBroker(Broker):
         self._consumer.close()
 
 
+def simulated_topics() -> list[Topic]:
+    """Those of the product, with the partitions of the simulation."""
+    return [replace(topic, partitions=PARTITIONS[topic.name]) for topic in TOPICS]
+
+
 def make_topics(server: KafkaServer) -> None:
-    """Once: those of the product, with the partitions of the simulation."""
-    server.create_topics([replace(topic, partitions=PARTITIONS[topic.name]) for topic in TOPICS])
+    """Once."""
+    server.create_topics(simulated_topics())
 
 
 def broker_on(server: KafkaServer, folder: Path) -> KafkaBroker:
     """As the super user: who may do what is another test's."""
     password = folder / "password"
     password.write_text(server.admin_password)
-    settings = Settings(kafka_bootstrap=server.bootstrap, kafka_user=server.admin_user, kafka_password_file=password)
+    # The producer refuses a topic with another number of partitions than is declared.
+    topics = folder / "topics.json"
+    topics.write_text(json.dumps([asdict(topic) for topic in simulated_topics()]))
+    settings = Settings(
+        kafka_bootstrap=server.bootstrap,
+        kafka_user=server.admin_user,
+        kafka_password_file=password,
+        topics_files=(topics,),
+    )
     login = {
         "bootstrap.servers": server.bootstrap,
         "security.protocol": "SASL_PLAINTEXT",
