@@ -266,7 +266,7 @@ IMPORT_RULES = [
         "import aiokafka\n",
         "aiokafka",
         [
-            "Only servicekit.kafka and servicekit.consuming speak to Kafka",
+            "Only servicekit.kafka and the modules beside it speak to Kafka",
             "order_service.planted -> aiokafka",
         ],
     ),
