@@ -239,7 +239,7 @@ async def apply_order_events(kit: Kit, tx: Tx, events: Sequence[Received[Any]], 
 
 
 async def on_delivery_corrected(kit: Kit, tx: Tx, received: Sequence[Received[DeliveryCorrected]]) -> None:
-    """A mail to the buyer, whoever corrected it; none to a guest, or whom this service does not know or has erased."""
+    """Writes a mail to the buyer. Guests, erased people and people whom this service does not know get none."""
     reachable = await mails_store.lock_reachable(tx, list({each.event.buyer_id for each in received}))
     contacts: dict[UUID, Sealed[Contact]] = {row["subject_id"]: Sealed(row["contact"]) for row in reachable}
     languages = {row["subject_id"]: Language(row["language"]) for row in reachable}

@@ -12,7 +12,7 @@ from event_contracts.account import Contact
 
 PURPOSE: Final = "notification"
 RECIPIENT: Final = "mail-provider"
-# What of a person leaves with every mail; the fields of a template are ours.
+# The personal field that leaves with every mail. The fields of a template are not personal.
 DISCLOSED: Final = ("contact.email",)
 GIVE_UP_AFTER: Final = timedelta(days=3)
 KEPT: Final = timedelta(days=30)

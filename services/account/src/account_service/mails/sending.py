@@ -256,7 +256,7 @@ async def _counted(kit: Kit, mailer: Mailer, template: Template, contact: Contac
 
 
 async def _instead_of_confirmation(kit: Kit, row: Record, contact: Contact) -> Outcome | None:
-    """Where an account has the address its owner gets a mail that says so; None where the code is to be sent."""
+    """If an account has the address, its owner gets a mail that says so. None: the code is sent."""
     after = kit.clock.now() - REGISTRATION_LIFE
     if await registrations_store.find_registration(kit.db, row["subject_id"], after) is None:
         return Outcome(State.WITHHELD, "expired")

@@ -54,7 +54,7 @@ async def claim(tx: Tx, now: datetime, lease: timedelta, limit: int) -> list[Rec
 
 
 async def find_recorded(db: Database, mail_id: UUID) -> Record | None:
-    """The mail as long as it is to be sent: an erasure takes the row away."""
+    """The mail while it waits. None after an erasure: that deletes the row."""
     return await db.fetchrow("-- find_recorded\nSELECT * FROM mails WHERE mail_id = $1 AND state = 'recorded'", mail_id)
 
 
