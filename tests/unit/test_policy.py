@@ -66,7 +66,7 @@ def test_a_class_has_an_owner_and_systems_hold_what_is_written(policy: Policy) -
     owners = {name: policy.owner(name) for name in policy.classes}
     assert owners == {
         **dict.fromkeys(("identity", "contact", "credentials", "behaviour"), "account"),
-        **dict.fromkeys(("delivery", "order_record", "payment"), "order"),
+        **dict.fromkeys(("delivery", "tracking", "order_record", "payment"), "order"),
         **dict.fromkeys(("quarantine", "export", "pseudonym")),
     }
     assert policy.owner("unknown") is None

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from event_contracts.account import Email, Line, Phone
-from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku, Version
+from event_contracts.codes import Country, Currency, Grams, HsCode, Minor, Quantity, Sku, Version, Word
 from event_contracts.event import Event
 from event_contracts.moments import Moment
 from event_contracts.personal import PersonalData, Sealed, about, category
@@ -140,6 +140,47 @@ class OrderDelivered(Event, topic=ORDER_EVENTS, key="order_id"):
     at: Moment
 
 
+class OrderProgress(StrEnum):
+    """`returned` and `lost` are ends, and `unknown` is one: the carrier has said nothing for the lane's term."""
+
+    LABEL_CREATED = "label_created"
+    IN_TRANSIT = "in_transit"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    FAILED_ATTEMPT = "failed_attempt"
+    RETURNED = "returned"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+
+class OrderProgressed(Event, topic=ORDER_EVENTS, key="order_id"):
+    """The parcel got on, or back, or lost: what has no event of its own."""
+
+    order_id: UUID
+    buyer_id: UUID
+    status: OrderProgress
+    at: Moment
+
+
+class CloseReason(StrEnum):
+    """What became of an order that staff close."""
+
+    UNDELIVERABLE = "undeliverable"
+    DELIVERED = "delivered"
+    RETURNED = "returned"
+    LOST = "lost"
+
+
+class OrderClosed(Event, topic=ORDER_EVENTS, key="order_id"):
+    """A staff member has ended an order that was stuck: for the evidence log. Its end has an event of its own."""
+
+    decision_id: UUID
+    order_id: UUID
+    buyer_id: UUID
+    staff_id: UUID
+    role: Word
+    reason: CloseReason
+
+
 EVENTS: tuple[type[Event], ...] = (
     OrderPlaced,
     DeliveryCorrected,
@@ -147,4 +188,6 @@ EVENTS: tuple[type[Event], ...] = (
     OrderConfirmed,
     OrderHandedOver,
     OrderDelivered,
+    OrderProgressed,
+    OrderClosed,
 )

@@ -22,6 +22,7 @@ IndexKind = Literal["email", "phone", "order_number"]
 ClauseId = Annotated[str, StringConstraints(pattern=r"^[CUSDRV][1-9]$")]
 FidesKey = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{2,60}$")]
+HostName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}$")]
 # What starts the clock of a retention rule, such as `order_delivered`.
 AnchorEvent = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{2,40}$")]
 # ISO 8601 in whole units; a year counts 365 days and a month 30, so that the due date is the same everywhere.
@@ -117,10 +118,13 @@ class System(_Part):
 
 
 class Recipient(_Part):
-    """Somebody outside who receives data (clause D2), bound to confidentiality (D3)."""
+    """Somebody outside who receives data (clause D2), bound to confidentiality (D3).
+
+    A carrier's link to a parcel is shown to its buyer when it leads to one of the `tracking_hosts`."""
 
     title: Text
     clauses: Annotated[list[ClauseId], Field(min_length=1)]
+    tracking_hosts: list[HostName] = []
 
 
 class TopicRule(_Part):
