@@ -13,6 +13,7 @@ from privacy_service.vault.bodies import answer, read_body
 from privacy_service.vault.callers import caller
 from privacy_service.vault.handlers import Newcomers, Vault
 from privacy_service.vault.holders import handlers as holders
+from privacy_service.vault.holders.store import ANONYMOUS
 from privacy_service.vault.store import Head
 from servicekit.admission import max_body
 from servicekit.errors import Invalid
@@ -70,7 +71,7 @@ def make_router(vault: Vault) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/keys/ensure", openapi_extra=max_body(_MAX_BODY))
-    async def ensure(request: Request, service: _Caller, holder: _Holder = holders.ANONYMOUS) -> Response:
+    async def ensure(request: Request, service: _Caller, holder: _Holder = ANONYMOUS) -> Response:
         """A key for each name (subject, class, anchor), made where there is none. Answers after the commit.
 
         For something `new`: 410 when the name had a key that is gone, 409 `taken` when the person is another system's.
@@ -90,7 +91,7 @@ def make_router(vault: Vault) -> APIRouter:
         return answer({**_lease(vault, head), "keys": found})
 
     @router.post("/keys/lease", openapi_extra=max_body(_MAX_BODY))
-    async def lease(request: Request, service: _Caller, holder: _Holder = holders.ANONYMOUS) -> Response:
+    async def lease(request: Request, service: _Caller, holder: _Holder = ANONYMOUS) -> Response:
         """The keys of these ids for one purpose; of a fenced or destroyed one its state."""
         body = await read_body(request, LeasesBody)
         wanted = [LeaseName(key.key_id, key.subject, key.data_class, key.anchor) for key in body.keys]

@@ -11,12 +11,10 @@ from servicekit.errors import HolderBehind, Invalid
 from servicekit.logs import code, get_log
 from servicekit.metrics import LEASES_REFUSED
 
-# In lease times: a holder that has not reported for so long gets no lease.
-LONGEST_BEHIND: Final = 5
+# In lease times: a holder that has not reported for so long gets no lease until it reports. Each erasure of that time waits
+# for the leases that it had before.
+LONGEST_BEHIND: Final = 3
 log = get_log("vault")
-
-# A caller that does not say who it is: nobody knows when it is done, so its lease is waited out.
-ANONYMOUS: Final = UUID(int=0)
 
 
 async def note(vault: Vault, system: str, holder: UUID) -> None:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from servicekit.postgres import Database, Tx
 
+# A caller that does not say who it is: nobody knows when it is done, so its lease is waited out.
+ANONYMOUS: Final = UUID(int=0)
 _MOST_WAITED_FOR: Final = 1000
 
 
@@ -22,7 +24,8 @@ class Waiting:
 
 async def note_holder(db: Database, system: str, holder: UUID, seconds: float, longest_behind: float) -> bool:
     """It may hold keys for so long. One without a lease cannot work with keys that were revoked before this moment: it is
-    done up to the head. False when it is behind an entry that is older than `longest_behind` seconds; nothing is noted then.
+    done up to the head. False when it has not reported an entry that is older than `longest_behind` seconds, whether or not
+    it has a lease; nothing is noted then. A caller without a name cannot report, so it is not refused.
     """
     noted = await db.fetchval(
         """-- note_holder
@@ -33,7 +36,7 @@ async def note_holder(db: Database, system: str, holder: UUID, seconds: float, l
             lease_until = greatest(known.lease_until, excluded.lease_until),
             done = CASE WHEN known.lease_until < clock_timestamp() THEN greatest(known.done, excluded.done)
                         ELSE known.done END
-        WHERE known.lease_until < clock_timestamp() OR NOT EXISTS (
+        WHERE $2 = $5 OR NOT EXISTS (
             SELECT FROM revocations
             WHERE number = known.done + 1 AND committed_at < clock_timestamp() - make_interval(secs => $4))
         RETURNING true""",
@@ -41,6 +44,7 @@ async def note_holder(db: Database, system: str, holder: UUID, seconds: float, l
         holder,
         seconds,
         longest_behind,
+        ANONYMOUS,
     )
     return noted is True
 
