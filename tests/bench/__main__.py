@@ -51,7 +51,7 @@ ON_THE_STACK = {
         lambda stack: erasures.run(stack, ROUNDS, PEOPLE),
         ("erasure_p50_ms", "erasure_p99_ms", "erasure_per_s", "erasure_vs_floor"),
     ),
-    "disturbed": Benchmark(lambda stack: disturbed.run(stack, ROUNDS), ("erasure_disturbed",)),
+    "disturbed": Benchmark(lambda stack: disturbed.run(stack), ("erasure_disturbed",)),
     "gateway": Benchmark(
         lambda stack: gateway.run(stack, ROUNDS, RECORDS),
         ("gateway_vs_raw", "gateway_vs_faststream_single"),
