@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import ssl
@@ -25,6 +26,8 @@ from aiosmtpd.smtp import AuthResult, Envelope, Session
 
 from deploy.local.processes import HOST, Port, StackError
 
+# The library warns of an attribute of its own at each sign-in.
+logging.getLogger("mail.log").setLevel(logging.ERROR)
 USER = "shop"
 SENDER = "shop@shop.example"
 SHOP_URL = "https://shop.example"
