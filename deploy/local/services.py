@@ -41,8 +41,8 @@ class ServiceSpec:
 SERVICES: tuple[ServiceSpec, ...] = (
     ServiceSpec("vault", "privacy_service.vault", _sources("services/privacy"), roles=("api", "jobs")),
     ServiceSpec("account", "account_service", _sources("services/account")),
-    ServiceSpec("order", "order_service", _sources("services/order")),
-    ServiceSpec("logistics-gateway", "logistics_gateway", _sources("services/logistics-gateway")),
+    ServiceSpec("order", "order_service", _sources("shared/lanes", "services/order")),
+    ServiceSpec("logistics-gateway", "logistics_gateway", _sources("shared/lanes", "services/logistics-gateway")),
     ServiceSpec("privacy", "privacy_service", _sources("services/privacy")),
 )
 

@@ -23,9 +23,9 @@ from deploy.local import keys
 from deploy.local.databases import execute
 from deploy.local.interfaces import PostgresServer
 from event_contracts.topics import CARRIERS
+from lanes.loading import load_lanes
 from logistics_gateway import sending
 from logistics_gateway.app import SERVICE as GATEWAY
-from logistics_gateway.lanes import load_lanes
 from logistics_gateway.settings import GatewaySettings
 from order_service.app import SERVICE as ORDER
 from privacy_service.app import SERVICE as PRIVACY

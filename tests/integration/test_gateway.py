@@ -16,10 +16,10 @@ from joserfc.jwk import OKPKey
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.order import CancelReason, OrderCancelled
 from event_contracts.topics import TOPICS
+from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, REPLIES, SERVICE
 from logistics_gateway.domain import shipment_id_of
 from logistics_gateway.handlers import retry_blocked
-from logistics_gateway.lanes import load_lanes
 from logistics_gateway.replies import retry_early
 from logistics_gateway.sending import make_gateway, send_stale
 from logistics_gateway.settings import GatewaySettings

@@ -16,10 +16,10 @@ from event_contracts import Event
 from event_contracts.carrier import CarrierReply, ReplyKind, replies_topic
 from event_contracts.order import DeliveryCorrected
 from event_contracts.privacy import TellRecipients
+from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
 from logistics_gateway.domain import shipment_id_of
 from logistics_gateway.erasures.store import erase
-from logistics_gateway.lanes import load_lanes
 from logistics_gateway.replies import apply_replies
 from logistics_gateway.sending import make_gateway
 from logistics_gateway.settings import GatewaySettings

@@ -244,7 +244,7 @@ IMPORT_RULES = [
         "import order_service.domain\n",
         "import",
         [
-            "Services build on servicekit, servicekit on event_contracts",
+            "Imports point downwards only",
             "servicekit.planted -> order_service.domain",
         ],
     ),

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from logistics_gateway.domain import decide, make_routes
-from logistics_gateway.lanes import Lane, LaneError, in_force, load_lanes
-from logistics_gateway.projection import CannotShip, compile_lane
+from lanes.choice import make_routes
+from lanes.lane import Lane, in_force
+from lanes.loading import LaneError, load_lanes
+from lanes.projection import CannotShip, compile_lane
+from logistics_gateway.domain import decide
 from tests.support.deliveries import make_delivery
 
 LANES = Path(__file__).parents[2] / "shared" / "policy" / "lanes"

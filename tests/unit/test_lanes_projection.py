@@ -14,18 +14,17 @@ from pydantic import ConfigDict
 from event_contracts import Erased
 from event_contracts.carrier import CarrierMessage, MessageKind
 from event_contracts.order import Consignee, CustomsLine, Delivery, Parcel
+from lanes.choice import choose_lane, make_routes
+from lanes.loading import load_lanes
+from lanes.projection import CannotShip, disclosed_fields, leaf_paths, project
 from logistics_gateway.domain import (
     State,
-    choose_lane,
     decide,
-    make_routes,
     message_id_of,
     recall_message,
     shipment_id_of,
     shipment_message,
 )
-from logistics_gateway.lanes import load_lanes
-from logistics_gateway.projection import CannotShip, disclosed_fields, leaf_paths, project
 from servicekit.clock import FakeClock
 from tests.support.deliveries import deliveries, make_delivery
 

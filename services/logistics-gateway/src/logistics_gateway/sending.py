@@ -14,25 +14,25 @@ from msgspec import Struct
 from event_contracts import Sealed
 from event_contracts.carrier import MessageKind, shipments_topic
 from event_contracts.order import Delivery
+from lanes.choice import Routes, make_routes
+from lanes.lane import Lane, in_force
+from lanes.loading import load_lanes
+from lanes.projection import CannotShip, Route
 from logistics_gateway import store
 from logistics_gateway.carriers import Envelopes, ReplyKey, read_jwk
 from logistics_gateway.domain import (
     DATA_CLASS,
     PURPOSE,
     Decision,
-    Routes,
     State,
     decide,
     erasure_message,
     lane_kept,
-    make_routes,
     recall_message,
     shipment_message,
 )
 from logistics_gateway.erasures import store as erasures
 from logistics_gateway.erasures.handlers import tell
-from logistics_gateway.lanes import Lane, in_force, load_lanes
-from logistics_gateway.projection import CannotShip, Route
 from logistics_gateway.settings import GatewaySettings
 from servicekit.errors import Misconfigured, Poison
 from servicekit.faults import declare, faultpoint

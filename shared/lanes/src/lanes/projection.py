@@ -11,9 +11,9 @@ from operator import attrgetter
 from typing import Any
 
 from event_contracts.order import Delivery
-from logistics_gateway.lanes import EACH, Lane, LaneField
-from logistics_gateway.reading import CHOICE, reader_of
-from logistics_gateway.transforms import TRANSFORMS
+from lanes.lane import EACH, Lane, LaneField
+from lanes.reading import CHOICE, reader_of
+from lanes.transforms import TRANSFORMS
 
 Message = dict[str, Any]
 # reads a value from a part of a delivery; None when it is absent

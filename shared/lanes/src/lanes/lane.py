@@ -1,7 +1,6 @@
 """Lanes as validated data: which fields of a delivery leave to which carrier, for which destinations and services.
 
-One YAML file holds one version of one lane. A version that was ever in force stays, because disclosures name it and are
-sent again by it; the highest version of each lane is the one in force.
+This module is the shape of the data and what makes a lane consistent in itself; `loading.py` reads the files.
 """
 
 from __future__ import annotations
@@ -9,27 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Self, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from event_contracts.codes import Country, LaneId, SystemName, Version
 from event_contracts.order import Delivery, Service
-from logistics_gateway.transforms import TRANSFORMS
-from servicekit.errors import Misconfigured
+from lanes.transforms import TRANSFORMS
 
 # `recipient.city`, `customs.commodities[].weight` (of each item of a list), `consignee.lines[0]` (one, only in `from`)
 Path_ = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\[\d?\])?(\.[a-z][a-z0-9_]*(\[\d?\])?)*$")]
 EACH = "[]"
-
-
-class LaneError(Misconfigured):
-    """The lanes cannot be used. The message names file and entry, and what to change."""
-
-    code = "bad_lanes"
 
 
 class LaneField(BaseModel):
@@ -89,70 +79,12 @@ class Lane(BaseModel):
         return self
 
 
-def load_lanes(folder: Path) -> tuple[Lane, ...]:
-    """All versions of all lanes of the folder's YAML files. Raises `LaneError`."""
-    lanes: dict[tuple[str, int], tuple[str, Lane]] = {}
-    for file in sorted(folder.glob("*.yaml")):
-        lane = _read(file)
-        if (lane.id, lane.version) in lanes:
-            other = lanes[lane.id, lane.version][0]
-            raise LaneError(
-                f"{file.name}: version {lane.version} of {lane.id} stands in {other} already; raise `version`"
-            )
-        lanes[lane.id, lane.version] = file.name, lane
-    if not lanes:
-        raise LaneError(f"no lane was found in {folder.name}: LANES_DIR must name the folder of the lanes' YAML files")
-    _refuse_overlaps(list(lanes.values()))
-    return tuple(lane for _, lane in lanes.values())
-
-
 def in_force(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
     """The highest version of each lane."""
     newest: dict[str, Lane] = {}
     for lane in sorted(lanes, key=lambda lane: lane.version):
         newest[lane.id] = lane
     return tuple(newest.values())
-
-
-def _read(file: Path) -> Lane:
-    try:
-        content = yaml.load(file.read_text(), _StrictLoader)  # noqa: S506 - it derives from the safe loader
-        return Lane.model_validate(content)
-    except (yaml.YAMLError, OSError) as error:
-        raise LaneError(f"{file.name}: it cannot be read as YAML: {error}") from None
-    except ValidationError as error:
-        details = [f"{_location(d['loc'])}{d['msg']}" for d in error.errors(include_url=False, include_input=False)]
-        raise LaneError(f"{file.name}: {'; '.join(details)}") from None
-
-
-def _location(loc: tuple[int | str, ...]) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    return f"{path}: " if path else ""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a mapping with a doubled key, which YAML would silently take the last of."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if doubled:
-            raise yaml.YAMLError(f"{', '.join(doubled)} stands twice in one mapping; keep one")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _refuse_overlaps(found: list[tuple[str, Lane]]) -> None:
-    valid = in_force(lane for _, lane in found)
-    served: dict[tuple[str, Service], str] = {}
-    for file, lane in found:
-        if lane not in valid:
-            continue
-        for pair in ((country, service) for country in lane.destinations for service in lane.services):
-            if served.setdefault(pair, file) != file:
-                raise LaneError(
-                    f"{file}: destinations: {pair[0]} with service {pair[1]} is served by {served[pair]} too; "
-                    "one lane must be left for each"
-                )
 
 
 def _doubled_paths(lane: Lane) -> Iterator[str]:
