@@ -64,8 +64,8 @@ customer-token: .venv/ready ## a token for one customer: make customer-token SUB
 format: .venv/ready ## put the code in its format
 	@.venv/bin/ruff check --quiet --select I --fix . && .venv/bin/ruff format --quiet .
 
-schemas: .venv/ready ## write the contracts' JSON Schemas anew (refused when an unversioned change would break a reader)
-	@$(PY) -m deploy.check.schemas --write
+schemas: .venv/ready ## write the contracts' JSON Schemas anew (refused when an unversioned change would break a reader; ARGS=--readers-first lets a sealed model become wider)
+	@$(PY) -m deploy.check.schemas --write $(ARGS)
 
 asyncapi: .venv/ready ## write docs/asyncapi/ anew from the running code
 	@$(PY) -m deploy.check.asyncapi --write

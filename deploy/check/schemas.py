@@ -1,6 +1,8 @@
 """JSON Schemas of all events and personal models, under version control, so that a breaking change cannot land unseen.
 
 `python -m deploy.check.schemas` compares; with `--write` it writes them, unless a change breaks readers at the same version.
+`--readers-first` lets a sealed model become wider: old records stay readable, and every service that reads the model must run
+with the new one before the first service writes it. A record that comes too early waits in quarantine (docs/operator.md).
 """
 
 import importlib
@@ -26,7 +28,9 @@ WHY = "Records of this version lie in Kafka, and services of both ages run side 
 def main() -> int:
     """Compare, or write; returns the exit code."""
     is_writing = "--write" in sys.argv[1:]
-    findings = [finding for finding in find() if not (is_writing and finding.do == _WRITE)]
+    findings = [
+        finding for finding in find("--readers-first" in sys.argv[1:]) if not (is_writing and finding.do == _WRITE)
+    ]
     for finding in findings:
         print(finding)
     if is_writing and not findings:
@@ -36,14 +40,15 @@ def main() -> int:
     return 1 if findings else 0
 
 
-def find() -> Iterator[Finding]:
+def find(readers_first: bool = False) -> Iterator[Finding]:
     """Every schema that is not the committed one, and why that breaks readers if it does."""
     current = contracts()
     for name, model in current.items():
         committed = FOLDER / name
         schema = schema_of(model)
         before = json.loads(committed.read_text()) if committed.exists() else None
-        broken = breaks(before, schema) if before is not None else []
+        wider = readers_first and not issubclass(model, Event)
+        broken = breaks(before, schema, readers_first=wider) if before is not None else []
         for what in broken:
             do = "Raise the version (class …(Event, version=2))" if issubclass(model, Event) else "Make a new model"
             yield Finding(*locate(model, None), f"{model.__name__}: {what}.", WHY, f"{do}, or take the change back.")

@@ -134,6 +134,26 @@ def test_a_breaking_change_is_named(schema: dict[str, Any], path: str, value: An
     assert found.startswith(what)
 
 
+WIDER = [
+    ("properties/display_name/maxLength", 80),
+    ("properties/display_name/minLength", None),
+    ("properties/display_name/pattern", None),
+    ("properties/display_name", {"anyOf": [{"type": "string", "maxLength": 50}, {"type": "null"}]}),
+    ("required", []),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), WIDER)
+def test_a_sealed_model_may_become_wider_when_its_readers_come_first(path: str, value: Any) -> None:
+    """And not narrower again: then old records could not be read."""
+    name = {"type": "string", "minLength": 1, "maxLength": 50, "pattern": "^[a-z]+$"}
+    before = changed(PERSON, "properties/display_name", name)
+    after = changed(before, path, value)
+    assert breaks(before, after) != []
+    assert breaks(before, after, readers_first=True) == []
+    assert breaks(after, before, readers_first=True) != []
+
+
 def test_a_breaking_change_in_a_nested_part_and_in_an_enum_is_named() -> None:
     before = schemas.schema_of(sealed_fields(OrderPlaced)[0].model)
     nested = changed(before, "$defs/Consignee/properties/phone", None)

@@ -27,7 +27,12 @@ from tests.faults.simulation_systems import Process, VaultProcess
 
 # Each table with a sealed value, by system; a token names its key in the 16 bytes after the first.
 SEALED_COLUMNS: Final = {
-    "order": (("order_deliveries", "delivery"), ("order_records", "record"), ("order_payments", "payment")),
+    "order": (
+        ("order_deliveries", "delivery"),
+        ("order_registrations", "registration"),
+        ("order_records", "record"),
+        ("order_payments", "payment"),
+    ),
     "logistics-gateway": (("disclosures", "delivery"),),
 }
 KEY_OF_TOKEN: Final = "encode(substring({column} from 2 for 16), 'hex')::uuid"

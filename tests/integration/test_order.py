@@ -223,7 +223,7 @@ async def test_an_order_reads_back_without_its_payment(shop: Shop) -> None:
     assert shop.vault.calls == calls + 1
     assert order["delivery"]["consignee"] == a_purchase()["consignee"]
     assert order["record"]["lines"] == [
-        {"sku": "TEA-POT-1", "description": f"Tea pot of {CANARY}", "quantity": 2, "unit_price": 1999}
+        {"sku": "TEA-POT-1", "description": f"Tea pot of {CANARY}", "quantity": 2, "unit_price": 1999, "tax": 0}
     ]
     assert "tok_verified" not in json.dumps(order)
     confirmation = (await buyer.get(f"/v1/orders/{order_id}/confirmation")).json()
@@ -331,7 +331,7 @@ async def test_a_card_number_is_refused_wherever_it_stands(shop: Shop, hostile: 
     [
         {"consignee": CANARY},
         {CANARY: CANARY},
-        {"lines": [a_line(sku=CANARY)]},
+        {"lines": [a_line(sku=CANARY + "x" * 64)]},
         {"lines": [a_line(**{CANARY: 1})]},
         {"currency": CANARY},
         {"service": CANARY},

@@ -52,6 +52,8 @@ MAY_OPEN = {
     ("account", "quarantine", "quarantine_replay"),
     ("order", "delivery", "own_access"),
     ("order", "delivery", "rights_request"),
+    ("order", "registration", "own_access"),
+    ("order", "registration", "rights_request"),
     ("order", "order_record", "own_access"),
     ("order", "order_record", "order_processing"),
     ("order", "order_record", "after_sales"),
@@ -62,13 +64,14 @@ MAY_OPEN = {
     ("order", "payment", "rights_request"),
     ("order", "quarantine", "quarantine_replay"),
     ("logistics-gateway", "delivery", "delivery"),
+    ("logistics-gateway", "registration", "delivery"),
     ("privacy", "export", "rights_request"),
     ("privacy", "quarantine", "quarantine_replay"),
 }
 MAY_SEAL = {
     *((system, name) for system in SYSTEMS if system != "vault" for name in ("quarantine", "export")),
     *(("account", data_class) for data_class in ("identity", "contact", "credentials", "behaviour")),
-    *(("order", data_class) for data_class in ("delivery", "order_record", "payment")),
+    *(("order", data_class) for data_class in ("delivery", "registration", "order_record", "payment")),
     *(("privacy", data_class) for data_class in ("identity", "contact", "delivery")),
 }
 INDEX_KEYS = {

@@ -43,6 +43,8 @@ from tests.support.vaults import (  # noqa: F401 - fixtures
 OPENS = {
     ("logistics-gateway", "delivery"): {"delivery"},
     ("order", "delivery"): {"own_access", "rights_request"},
+    ("logistics-gateway", "registration"): {"delivery"},
+    ("order", "registration"): {"own_access", "rights_request"},
     ("order", "order_record"): {
         "own_access",
         "order_processing",
@@ -55,10 +57,12 @@ OPENS = {
 OPENS_HELD = {
     ("logistics-gateway", "delivery"): {"delivery"},
     ("order", "delivery"): set(),
+    ("logistics-gateway", "registration"): {"delivery"},
+    ("order", "registration"): set(),
     ("order", "order_record"): {"order_processing", "after_sales", "refund_settlement"},
     ("order", "payment"): {"order_processing", "refund_settlement"},
 }
-ORDER_CLASSES = ("delivery", "order_record", "payment")
+ORDER_CLASSES = ("delivery", "registration", "order_record", "payment")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_the_gateway_may_open_delivery_for_delivery_and_nothing_else(policy: Pol
         for purpose in policy.purposes
         if policy.may_open("logistics-gateway", data_class, purpose)
     }
-    assert opened == {("delivery", "delivery")}
+    assert opened == {("delivery", "delivery"), ("registration", "delivery")}
 
 
 def test_there_is_no_marketing_purpose_and_none_can_be_added(policy: Policy, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_class_has_an_owner_and_systems_hold_what_is_written(policy: Policy) -
     owners = {name: policy.owner(name) for name in policy.classes}
     assert owners == {
         **dict.fromkeys(("identity", "contact", "credentials", "behaviour"), "account"),
-        **dict.fromkeys(("delivery", "tracking", "order_record", "payment"), "order"),
+        **dict.fromkeys(("delivery", "registration", "tracking", "order_record", "payment"), "order"),
         **dict.fromkeys(("quarantine", "export", "pseudonym")),
     }
     assert policy.owner("unknown") is None
@@ -97,7 +97,7 @@ def test_every_model_of_the_contracts_has_its_class_and_all_its_categories_in_th
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, PersonalData) and model.data_class is not None
     ]
-    assert len(models) == 12
+    assert len(models) == 13
     for model in models:
         rule = policy.classes[str(model.data_class)]
         assert categories(model) <= set(rule.categories), model.__name__

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from event_contracts.account import Email, Line, Phone
-from event_contracts.codes import MAX_MINOR, Country, Currency, Grams, HsCode, Minor, Quantity, Sku
+from event_contracts.codes import MAX_MINOR, Country, Currency, Grams, HsCode, Minor, Quantity
 from event_contracts.order import (
     Consignee,
     CustomsLine,
@@ -20,6 +20,7 @@ from event_contracts.order import (
     Parcel,
     Payment,
     Service,
+    SkuText,
 )
 from servicekit.errors import Conflict, Invalid
 
@@ -83,7 +84,7 @@ class _Stated(BaseModel):
 class PurchaseLine(_Stated):
     """One line: `unit_price` in minor units of the currency, `net_weight_g` of all its pieces together."""
 
-    sku: Sku
+    sku: SkuText
     description: Line
     quantity: Quantity
     unit_price: Minor

@@ -1,6 +1,6 @@
 """Where the order service holds personal data: one table per subject and class, so that each part can go alone."""
 
-from event_contracts.order import Delivery, OrderRecord, Payment
+from event_contracts.order import Delivery, OrderRecord, Payment, Registration
 from servicekit.holdings import Holding
 
 # The order itself: ids, a code and times. It outlives its parts.
@@ -23,7 +23,14 @@ DELIVERIES = Holding(
     plain=["number"],
     closed=CLOSED,
 )
+REGISTRATIONS = Holding(
+    "order_registrations",
+    subject="consignee_id",
+    anchor="order_id",
+    sealed={"registration": Registration},
+    closed=CLOSED,
+)
 RECORDS = Holding("order_records", subject="buyer_id", anchor="order_id", sealed={"record": OrderRecord}, closed=CLOSED)
 PAYMENTS = Holding("order_payments", subject="buyer_id", anchor="order_id", sealed={"payment": Payment}, closed=CLOSED)
 
-HOLDINGS = (ORDERS, DELIVERIES, RECORDS, PAYMENTS)
+HOLDINGS = (ORDERS, DELIVERIES, REGISTRATIONS, RECORDS, PAYMENTS)

@@ -26,8 +26,8 @@ async def insert_orders(tx: Tx, placed: Sequence[tuple[OrderPlaced, bytes]]) -> 
         """-- insert_orders
         WITH given AS (
             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[], $7::bytea[],
-                                 $8::bytea[])
-                AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment, body_digest)
+                                 $8::bytea[], $9::bytea[])
+                AS u(order_id, buyer_id, consignee_id, placed_at, delivery, record, payment, body_digest, registration)
         ), placed AS (
             INSERT INTO orders (order_id, buyer_id, consignee_id, status, status_at, placed_at, recorded_at)
             SELECT order_id, buyer_id, consignee_id, 'placed', placed_at, placed_at, placed_at FROM given
@@ -36,6 +36,9 @@ async def insert_orders(tx: Tx, placed: Sequence[tuple[OrderPlaced, bytes]]) -> 
             SELECT given.* FROM given JOIN placed USING (order_id)
         ), delivery AS (
             INSERT INTO order_deliveries (consignee_id, order_id, delivery) SELECT consignee_id, order_id, delivery FROM new
+        ), registration AS (
+            INSERT INTO order_registrations (consignee_id, order_id, registration)
+            SELECT consignee_id, order_id, registration FROM new WHERE registration IS NOT NULL
         ), record AS (
             INSERT INTO order_records (buyer_id, order_id, record, body_digest)
             SELECT buyer_id, order_id, record, body_digest FROM new
@@ -51,6 +54,7 @@ async def insert_orders(tx: Tx, placed: Sequence[tuple[OrderPlaced, bytes]]) -> 
         [each.record for each in ordered],
         [each.payment for each in ordered],
         [digests[each.order_id] for each in ordered],
+        [each.registration for each in ordered],
     )
     return {row["order_id"] for row in rows}
 

@@ -14,6 +14,7 @@ _BOUNDS = (
     *("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"),
     *("minLength", "maxLength", "minItems", "maxItems", "pattern", "const"),
 )
+_LOWER_BOUNDS = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 # What says whose data it is, how it is classified and where it travels.
 _MARKS = {
     "x-privacy": "what is sealed in it",
@@ -25,16 +26,19 @@ _MARKS = {
 }
 
 
-def breaks(before: Schema, after: Schema) -> list[str]:
-    """Why a reader or writer of `before` would break on `after`; empty when the change is compatible."""
-    return list(dict.fromkeys(_breaks(before, after, _Schemas(before, after), "")))
+def breaks(before: Schema, after: Schema, *, readers_first: bool = False) -> list[str]:
+    """Why a reader or writer of `before` would break on `after`; empty when the change is compatible.
+
+    With `readers_first` every reader of `after` runs before its first writer does: then only what refuses old records breaks.
+    """
+    return list(dict.fromkeys(_breaks(before, after, _Schemas(before, after, readers_first), "")))
 
 
 class _Schemas:
     """Both documents, for their $refs; and the pairs of $refs under way, for models that contain themselves."""
 
-    def __init__(self, before: Schema, after: Schema) -> None:
-        self.before, self.after = before, after
+    def __init__(self, before: Schema, after: Schema, readers_first: bool) -> None:
+        self.before, self.after, self.readers_first = before, after, readers_first
         self.seen: set[tuple[str, str]] = set()
 
 
@@ -52,25 +56,32 @@ def _breaks(before: Schema, after: Schema, documents: _Schemas, at: str) -> Iter
         documents.seen.add(pair)
     before, after = _resolve(documents.before, before), _resolve(documents.after, after)
     where = at or "the whole"
-    if _kinds(before) != _kinds(after):
+    if _kinds(before) != _kinds(after) and not (documents.readers_first and _kinds(before) < _kinds(after)):
         lost = _kinds(before) - _kinds(after)
         gained = _kinds(after) - _kinds(before)
         # A wider type is as bad as a narrower one: yesterday's reader gets what it cannot read.
         yield f"{where}: its type changed: {_list(lost)} became {_list(gained)}"
         return
     yield from _marks(before, after, where)
-    yield from _bounds(before, after, where)
+    if not _is_only_null_new(before, after):
+        yield from _bounds(before, after, where, documents.readers_first)
     yield from _fields(before, after, documents, at)
     for part in ("items", "additionalProperties"):
         if isinstance(before.get(part), Mapping) and isinstance(after.get(part), Mapping):
             yield from _breaks(before[part], after[part], documents, f"{at}[]")
-    for old, new in zip(_branches(before), _branches(after), strict=False):
-        yield from _breaks(old, new, documents, at)
+    if "anyOf" in before or "anyOf" in after:
+        for old, new in zip(_branches(before), _branches(after), strict=False):
+            yield from _breaks(old, new, documents, at)
 
 
 def _branches(schema: Schema) -> list[Schema]:
-    branches = schema.get("anyOf", [])
+    branches = schema.get("anyOf", [{key: value for key, value in schema.items() if not key.startswith("x-")}])
     return [branch for branch in branches if branch.get("type") != "null"]
+
+
+def _is_only_null_new(before: Schema, after: Schema) -> bool:
+    """A value that may be absent now: its bounds stand in a branch of `anyOf`."""
+    return "anyOf" in after and "anyOf" not in before
 
 
 def _kinds(schema: Schema) -> frozenset[str]:
@@ -99,14 +110,26 @@ def _only_gains_categories(before: Any, after: Any) -> bool:
     return gains and {**before, "categories": ()} == {**after, "categories": ()}
 
 
-def _bounds(before: Schema, after: Schema, where: str) -> Iterator[str]:
+def _bounds(before: Schema, after: Schema, where: str, readers_first: bool) -> Iterator[str]:
     for key in _BOUNDS:
-        if before.get(key) != after.get(key):
+        if before.get(key) != after.get(key) and not (readers_first and _is_looser(key, before, after)):
             yield f"{where}: {key} changed from {before.get(key, 'none')} to {after.get(key, 'none')}"
     lost = [f"-{value}" for value in before.get("enum", ()) if value not in after.get("enum", ())]
     gained = [f"+{value}" for value in after.get("enum", ()) if value not in before.get("enum", ())]
-    if lost or gained:
+    if lost or (gained and not readers_first):
         yield f"{where}: its values changed: {_list([*lost, *gained])}"
+
+
+def _is_looser(key: str, before: Schema, after: Schema) -> bool:
+    """Whether all that was within the bound before is so now. A pattern says more about a text than its length does."""
+    old, new = before.get(key), after.get(key)
+    if new is None:
+        return True
+    if "pattern" in before and "pattern" not in after and key in ("minLength", "maxLength"):
+        return True
+    if key in ("const", "pattern") or old is None:
+        return False
+    return bool(new <= old if key in _LOWER_BOUNDS else new >= old)
 
 
 def _fields(before: Schema, after: Schema, documents: _Schemas, at: str) -> Iterator[str]:
@@ -121,7 +144,7 @@ def _fields(before: Schema, after: Schema, documents: _Schemas, at: str) -> Iter
         what = "was optional and is required now" if name in old_fields else "is new and required: old records lack it"
         yield f"{f'{at}.{name}'.lstrip('.')}: {what}"
     for name in sorted(set(before.get("required", ())) - set(after.get("required", ()))):
-        if name in new_fields:
+        if name in new_fields and not documents.readers_first:
             yield f"{f'{at}.{name}'.lstrip('.')}: was required and is optional now: old readers need it"
 
 

@@ -136,12 +136,13 @@ class Erased:
     key_id: UUID
 
 
-def about(*, subject: str, anchor: str) -> Any:
+def about(*, subject: str, anchor: str, **constraints: Any) -> Any:
     """Binds a `Sealed` field to the sibling fields that state its subject and its anchor.
 
-    The opener takes both from there, never from the token, so a token that was moved opens nowhere.
+    The opener takes both from there, never from the token, so a token that was moved opens nowhere. `constraints` are those of
+    `pydantic.Field`.
     """
-    return Field(json_schema_extra={_ABOUT: {"subject": subject, "anchor": anchor}})
+    return Field(json_schema_extra={_ABOUT: {"subject": subject, "anchor": anchor}}, **constraints)
 
 
 @dataclass(frozen=True, slots=True)

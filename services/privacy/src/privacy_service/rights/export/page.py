@@ -20,6 +20,7 @@ _TITLES: Final = {
     ("account", "mails"): "Mails we sent you",
     ("order", "orders"): "Your orders and how they went",
     ("order", "order_deliveries"): "Where orders were sent",
+    ("order", "order_registrations"): "Your numbers with tax and customs authorities",
     ("order", "order_records"): "What you ordered",
     ("order", "order_payments"): "Payment verification",
     ("logistics-gateway", "disclosures"): "Parcels handed to carriers",
