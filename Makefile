@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 # Three for two cores, since most tests wait much. What stays together is in conftest.py. A later -n in ARGS wins.
 WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
-PACKAGES := shared/event-contracts shared/servicekit shared/lanes services/account services/order services/logistics-gateway services/privacy
+PACKAGES := shared/event-contracts shared/country-data shared/servicekit shared/lanes services/account services/order services/logistics-gateway services/privacy
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-packages=(shared/event-contracts shared/servicekit shared/lanes services/account services/order services/logistics-gateway services/privacy)
+packages=(shared/event-contracts shared/country-data shared/servicekit shared/lanes services/account services/order services/logistics-gateway services/privacy)
 
 fail() {
     echo "setup: $1" >&2

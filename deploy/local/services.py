@@ -19,7 +19,10 @@ HEALTHY_TIMEOUT = 240.0
 
 
 def _sources(*folders: str) -> tuple[Path, ...]:
-    return tuple(ROOT / folder / "src" for folder in ("shared/event-contracts", "shared/servicekit", *folders))
+    return tuple(
+        ROOT / folder / "src"
+        for folder in ("shared/event-contracts", "shared/country-data", "shared/servicekit", *folders)
+    )
 
 
 @dataclass(frozen=True)
