@@ -8,7 +8,8 @@ import yaml
 from lanes.choice import make_routes
 from lanes.lane import Lane, in_force
 from lanes.loading import LaneError, load_lanes
-from lanes.projection import CannotShip, compile_lane
+from lanes.projection import compile_lane
+from lanes.refusal import CannotShip
 from logistics_gateway.domain import decide
 from tests.support.deliveries import make_delivery
 

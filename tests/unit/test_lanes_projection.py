@@ -16,7 +16,8 @@ from event_contracts.carrier import CarrierMessage, MessageKind
 from event_contracts.order import Consignee, CustomsLine, Delivery, Parcel
 from lanes.choice import choose_lane, make_routes
 from lanes.loading import load_lanes
-from lanes.projection import CannotShip, disclosed_fields, leaf_paths, project
+from lanes.projection import disclosed_fields, leaf_paths, project
+from lanes.refusal import CannotShip
 from logistics_gateway.domain import (
     State,
     decide,

@@ -14,7 +14,8 @@ from event_contracts import Erased
 from event_contracts.carrier import MessageKind
 from event_contracts.order import Delivery
 from lanes.choice import Routes, choose_lane
-from lanes.projection import CannotShip, Message, Route, disclosed_fields, project
+from lanes.projection import Message, Route, disclosed_fields, project
+from lanes.refusal import CannotShip
 
 DATA_CLASS = PURPOSE = "delivery"
 _SHIPMENTS = UUID("0d5c2f0e-6a3b-4a57-9a6e-1f3c8b7d2e94")

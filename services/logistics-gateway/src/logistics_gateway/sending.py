@@ -17,7 +17,8 @@ from event_contracts.order import Delivery
 from lanes.choice import Routes, make_routes
 from lanes.lane import Lane, in_force
 from lanes.loading import load_lanes
-from lanes.projection import CannotShip, Route
+from lanes.projection import Route
+from lanes.refusal import CannotShip
 from logistics_gateway import store
 from logistics_gateway.carriers import Envelopes, ReplyKey, read_jwk
 from logistics_gateway.domain import (

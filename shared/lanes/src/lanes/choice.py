@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from event_contracts.order import Delivery, Service
 from lanes.lane import Lane, in_force
-from lanes.projection import CannotShip, Route, compile_lane
+from lanes.projection import Route, compile_lane
 from lanes.reading import CHOICE, reader_of
+from lanes.refusal import CannotShip
 
 _read_choice = reader_of(CHOICE)
 

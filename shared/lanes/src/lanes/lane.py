@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from event_contracts.codes import Country, LaneId, SystemName, Version
 from event_contracts.order import Delivery, Service
-from lanes.transforms import TRANSFORMS
+from lanes.transforms import TRANSFORMS, WHOLE
 
 # `recipient.city`, `customs.commodities[].weight` (of each item of a list), `consignee.lines[0]` (one, only in `from`)
 Path_ = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\[\d?\])?(\.[a-z][a-z0-9_]*(\[\d?\])?)*$")]
@@ -102,6 +102,9 @@ def _list_problems(lane: Lane) -> Iterator[str]:
     for place, field in enumerate(lane.fields):
         if re.search(r"\[\d\]", field.to) or field.to.endswith(EACH):
             yield f"fields[{place}]: `to` names a list; name a field of its items with `[].`"
+        elif field.transform in WHOLE:
+            if EACH in field.to or field.source.count(EACH) != 1:
+                yield f"fields[{place}]: {field.transform} makes one value of a list: `from` must name `[].`, `to` must not"
         elif field.to.count(EACH) != field.source.count(EACH) or field.to.count(EACH) > 1:
             yield f"fields[{place}]: `from` and `to` must go through one list each or through none"
         elif EACH in field.to:
@@ -140,8 +143,6 @@ def source_type(path: str) -> type:
         model = here.kind
         if not issubclass(model, BaseModel) or name not in model.model_fields:
             raise LookupError(f"is not a field of Delivery: {model.__name__} has no {name}")
-        if here.optional:
-            raise LookupError("goes through a part that can be absent")
         here = _see(model.model_fields[name].annotation)
         if here.is_list != bool(index):
             wrong = f"needs {name}[] or {name}[0]" if here.is_list else f"must not index {name}: it is no list"
@@ -149,6 +150,12 @@ def source_type(path: str) -> type:
     if issubclass(here.kind, BaseModel) or path.endswith(EACH):
         raise LookupError("names a whole part; list its fields one by one")
     return here.kind
+
+
+def can_be_absent(part: str) -> bool:
+    """Whether a part of `Delivery`, such as `invoice`, is not in every delivery."""
+    info = Delivery.model_fields.get(part)
+    return info is not None and _see(info.annotation).optional
 
 
 def _see(annotation: Any) -> _Seen:

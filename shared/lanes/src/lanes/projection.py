@@ -11,21 +11,14 @@ from operator import attrgetter
 from typing import Any
 
 from event_contracts.order import Delivery
-from lanes.lane import EACH, Lane, LaneField
+from lanes.lane import EACH, Lane, LaneField, can_be_absent
 from lanes.reading import CHOICE, reader_of
+from lanes.refusal import CannotShip
 from lanes.transforms import TRANSFORMS
 
 Message = dict[str, Any]
 # reads a value from a part of a delivery; None when it is absent
 Getter = Callable[[Any], Any]
-
-
-class CannotShip(Exception):
-    """This delivery cannot leave on its lane, or has none. `reason_code` says why and holds no value of it."""
-
-    def __init__(self, reason_code: str) -> None:
-        super().__init__(reason_code)
-        self.reason_code = reason_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +108,7 @@ class _Part:
         for entry in lane.fields:
             part, key = root._find(entry.to)
             source = entry.source
-            if EACH in source:
+            if EACH in entry.to:
                 items_of, _, source = source.partition(f"{EACH}.")
                 root._find(entry.to.partition(EACH)[0] + ".")[0].items_of = items_of
             part.fields.append((key, entry, source))
@@ -161,6 +154,8 @@ def _reader(entry: LaneField, source: str) -> Getter:
     if entry.transform is None:
         return get
     apply = TRANSFORMS[entry.transform].apply
+    if EACH in source:
+        return _whole_reader(source, apply)
     owner_path = source.rpartition(".")[0]
     owner: Getter = attrgetter(owner_path) if owner_path else lambda part: part
 
@@ -171,9 +166,22 @@ def _reader(entry: LaneField, source: str) -> Getter:
     return read
 
 
+def _whole_reader(source: str, apply: Callable[[Any, Any], Any]) -> Getter:
+    items_of, _, name = source.partition(f"{EACH}.")
+    items: Getter = attrgetter(items_of)
+    get: Getter = attrgetter(name)
+
+    def read(part: Any) -> Any:
+        owners = items(part)
+        return apply([get(owner) for owner in owners], owners)
+
+    return read
+
+
 def _getter(source: str) -> Getter:
     path, _, index = source.partition("[")
-    get: Getter = attrgetter(path)
+    parent, _, name = path.rpartition(".")
+    get: Getter = _past_absent(_getter(parent), attrgetter(name)) if can_be_absent(parent) else attrgetter(path)
     if not index:
         return get
     place = int(index.rstrip("]"))
@@ -183,6 +191,14 @@ def _getter(source: str) -> Getter:
         return items[place] if place < len(items) else None
 
     return item
+
+
+def _past_absent(parent: Getter, get: Getter) -> Getter:
+    def read(part: Any) -> Any:
+        owner = parent(part)
+        return None if owner is None else get(owner)
+
+    return read
 
 
 def _shape(paths: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Amounts and weights in the units of carriers: kilograms, and major units of a currency, each of one piece. Pure.
+
+A `CustomsLine` has the totals of its line. karrio, and with it MyDHL, UPS, FedEx and DPD, reads a commodity's value and weight
+as those of one piece and multiplies by the quantity.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from event_contracts.codes import Currency
+from lanes.refusal import CannotShip
+
+# ISO 4217: currencies whose minor unit is not a hundredth. All others have two decimals.
+_NO_DECIMALS = frozenset(
+    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
+     "XPF")
+)  # fmt: skip
+_THREE_DECIMALS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
+_FOUR_DECIMALS = frozenset(["CLF", "UYW"])
+# Where a total cannot be divided: so many more places that quantity × piece gives the total again when it is rounded.
+_MORE_PLACES = 6
+
+
+def decimals(currency: Currency) -> int:
+    """Decimal places of an ISO 4217 currency."""
+    if currency in _NO_DECIMALS:
+        return 0
+    return 3 if currency in _THREE_DECIMALS else 4 if currency in _FOUR_DECIMALS else 2
+
+
+def major_units(minor: int, owner: Any) -> float | int:
+    """Minor units of the owner's currency as the amount that people write: 1299 EUR → 12.99."""
+    places = decimals(owner.currency)
+    return minor / 10**places if places else minor
+
+
+def piece_value(total: int, line: Any) -> float | int:
+    """The value of one piece in major units: 3 for 3897 minor units of EUR → 12.99. Raises `CannotShip` for nothing:
+    carriers declare a value of their own where none is given."""
+    if total == 0:
+        raise CannotShip("zero.customs.value")
+    if total % line.quantity == 0:
+        return major_units(total // line.quantity, line)
+    places, quantity = decimals(line.currency), int(line.quantity)
+    return float(round(total / quantity / 10**places, places + _MORE_PLACES))
+
+
+def total_value(totals: Sequence[int], lines: Sequence[Any]) -> float | int | None:
+    """The sum of all lines in major units of their currency. Raises `CannotShip` where they have several."""
+    return major_units(sum(totals), lines[0]) if one_currency([line.currency for line in lines], lines) else None
+
+
+def one_currency(currencies: Sequence[str], _: Sequence[Any]) -> str | None:
+    """The currency of all lines. Raises `CannotShip` where they have several: no sum can be declared."""
+    if len(set(currencies)) > 1:
+        raise CannotShip("mixed.customs.currency")
+    return currencies[0] if currencies else None
+
+
+def kilograms(grams: int, _: Any) -> float:
+    return grams / 1000
+
+
+def piece_kilograms(total: int, line: Any) -> float:
+    """The weight of one piece in kilograms: 3 for 1500 g → 0.5."""
+    return round(total / int(line.quantity) / 1000, 3 + _MORE_PLACES)
