@@ -73,10 +73,13 @@ def code_in(text: str) -> str:
     return found[0]
 
 
-async def confirm(http: httpx.AsyncClient, folder: Path, registration_id: str, email: str, number: int = 1) -> None:
-    """Waits for the `number`-th mail to the address, and confirms the registration with its code."""
+async def confirm(
+    http: httpx.AsyncClient, folder: Path, registration_id: str, email: str, password: str, number: int = 1
+) -> None:
+    """Waits for the `number`-th mail to the address, and confirms the registration with its code and the password."""
     code = code_in(text_of(await wait_for_mail(folder, email, number)))
-    (await http.post(f"/v1/accounts/{registration_id}/confirmation", json={"code": code})).raise_for_status()
+    body = {"code": code, "password": password}
+    (await http.post(f"/v1/accounts/{registration_id}/confirmation", json=body)).raise_for_status()
 
 
 class MailServer:

@@ -62,7 +62,7 @@ class Shop:
         person = customer.person
         body = {"email": person.email, "password": customer.password, "name": person.name, "phone": person.phone}
         made = await self._post(self._account, "/v1/accounts", body)
-        await confirm(self._account, self._mailbox, made["registration_id"], person.email)
+        await confirm(self._account, self._mailbox, made["registration_id"], person.email, customer.password)
         signed_in = await self._post(
             self._account, "/v1/sign-in", {"email": person.email, "password": customer.password}
         )

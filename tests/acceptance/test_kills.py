@@ -106,7 +106,7 @@ async def test_whatever_dies_every_mail_comes_and_an_account_is_found(floor: Flo
         assert [len({mail["Message-ID"] for mail in each}) for each in copies] == [1] * len(people)
         assert sum(map(len, copies)) == len(people) + 1  # the one that died between send and mark
         path = f"/v1/accounts/{answers[0]['registration_id']}/confirmation"
-        code = {"code": code_in(text_of(mails[0]))}
+        code = {"code": code_in(text_of(mails[0])), "password": PASSWORD}
         await asyncio.to_thread(api.kill)
         armed = asyncio.create_task(die_at_each(api, ["account.confirmed"]))
         while not armed.done():

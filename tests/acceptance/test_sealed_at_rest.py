@@ -113,7 +113,7 @@ class Visits:
         made = (await self.send("account", "/v1/accounts", person)).raise_for_status().json()
         code = code_in(text_of(await wait_for_mail(self._stack.mailbox, canary.email)))
         path = f"/v1/accounts/{made['registration_id']}/confirmation"
-        (await self.send("account", path, {"code": code})).raise_for_status()
+        (await self.send("account", path, {"code": code, "password": canary.password})).raise_for_status()
         signed_in = await self.send("account", "/v1/sign-in", {"email": canary.email, "password": canary.password})
         return str(signed_in.json()["access_token"])
 

@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from account_service.mails.domain import MAILS_A_DAY
+from account_service.mails.domain import MAILS_A_DAY, MAILS_A_DAY_FROM_A_PEER
 from account_service.registrations import handlers
 from account_service.registrations.handlers import TRIES, tidy
 from deploy.local.mail import code_in
 from servicekit import faults
-from servicekit.faults import Fault, InjectedFault
+from servicekit.faults import Fault
 from servicekit.leases import KeyName
-from tests.support.accounts import PASSWORD, Shop, bearer, dsns, settings, shop
+from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 
 __all__ = ["dsns", "postgres_server", "settings", "shop"]  # fixtures
@@ -137,11 +137,67 @@ async def test_a_confirmation_that_comes_too_late_is_not_sent(shop: Shop) -> Non
     assert await shop.mails_to(email) == []
 
 
+STRANGERS_PASSWORD = "the stranger's own password"
+
+
+@pytest.mark.attack(
+    "register a victim's address first, and have the victim confirm it",
+    expected="401: the victim's password is not that of the registration; their own registration works",
+)
+async def test_whoever_confirms_has_the_password_of_the_registration(shop: Shop) -> None:
+    email = f"victim.{uuid4().hex[:12]}@example.org"
+    strangers, _ = await shop.begin(email=email, password=STRANGERS_PASSWORD)
+    victims, _ = await shop.begin(email=email)
+    codes = [code_in(mail) for mail in await shop.mails_to(email)]
+    refused = await shop.confirm(strangers, codes[0])
+    wrong = await shop.confirm(uuid4(), codes[0])
+    assert (refused.status_code, refused.text) == (401, wrong.text), "the victim confirmed a stranger's password"
+    assert (await shop.sign_in(email, STRANGERS_PASSWORD)).status_code == 401
+    assert (await shop.confirm(victims, codes[1])).json() == {"subject_id": str(victims)}
+    assert (await shop.sign_in(email)).status_code == 200
+    assert (await shop.sign_in(email, STRANGERS_PASSWORD)).status_code == 401
+    assert (await shop.confirm(strangers, codes[0], STRANGERS_PASSWORD)).status_code == 409
+
+
+@pytest.mark.attack("guess the password of a registration whose code is known", expected="401 each time, ten tries")
+async def test_tries_of_a_password_are_bounded(shop: Shop) -> None:
+    registration_id, email = await shop.begin()
+    code = code_in((await shop.mails_to(email))[-1])
+    refused = [await shop.confirm(registration_id, code, f"a wrong password {each}") for each in range(TRIES)]
+    assert {answer.status_code for answer in refused} == {401}
+    assert (await shop.confirm(registration_id, code)).status_code == 401
+
+
+@pytest.mark.attack("guess an account's password with the code that confirmed it", expected="429 as at sign-in")
+async def test_tries_after_the_confirmation_count_as_tries_to_sign_in(shop: Shop) -> None:
+    registration_id, email = await shop.begin()
+    code = code_in((await shop.mails_to(email))[-1])
+    assert (await shop.confirm(registration_id, code)).status_code == 200
+    answers = [await shop.confirm(registration_id, code, f"a wrong password {each}") for each in range(BURST + 1)]
+    assert [answer.status_code for answer in answers] == [401] * BURST + [429]
+    assert (await shop.sign_in(email)).status_code == 429
+
+
+@pytest.mark.attack("use up the mails of a victim's address", expected="two mails a day from one peer; one is left")
+async def test_a_stranger_leaves_the_owner_a_mail(shop: Shop) -> None:
+    email = f"victim.{uuid4().hex[:12]}@example.org"
+    async with shop.from_peer("192.0.2.66") as stranger:
+        for _ in range(MAILS_A_DAY + 1):
+            answer = await stranger.post("/v1/accounts", json=body_of(email, password=STRANGERS_PASSWORD))
+            assert answer.status_code == 202
+    assert len(await shop.mails_to(email)) == MAILS_A_DAY_FROM_A_PEER
+    registration_id, _ = await shop.begin(email=email)
+    mails = await shop.mails_to(email)
+    assert len(mails) == MAILS_A_DAY_FROM_A_PEER + 1, "a stranger used up the owner's mails"
+    assert (await shop.confirm(registration_id, code_in(mails[-1]))).status_code == 200
+
+
 @pytest.mark.attack("fill a stranger's mailbox by registering", expected="three mails a day, and no more keys")
 async def test_an_address_gets_three_mails_a_day(shop: Shop) -> None:
     email = f"victim.{uuid4().hex[:12]}@example.org"
-    for _ in range(MAILS_A_DAY):
-        await shop.begin(email=email)
+    for each in range(MAILS_A_DAY):
+        async with shop.from_peer(f"192.0.2.{each}") as stranger:
+            await stranger.post("/v1/accounts", json=body_of(email))
     keys = len(shop.vault.keys)
     await shop.begin(email=email.upper())
     assert len(shop.vault.keys) == keys
@@ -170,6 +226,21 @@ async def test_one_address_makes_one_account_and_leaves_no_ghost(shop: Shop) -> 
     assert (await shop.mails_to(email))[-1].startswith("You have an account already")
 
 
+@pytest.mark.fault(1, "a process dies after it refused a second account for an address")
+async def test_the_owner_is_told_of_a_second_account_in_the_transaction_that_refuses_it(shop: Shop) -> None:
+    email = f"both.{uuid4().hex[:12]}@example.org"
+    ids = [(await shop.begin(email=email))[0] for _ in range(2)]
+    codes = [code_in(mail) for mail in await shop.mails_to(email)]
+    assert (await shop.confirm(ids[0], codes[0])).status_code == 200
+    faults.arm({"tx.committed": Fault("error", at=2)})  # the first is the try's
+    try:
+        assert (await shop.confirm(ids[1], codes[1])).status_code == 500
+    finally:
+        faults.arm({})
+    assert await count(shop, "registrations", ids[1]) == 0
+    assert (await shop.mails_to(email))[-1].startswith("You have an account already")
+
+
 @pytest.mark.fault(1, "a process dies between an account and its entry in the directory")
 async def test_an_account_comes_into_the_directory_after_a_crash(shop: Shop) -> None:
     registration_id, email = await shop.begin()
@@ -177,8 +248,7 @@ async def test_an_account_comes_into_the_directory_after_a_crash(shop: Shop) -> 
     directory = len(shop.vault.index)
     faults.arm({"account.confirmed": Fault("error", at=1)})
     try:
-        with pytest.raises(InjectedFault):
-            await handlers.confirm(shop.kit, registration_id, code)
+        assert (await shop.confirm(registration_id, code)).status_code == 500
     finally:
         faults.arm({})
     assert len(shop.vault.index) == directory

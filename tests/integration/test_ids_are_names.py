@@ -36,8 +36,8 @@ from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.policy import Policy
 from servicekit.settings import Settings
+from tests.support.accounts import PASSWORD, dsns, settings
 from tests.support.accounts import Shop as AccountShop
-from tests.support.accounts import dsns, settings
 from tests.support.accounts import shop as account_shop
 from tests.support.asgi import AsgiClient
 from tests.support.infra import postgres_server
@@ -149,7 +149,7 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
 # Good bodies, so that an id is what a route refuses, and not a body.
 _ADDRESS = {"name": "Eve", "lines": ["1 Lane"], "city": "York", "postal_code": "YO1", "country": "GB"}
 BODIES: Final[dict[str, Any]] = {
-    "POST /v1/accounts/{registration_id}/confirmation": {"code": "0000-0000"},
+    "POST /v1/accounts/{registration_id}/confirmation": {"code": "0000-0000", "password": PASSWORD},
     "PUT /v1/accounts/me/addresses/{address_id}": _ADDRESS,
     "PUT /v1/orders/{order_id}/consignee": {**_ADDRESS, "phone": "+441904123456"},
     "POST /v1/requests/{request_id}/identity": {"check": "document"},

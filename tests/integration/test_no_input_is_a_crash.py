@@ -107,7 +107,7 @@ async def _account(shop: accounts.Shop) -> Api:
         {"/": headers["Authorization"].removeprefix("Bearer ")},
         {
             "POST /v1/accounts": REGISTRATION | {"phone": "+41441234567"},
-            "POST /v1/accounts/{registration_id}/confirmation": {"code": "abcdef"},
+            "POST /v1/accounts/{registration_id}/confirmation": {"code": "abcdef", "password": PASSWORD},
             "POST /v1/sign-in": {"email": "jane@example.org", "password": PASSWORD},
             "POST /v1/guests": {"email": "guest@example.org", "phone": "+41441234567", "language": "de"},
             "PATCH /v1/accounts/me": {

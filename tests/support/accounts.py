@@ -85,13 +85,15 @@ class Shop:
         assert answer.status_code == 202, answer.text
         return UUID(answer.json()["registration_id"]), body["email"]
 
-    async def confirm(self, registration_id: UUID, code: str) -> httpx.Response:
-        return await self.http.post(f"/v1/accounts/{registration_id}/confirmation", json={"code": code})
+    async def confirm(self, registration_id: UUID, code: str, password: str = PASSWORD) -> httpx.Response:
+        body = {"code": code, "password": password}
+        return await self.http.post(f"/v1/accounts/{registration_id}/confirmation", json=body)
 
     async def register(self, **fields: Any) -> tuple[UUID, str]:
         """A new customer's id and e-mail address, confirmed with the code from the mail."""
         registration_id, email = await self.begin(**fields)
-        answer = await self.confirm(registration_id, code_in((await self.mails_to(email))[-1]))
+        code = code_in((await self.mails_to(email))[-1])
+        answer = await self.confirm(registration_id, code, fields.get("password", PASSWORD))
         assert answer.status_code == 200, answer.text
         return registration_id, email
 

@@ -70,9 +70,10 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         return shapes.RegistrationAnswer(registration_id=subject_id)
 
     @router.post("/accounts/{registration_id}/confirmation", summary="Confirm the e-mail address", tags=["accounts"])
-    async def confirm(registration_id: UUID, body: shapes.ConfirmationBody) -> shapes.SubjectAnswer:
+    async def confirm(registration_id: UUID, body: shapes.ConfirmationBody, request: Request) -> shapes.SubjectAnswer:
         """The account exists from now on; its id is that of the registration."""
-        await registrations.confirm(kit, registration_id, body.code.get_secret_value())
+        code, password = body.code.get_secret_value(), body.password.get_secret_value()
+        await registrations.confirm(kit, access, registration_id, code, password, peer(request.scope))
         return shapes.SubjectAnswer(subject_id=registration_id)
 
     @router.post(

@@ -29,7 +29,10 @@ class RegistrationBody(Request):
 
 
 class ConfirmationBody(Request):
+    """The code of the mail, and the password that the registration named."""
+
     code: Annotated[SecretStr, Field(min_length=1, max_length=40)]
+    password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
 
 
 class SignInBody(Request):

@@ -18,6 +18,8 @@ GIVE_UP_AFTER: Final = timedelta(days=3)
 KEPT: Final = timedelta(days=30)
 # To one address. Each kind has a count of its own, so that nobody keeps a notice away by causing mails of another kind.
 MAILS_A_DAY: Final = 3
+# Of registrations: fewer than an address gets in all, so that one stranger leaves a mail for the address's owner.
+MAILS_A_DAY_FROM_A_PEER: Final = 2
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 

@@ -1,6 +1,8 @@
 """Registering: a sealed row and a mail, whether or not the address has an account; the account exists when it is confirmed.
 
-Whoever registers learns nothing from the answer: the same work is done, and the mail says what there is to say.
+The answer to a registration tells nothing: the work is the same for every address, and only the mail says more. Confirming
+takes the code, which shows who reads the mailbox, and the password, which shows who made the registration. An address may
+have several registrations: its owner confirms their own, and those of others end after a day.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from account_service.access import Access
 from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
 from account_service.mails import sending
 from account_service.mails import store as mails_store
-from account_service.mails.domain import MAILS_A_DAY, Language, Mail, Template
+from account_service.mails.domain import MAILS_A_DAY, MAILS_A_DAY_FROM_A_PEER, Language, Mail, Template
 from account_service.registrations import store
 from event_contracts import Erased, Sealed
 from event_contracts.account import AccountRegistered, Contact, Credentials, Identity
@@ -26,7 +28,7 @@ from servicekit.service import Job
 from servicekit.vault_client import IndexEntry
 
 TRIES: Final = 10
-WRONG_CODE: Final = "The code is wrong or too old. Check it, or register again."
+WRONG: Final = "The code or the password is wrong, or the code is too old. Check both, or register again."
 
 declare("account.confirmed")
 
@@ -48,7 +50,7 @@ async def register(kit: Kit, access: Access, subject_id: UUID, new: Registration
     check_birth_date(new.identity, kit.clock.now().date())
     digest = await kit.digest("email", new.contact.email)
     await access.admit_new(digest, peer)
-    if await _is_known(kit, access, subject_id, new) or not await _may_mail(kit, digest):
+    if await _is_known(kit, access, subject_id, new) or not await _may_mail(kit, digest, peer):
         return
     credentials = Credentials(password_hash=await access.passwords.hash(new.password))
     # Nothing goes to the directory: nobody knows yet whether the address is theirs.
@@ -95,23 +97,26 @@ async def _is_known(kit: Kit, access: Access, subject_id: UUID, new: Registratio
     return True
 
 
-async def _may_mail(kit: Kit, email_digest: bytes) -> bool:
-    """Counts before anything is sealed, in all processes together."""
+async def _may_mail(kit: Kit, email_digest: bytes, peer: str) -> bool:
+    """Counts before anything is sealed, in all processes together. One peer cannot use up the mails of an address."""
     day = kit.clock.now().date()
     mailer: sending.Mailer = kit.own
-    digest = mailer.codes.count_digest(email_digest, day)
+    from_peer = mailer.codes.count_digest(email_digest + peer.encode(), day, "mails_from_peer")
 
     async def work(tx: Tx) -> bool:
-        return await store.count_mail(tx, digest, day, MAILS_A_DAY)
+        if not await store.count_mail(tx, from_peer, day, MAILS_A_DAY_FROM_A_PEER):
+            return False
+        return await store.count_mail(tx, mailer.codes.count_digest(email_digest, day), day, MAILS_A_DAY)
 
     return await kit.run_tx("count_mail", work)
 
 
-async def confirm(kit: Kit, subject_id: UUID, code: str) -> None:
-    """Makes the account. Again with the right code changes nothing.
+async def confirm(kit: Kit, access: Access, subject_id: UUID, code: str, password: str, peer: str) -> None:
+    """Makes the account. Again with the right code and password changes nothing.
 
-    Raises `Unauthenticated` for a wrong code and an unknown registration alike, `Conflict` when the address got another
-    account meanwhile: its owner has a mail that says so.
+    Raises `Unauthenticated` for a wrong code, a wrong password and an unknown registration alike, `TooMany` when an
+    account that exists is tried as often as one may sign in, `Conflict` when the address got another account meanwhile:
+    its owner has a mail that says so.
     """
 
     async def take(tx: Tx) -> Record | None:
@@ -119,26 +124,37 @@ async def confirm(kit: Kit, subject_id: UUID, code: str) -> None:
 
     row = await kit.run_tx("take_try", take)
     mailer: sending.Mailer = kit.own
-    is_right = mailer.codes.is_right(subject_id, code)
-    if row is None and is_right:
+    # A password costs 64 MiB to check: only who has the code makes this service check one.
+    if not mailer.codes.is_right(subject_id, code):
+        raise Unauthenticated(WRONG)
+    pending = row
+    if row is None:
         row = await accounts.find_account(kit.db, subject_id)
-    if row is None or not is_right:
-        raise Unauthenticated(WRONG_CODE)
-    contact = await _open_contact(kit, subject_id, row)
-    if "tries" in row.keys():  # noqa: SIM118 - a Record is no mapping: `in` looks at its values
-        await _make_account(kit, row, await kit.digest("email", contact.email))
+        if row is None or row["email_digest"] is None:
+            raise Unauthenticated(WRONG)
+        await access.admit_sign_in(row["email_digest"], peer)
+    contact = await _open_contact(kit, access, row, password)
+    if pending is not None:
+        await _make_account(kit, pending, await kit.digest("email", contact.email))
         faultpoint("account.confirmed")
     await _list(kit, subject_id, contact)
 
 
-async def _open_contact(kit: Kit, subject_id: UUID, row: Record) -> Contact:
-    if row["contact"] is None:
-        raise Unauthenticated(WRONG_CODE)
-    sealed: Sealed[Contact] = Sealed(row["contact"])
-    contact = await kit.open(Opening(sealed, Contact, subject_id, subject_id), purpose="authentication")
-    if isinstance(contact, Erased):
-        raise Unauthenticated(WRONG_CODE)
-    return contact
+async def _open_contact(kit: Kit, access: Access, row: Record, password: str) -> Contact:
+    """The contact of a registration or an account. Raises `Unauthenticated` unless the password is that of the row."""
+    if row["contact"] is None or row["credentials"] is None:
+        raise Unauthenticated(WRONG)
+    me = row["subject_id"]
+    wanted: list[Opening[Any]] = [
+        Opening(Sealed(row["contact"]), Contact, me, me),
+        Opening(Sealed(row["credentials"]), Credentials, me, me),
+    ]
+    contact, credentials = await kit.open_many(wanted, purpose="authentication")
+    if isinstance(contact, Erased) or isinstance(credentials, Erased):
+        raise Unauthenticated(WRONG)
+    if not await access.passwords.verify(credentials.password_hash, password):
+        raise Unauthenticated(WRONG)
+    return contact  # type: ignore[no-any-return]
 
 
 async def _make_account(kit: Kit, row: Record, digest: bytes) -> None:
@@ -146,6 +162,8 @@ async def _make_account(kit: Kit, row: Record, digest: bytes) -> None:
     identity: Sealed[Identity] = Sealed(row["identity"])
     contact: Sealed[Contact] = Sealed(row["contact"])
     credentials: Sealed[Credentials] = Sealed(row["credentials"])
+    mailer: sending.Mailer = kit.own
+    day = kit.clock.now().date()
 
     async def work(tx: Tx) -> bool:
         if not await store.delete_registration(tx, me):
@@ -153,6 +171,9 @@ async def _make_account(kit: Kit, row: Record, digest: bytes) -> None:
         if not await accounts.insert_account(
             tx, me, digest, identity, contact, credentials, language, kit.clock.now(), listed=False
         ):
+            # In this transaction: the registration is gone after it, and no second try would write the mail.
+            if await store.count_mail(tx, mailer.codes.count_digest(digest, day), day, MAILS_A_DAY):
+                await sending.tell_owner(kit, tx, digest, me)
             return False
         await tx.emit(
             AccountRegistered(subject_id=me, identity=identity, contact=contact),
@@ -161,8 +182,6 @@ async def _make_account(kit: Kit, row: Record, digest: bytes) -> None:
         return True
 
     if not await kit.run_tx("confirm", work):
-        if await _may_mail(kit, digest):
-            await kit.run_tx("have_account", lambda tx: sending.tell_owner(kit, tx, digest, me))
         raise Conflict(EMAIL_TAKEN)
 
 
