@@ -1,7 +1,7 @@
 """What is committed together and what is not: outbox, relay, positions, inbox, quarantine, step by step without a Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -10,12 +10,15 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.interfaces import PostgresServer
-from servicekit import batches, faults, postgres
+from event_contracts import Event
+from servicekit import batches, faults, outbox, postgres
 from servicekit.cloudevents import Received
-from servicekit.errors import PositionLost, Unavailable
+from servicekit.errors import PartitionsDiffer, PositionLost, Unavailable
 from servicekit.faults import Fault, InjectedFault
+from servicekit.health import Progress
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
+from servicekit.metrics import PARTITIONS_DIFFER
 from servicekit.outbox import Relay
 from servicekit.postgres import Database, Tx
 from servicekit.settings import Settings
@@ -37,7 +40,7 @@ def dsns(postgres_server: PostgresServer) -> tuple[str, str]:
 async def kit(dsns: tuple[str, str], tmp_path: Path) -> AsyncIterator[Kit]:
     """All tests share the database: each has counters and a partition of its own, and leaves no unsent event."""
     (tmp_path / "0001_effects.sql").write_text(EFFECTS)
-    async with open_test_kit("counter", dsns, Settings(), [Counted], [tmp_path]) as kit:
+    async with open_test_kit("counter", dsns, Settings(), [Counted, Stuck], [tmp_path]) as kit:
         yield kit
         await kit.run_tx("clean", lambda tx: tx.execute("UPDATE kit.outbox SET published_at = now()"))
 
@@ -46,16 +49,29 @@ async def kit(dsns: tuple[str, str], tmp_path: Path) -> AsyncIterator[Kit]:
 
 
 class Wire:
-    """Stands for Kafka: keeps the keys of what was sent; refuses while `is_down`."""
+    """Stands for Kafka: keeps the keys of what was sent; refuses while `is_down`, and what goes to a topic of `differing`."""
 
     def __init__(self) -> None:
         self.keys: list[UUID] = []
         self.is_down = False
+        self.differing: set[str] = set()
+
+    async def check(self, topics: Iterable[str]) -> None:
+        if differing := self.differing & set(topics):
+            raise PartitionsDiffer(frozenset(differing))
+
+    async def stop(self) -> None:
+        return
 
     async def send(self, records: Sequence[OutRecord]) -> None:
         if self.is_down:
             raise KafkaConnectionError
+        await self.check([record.topic for record in records])
         self.keys += [UUID((record.key or b"").decode()) for record in records]
+
+
+class Stuck(Event, topic="stuck.events", key="counter_id"):
+    counter_id: UUID
 
 
 def relay_of(kit: Kit, wire: Wire) -> Relay:
@@ -102,6 +118,38 @@ async def test_what_could_not_be_sent_is_sent_the_next_time(kit: Kit) -> None:
     await relay.publish_batch()
     assert wire.keys == [counter]
     assert await relay.publish_batch() == 0
+
+
+async def test_rows_of_a_topic_whose_partitions_differ_wait_and_all_others_go_on(kit: Kit) -> None:
+    """Also while more rows wait than a batch holds."""
+    stuck, free, wire = uuid4(), uuid4(), Wire()
+    relay, progress = relay_of(kit, wire), Progress(kit.clock, 60)
+
+    async def work(tx: Tx) -> None:
+        await tx.emit(*(Stuck(counter_id=stuck) for _ in range(outbox.BATCH + 1)))
+        await count(tx, free)
+
+    await kit.run_tx("emit", work)
+    wire.differing = {Stuck.topic}
+    assert await run_until(relay, progress, lambda: wire.keys) == [free], "one topic stopped the whole outbox"
+    assert (progress.problem(), progress.stopped) == (None, "partitions_differ")
+    assert PARTITIONS_DIFFER.labels(Stuck.topic)._value.get() == 1
+    wire.differing.clear()
+    relay._checked_at = float("-inf")
+    assert await run_until(relay, progress, lambda: wire.keys[outbox.BATCH + 1 :]) == [stuck]
+    assert progress.stopped is None
+    assert PARTITIONS_DIFFER.labels(Stuck.topic)._value.get() == 0
+
+
+async def run_until(relay: Relay, progress: Progress, is_there: Callable[[], list[UUID]]) -> list[UUID]:
+    """Runs the relay until there are such rows."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(relay.run(stopping, progress))
+    while not is_there() and not task.done():
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await task
+    return is_there()
 
 
 async def test_while_one_relay_sends_an_aggregates_events_another_leaves_them_alone(kit: Kit) -> None:

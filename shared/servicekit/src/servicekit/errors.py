@@ -165,10 +165,14 @@ class LookAgain(Unavailable):
 
 class PartitionsDiffer(Unavailable):
     """A topic has another number of partitions than the list of topics says, so keys would change their partition and events
-    their order. Nothing is sent until they agree: the operator's manual says how the number is changed.
+    their order. Nothing is sent to it until they agree: the operator's manual says how the number is changed.
     """
 
     code = "partitions_differ"
+
+    def __init__(self, topics: frozenset[str]) -> None:
+        super().__init__()
+        self.topics = topics
 
 
 class PositionLost(KitError):

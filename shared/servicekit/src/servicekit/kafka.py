@@ -97,7 +97,8 @@ class Producer:
     async def send(self, records: Sequence[OutRecord]) -> None:
         """Returns when all records are acknowledged by all replicas in sync.
 
-        Raises one of `ERRORS` otherwise; then some records may have been written.
+        Raises `PartitionsDiffer` before anything is sent, or another one of `ERRORS`; then some records may have been
+        written.
         """
         if not records:
             return
@@ -105,6 +106,8 @@ class Producer:
             async with asyncio.timeout(SEND_TIMEOUT):
                 futures = await self._submit(records)
                 await asyncio.gather(*futures)
+        except PartitionsDiffer:
+            raise  # nothing was given to the client
         except BaseException:
             await asyncio.shield(self._discard())
             raise
@@ -135,7 +138,7 @@ class Producer:
         return futures
 
     async def check(self, topics: Iterable[str]) -> None:
-        """Raises `PartitionsDiffer` if one has another number of partitions than is declared, or one of `ERRORS`."""
+        """Raises `PartitionsDiffer`, which names all that have another number of partitions than declared, or one of `ERRORS`."""
         async with asyncio.timeout(SEND_TIMEOUT):
             await self._partitions_of(await self._started(), topics)
 
@@ -145,9 +148,12 @@ class Producer:
         for topic in topics:
             found[topic] = len(await client.partitions_for(topic))
             # A topic that no list names keeps the number that this producer saw first.
-            if self._partitions.setdefault(topic, found[topic]) != found[topic]:
-                log.error("partitions_differ", topic=code(topic), declared=self._partitions[topic], found=found[topic])
-                raise PartitionsDiffer
+            self._partitions.setdefault(topic, found[topic])
+        differing = [topic for topic, number in found.items() if self._partitions[topic] != number]
+        for topic in differing:
+            log.error("partitions_differ", topic=code(topic), declared=self._partitions[topic], found=found[topic])
+        if differing:
+            raise PartitionsDiffer(frozenset(differing))
         return found
 
     async def _started(self) -> Any:

@@ -11,6 +11,9 @@ RATE_LIMITED = Counter("rate_limited", "Requests refused by a rate limit", ["lim
 CARD_NUMBERS_REFUSED = Counter("card_numbers_refused", "Requests refused because they held a payment card number")
 
 OUTBOX_DEPTH = Gauge("outbox_depth", "Committed events that are not yet published")
+PARTITIONS_DIFFER = Gauge(
+    "partitions_differ", "1 while a topic has another number of partitions than its list says", ["topic"]
+)
 OUTBOX_PUBLISHED = Counter("outbox_published", "Events acknowledged by Kafka", ["topic"])
 PRODUCER_REBUILDS = Counter("producer_rebuilds", "Producers that were thrown away because they were wedged")
 

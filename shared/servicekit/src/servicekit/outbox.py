@@ -12,12 +12,12 @@ import msgspec
 from event_contracts import Event
 from servicekit.clock import Clock, pause_until, pause_until_any
 from servicekit.cloudevents import event_ids, to_attributes
-from servicekit.errors import Unavailable
+from servicekit.errors import PartitionsDiffer, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.health import Progress
 from servicekit.kafka import FEW, GATHER_SECONDS, MAX_RECORD_BYTES, OutRecord, Producer
 from servicekit.logs import get_log
-from servicekit.metrics import OUTBOX_DEPTH, OUTBOX_PUBLISHED
+from servicekit.metrics import OUTBOX_DEPTH, OUTBOX_PUBLISHED, PARTITIONS_DIFFER
 from servicekit.postgres import Database, Tx
 from servicekit.work import Gate
 
@@ -31,6 +31,8 @@ BATCH = 500
 UNMARKED_AT_ONCE = 10_000
 MAX_EVENT_BYTES = MAX_RECORD_BYTES // 2
 IDLE_SECONDS = 0.05
+# How often it looks whether a topic has its declared number of partitions again.
+CHECK_SECONDS = 5.0
 _HEADERS = msgspec.json.Decoder(dict[str, str])
 _AWAY: tuple[type[Exception], ...] = (Unavailable, *Producer.ERRORS)
 
@@ -94,7 +96,10 @@ def _unpack(packed: bytes) -> list[tuple[str, bytes]]:
 
 
 class Relay:
-    """Publishes the outbox. Several may run: each holds the locks of its slots while it publishes."""
+    """Publishes the outbox. Several may run: each holds the locks of its slots while it publishes.
+
+    The rows of a topic that has another number of partitions than declared wait; all others are published.
+    """
 
     def __init__(
         self,
@@ -112,19 +117,21 @@ class Relay:
         self._clock = clock
         self._wake = wake
         self._has_more = False
+        self._differing: frozenset[str] = frozenset()
+        self._checked_at: float | None = None
 
     async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
         """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
-        pause, idle, is_checked = 0.1, False, False
+        pause, idle = 0.1, False
         try:
             while await self._gate.passed(stopping):
                 try:
-                    if not is_checked:
-                        await self._producer.check(self._topics)
-                        is_checked = True
+                    await self._check()
+                    progress.stopped = PartitionsDiffer.code if self._differing else None
                     self._wake.clear()  # before it looks: what is committed meanwhile wakes it again
                     # Asking first is a third of a look that finds nothing; most looks of an idle relay do.
-                    published = 0 if idle and not await self._db.fetchval(_ANY) else await self.publish_batch()
+                    has_some = not idle or await self._db.fetchval(_ANY, list(self._differing))
+                    published = await self.publish_batch() if has_some else 0
                     pause, idle = 0.1, published == 0
                     progress.beat(lag=0 if published < BATCH else published, advanced=published > 0)
                     if idle or not self._has_more:
@@ -132,6 +139,8 @@ class Relay:
                             await pause_until(stopping, GATHER_SECONDS)
                         # Another process may write, so the wake-up of this one is only a hint.
                         await pause_until_any((self._wake, stopping), IDLE_SECONDS)
+                except PartitionsDiffer as error:
+                    self._wait_for(self._differing | error.topics)  # and the others go on at once
                 except _AWAY as error:
                     log.error("relay_failed", error=error, pause=pause)
                     progress.beat(lag=1)
@@ -140,15 +149,34 @@ class Relay:
         finally:
             await self._producer.stop()
 
+    async def _check(self) -> None:
+        """At the start, and every so often while a topic differs."""
+        now = self._clock.boottime()
+        if self._checked_at is not None and not (self._differing and now - self._checked_at >= CHECK_SECONDS):
+            return
+        try:
+            await self._producer.check(self._topics | self._differing)
+        except PartitionsDiffer as error:
+            self._wait_for(error.topics)
+        else:
+            self._wait_for(frozenset())
+        self._checked_at = now
+
+    def _wait_for(self, topics: frozenset[str]) -> None:
+        for topic in self._differing | topics:
+            PARTITIONS_DIFFER.labels(topic).set(topic in topics)
+        self._differing = topics
+
     async def publish_batch(self) -> int:
         """One transaction: lock slots that have work, produce their oldest rows, mark them. Returns the rows published."""
+        differing = list(self._differing)
 
         async def work(tx: Tx) -> int:
-            slots = [row["slot"] for row in await tx.fetch(_LOCK_SLOTS, SLOTS_AT_ONCE)]
+            slots = [row["slot"] for row in await tx.fetch(_LOCK_SLOTS, SLOTS_AT_ONCE, differing)]
             self._has_more = len(slots) == SLOTS_AT_ONCE
             if not slots:
                 return 0
-            rows = await tx.fetch(_UNPUBLISHED, slots, BATCH)
+            rows = await tx.fetch(_UNPUBLISHED, slots, BATCH, differing)
             await self._producer.send(
                 [OutRecord(r["topic"], str(r["key"]).encode(), r["body"], _unpack(r["headers"])) for r in rows]
             )
@@ -199,16 +227,16 @@ async def roll_partitions(tx: Tx, today: date, keep_days: int) -> None:
 
 
 # A slot is locked before its rows are read, so nobody else publishes a later event of the same aggregate meanwhile.
-_ANY = "-- publish_batch: any\nSELECT EXISTS (SELECT FROM kit.outbox WHERE published_at IS NULL)"
+_ANY = "-- publish_batch: any\nSELECT EXISTS (SELECT FROM kit.outbox WHERE published_at IS NULL AND topic <> ALL($1::text[]))"
 _LOCK_SLOTS = """-- publish_batch: lock
     SELECT slot FROM kit.relay_slots s
-    WHERE EXISTS (SELECT FROM kit.outbox o WHERE o.slot = s.slot AND o.published_at IS NULL)
+    WHERE EXISTS (SELECT FROM kit.outbox o WHERE o.slot = s.slot AND o.published_at IS NULL AND o.topic <> ALL($2::text[]))
     ORDER BY random() LIMIT $1 FOR UPDATE SKIP LOCKED"""
 # Slot by slot, so that the index gives the order: what a batch costs must not grow with what waits behind it.
 _UNPUBLISHED = """-- publish_batch: read
     SELECT o.* FROM unnest($1::smallint[]) AS s(slot) CROSS JOIN LATERAL (
         SELECT number, day, topic, key, headers, body FROM kit.outbox
-        WHERE slot = s.slot AND published_at IS NULL ORDER BY number LIMIT $2
+        WHERE slot = s.slot AND published_at IS NULL AND topic <> ALL($3::text[]) ORDER BY number LIMIT $2
     ) o ORDER BY o.number LIMIT $2"""
 _MARK = """-- publish_batch: mark
     UPDATE kit.outbox o SET published_at = $1
