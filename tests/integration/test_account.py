@@ -326,7 +326,7 @@ async def test_registrations_out_of_shape_are_refused_without_an_echo(shop: Shop
     body = {"email": "a@example.org", "password": PASSWORD, "name": "Jane", field_name: value}
     answer = await shop.http.post("/v1/accounts", json=body)
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["at"] == ("body.*" if field_name == "admin" else f"body.{field_name}")
+    assert answer.json()["errors"][0]["at"] == ("*" if field_name == "admin" else field_name)
     assert str(value) not in answer.text or value == "  "
 
 

@@ -1,5 +1,5 @@
 """No input of anybody makes a 5xx: odd values in every place of every route, and what schemathesis makes of the OpenAPI
-documents. A refusal shows nothing of what was sent.
+documents. A refusal shows nothing of what was sent, and says of each field what is expected.
 """
 
 import asyncio
@@ -269,6 +269,9 @@ class Seen:
                 self._note(f"{name} shows what was sent", sent)
             if answer.headers["content-type"] != MEDIA_TYPE:
                 self._note(f"{name} {answer.headers['content-type']}", sent)
+            for error in answer.json().get("errors", ()):
+                if "expected" not in error or error["at"].startswith("body."):
+                    self._note(f"{name} does not help: {error}", sent)
 
     def assert_reached(self) -> None:
         """What is refused is refused for what it says: nobody is stopped, and only a wrong password or code gets 401."""

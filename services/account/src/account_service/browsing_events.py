@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from account_service import shapes
 from account_service.domain import Look
@@ -23,7 +24,7 @@ BINARY = "application/json"
 def _random(event_id: UUID) -> UUID:
     """Other versions can be guessed, or computed from something personal (law L2)."""
     if event_id.version not in (4, 7):
-        raise ValueError("not a random UUID")
+        raise PydanticCustomError("uuid_random", "Send a random UUID of your own (version 4 or 7).")
     return event_id
 
 

@@ -22,6 +22,7 @@ _LABEL: Final = "id/v1"
 # Version and variant, as in a UUID of version 8.
 _SHAPE_MASK: Final = ~((0xF << 76) | (0x3 << 62))
 _SHAPE: Final = (0x8 << 76) | (0x2 << 62)
+_EXPECTED: Final = "Send a fresh random UUID (version 4 or 7); on a retry the same one again."
 
 IdempotencyKey = Annotated[
     str | None,
@@ -103,5 +104,5 @@ def _random(given: str) -> UUID:
         key = UUID(int=0)
     # Other versions are not random, so others can guess them. An id that a service made (v8) is no key, either.
     if key.version not in (4, 7):
-        raise InvalidFields([FieldProblem(at="header.idempotency-key", code="uuid_version")])
+        raise InvalidFields([FieldProblem(at="header.idempotency-key", code="uuid_version", expected=_EXPECTED)])
     return key

@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from event_contracts.moments import IMPLAUSIBLE
-from event_contracts.texts import UNPRINTABLE
 from servicekit.errors import Invalid, KitError, NotFound, TooMany, Unauthenticated
+from servicekit.expected import expected
 from servicekit.logs import get_log
 
 log = get_log("http")
@@ -23,13 +22,11 @@ log = get_log("http")
 MEDIA_TYPE = "application/problem+json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MAX_FIELDS = 50
-# The words of these are ours and say what is expected; those of others may hold what was sent.
-_OUR_OWN = (UNPRINTABLE, IMPLAUSIBLE)
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field. `at` is its path, such as `body.lines.0.sku`;
-    a name that we did not define reads `*`. `expected` says what the field may hold, where its code does not.
+    """What is wrong with one field. `at` is its path in the body, such as `lines.0.sku`, or begins with `query`, `path` or
+    `header`; a name that we did not define reads `*`. `expected` says what the field may hold, with an example.
     """
 
     at: str
@@ -57,7 +54,7 @@ class InvalidFields(Invalid):
     @classmethod
     def of(cls, error: ValidationError, *prefix: str | int) -> "InvalidFields":
         """From a pydantic error of input that a route validated itself and found at `prefix`."""
-        return cls(_fields(error.errors(include_url=False, include_context=False, include_input=False), prefix))
+        return cls(_fields(error.errors(include_url=False, include_input=False), prefix))
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -122,9 +119,7 @@ async def _http_exception(_: Request, error: Exception) -> Response:
 
 def _fields(errors: Sequence[Mapping[str, Any]], prefix: tuple[str | int, ...] = ()) -> list[FieldProblem]:
     return [
-        FieldProblem(
-            at=_path(error, prefix), code=error["type"], expected=error["msg"] if error["type"] in _OUR_OWN else None
-        )
+        FieldProblem(at=_path(error, prefix), code=error["type"], expected=expected(error))
         for error in errors[:_MAX_FIELDS]
     ]
 
@@ -134,4 +129,5 @@ def _path(error: Mapping[str, Any], prefix: tuple[str | int, ...]) -> str:
     # The name of a field that we do not know is the sender's.
     if error["type"] == "extra_forbidden":
         path[-1] = "*"
-    return ".".join(path)
+    # Callers know their fields by the body that they sent.
+    return ".".join(path[1:] if path[0] == "body" and len(path) > 1 else path)

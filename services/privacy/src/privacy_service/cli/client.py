@@ -150,13 +150,18 @@ def _refused(response: httpx.Response, missing: str) -> Failed:
             return Failed(Exit.REFUSED, f"Too many searches in a short time. Try again{wait}.")
         case 400 | 413 | 422:
             problem = _problem(response)
-            wrong = "".join(f" {each.get('at')}: {each.get('code')}." for each in problem.get("errors") or ())
+            wrong = "".join(map(_field, problem.get("errors") or ()))
             said = f"The service cannot work with this input.{wrong} Check it and call again."
             return Failed(Exit.WRONG_CALL, said if wrong else str(problem.get("detail") or said))
     return Failed(
         Exit.AWAY,
         f"The privacy service failed (HTTP {response.status_code}). Check PRIVACY_URL, or try again later.",
     )
+
+
+def _field(error: dict[str, Any]) -> str:
+    """What is wrong with one field: what it may hold, or else the code."""
+    return f" {error.get('at')}: {error.get('expected') or str(error.get('code')) + '.'}"
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
