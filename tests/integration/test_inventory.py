@@ -9,11 +9,24 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.account import ContactDisclosed
+from servicekit import quarantine
 from servicekit.batches import Applier, Batch
+from servicekit.inbox import load_positions
 from servicekit.kafka import OutRecord
 from servicekit.postgres import Tx
+from servicekit.quarantine_room import QuarantineFull
 from tests.support.infra import kafka_server, postgres_server
-from tests.support.inventories import INVENTORY, World, apply, forget_positions, reading, secrets_folder, until, world
+from tests.support.inventories import (
+    INVENTORY,
+    THIRD_PARTIES,
+    World,
+    apply,
+    forget_positions,
+    reading,
+    secrets_folder,
+    until,
+    world,
+)
 from tests.support.inventory_events import START, Shopper, as_read, disclosed, record_of
 
 __all__ = ["kafka_server", "postgres_server", "secrets_folder", "world"]
@@ -149,6 +162,31 @@ async def test_what_is_no_sensible_event_waits_in_quarantine_and_the_rest_is_not
         await until(lambda: _count(world, "SELECT count(*) FROM kit.quarantine", len(poison)))
     reasons = await world.kit.db.fetch("SELECT reason FROM kit.quarantine")
     assert sorted(row["reason"] for row in reasons) == sorted(reason for reason, _ in poison)
+
+
+@pytest.mark.parametrize("source", ["own", "third_party"])
+async def test_no_bad_record_of_our_own_services_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Third parties' are only counted beyond a limit; our own reader keeps each, and stops at its limit."""
+    monkeypatch.setattr(quarantine, "MAX_OUTSIDE", 2)
+    monkeypatch.setattr(quarantine, "MAX_AGGREGATES", 4)
+    good = record_of(Shopper().registered())
+    is_own = source == "own"
+    topic, consumes = (good.topic, INVENTORY) if is_own else ("review.events", THIRD_PARTIES)
+    bad = [OutRecord(topic, str(uuid4()).encode(), good.value, []) for _ in range(7)]
+    applier = Applier(world.kit, consumes)
+    applier.next[topic, 0] = 0
+    await load_positions(world.kit.db, consumes.reader, [(topic, 0)])
+    read, is_full = as_read(bad), False
+    for batch in (Batch(read[:3]), Batch(read[3:6]), Batch(read[6:])):
+        try:
+            await applier.apply(batch, applier.prepare(batch))
+        except QuarantineFull:
+            is_full = True
+    kept = await world.kit.db.fetchval("SELECT count(*) FROM kit.quarantine")
+    # Six before it stopped, and the seventh is still to be read; or two kept, and five counted.
+    assert (kept, applier.next[topic, 0], is_full) == ((6, 6, True) if is_own else (2, 7, False))
 
 
 async def _count(world: World, query: str, at_least: int) -> bool:

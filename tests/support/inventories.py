@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REVIEWS = ROOT / "tests" / "support" / "reviews"
 POLICY = Policy.load([ROOT / "shared" / "policy" / "policy.yaml", REVIEWS / "policy.yaml"])
 ALL_TOPICS = (*TOPICS, *load_topics(REVIEWS / "topics.json"))
-INVENTORY, ANSWERS = service_under(POLICY).consumes
+INVENTORY, THIRD_PARTIES, ANSWERS = service_under(POLICY).consumes
 TEST_WRITER = "writer"
 
 
@@ -133,14 +133,16 @@ async def world(
 
 
 @asynccontextmanager
-async def reading(kit: Kit, consumes: Consumes = INVENTORY) -> AsyncIterator[None]:
+async def reading(kit: Kit, *readers: Consumes) -> AsyncIterator[None]:
+    """These readers, by default those of the inventory."""
     stopping = asyncio.Event()
-    task = asyncio.ensure_future(run_reader(kit, consumes, stopping, Progress(kit.clock, 60)))
+    runs = [run_reader(kit, each, stopping, Progress(kit.clock, 60)) for each in readers or (INVENTORY, THIRD_PARTIES)]
+    tasks = [asyncio.ensure_future(run) for run in runs]
     try:
         yield
     finally:
         stopping.set()
-        await task
+        await asyncio.gather(*tasks)
 
 
 async def until(check: Callable[[], Any]) -> None:

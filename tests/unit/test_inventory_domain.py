@@ -66,6 +66,8 @@ def test_the_inventory_reads_every_event_topic_of_the_policy_and_no_other() -> N
     assert event_topics(Policy.load([BASE])) == OWN_EVENT_TOPICS
     with_reviews = Policy.load([BASE, REVIEWS])
     assert event_topics(with_reviews) == tuple(sorted((*OWN_EVENT_TOPICS, "review.events")))
-    consumes, _ = service_under(with_reviews).consumes
-    assert "review.events" in consumes.topics
-    assert consumes.types == ()
+    own, others, _ = service_under(with_reviews).consumes
+    assert (own.topics, others.topics) == (OWN_EVENT_TOPICS, ("review.events",))
+    assert (own.types, others.types) == ((), ())
+    # No record of our own services is dropped, and no third party stops anybody.
+    assert (own.outside, others.outside) == (False, True)

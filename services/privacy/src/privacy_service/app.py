@@ -50,9 +50,16 @@ from servicekit.service import Service
 OWN_EVENT_TOPICS: Final = tuple(sorted(topic.name for topic in TOPICS if topic.name.endswith(".events")))
 
 
-def inventory_of(topics: tuple[str, ...]) -> Consumes:
-    """Headers of all event topics, nothing decoded: a third party's need no code here."""
-    return Consumes(topics, reader="inventory", decode=read_headers, apply=write_inventory, ordered=False, outside=True)
+def inventory_of(topics: tuple[str, ...]) -> list[Consumes]:
+    """Headers of all event topics, nothing decoded: a third party's need no code here.
+
+    Third parties have a reader of their own: their bad records stop nobody and are not all kept. Of our own services no
+    record is dropped: that reader stops first.
+    """
+    own = Consumes(OWN_EVENT_TOPICS, reader="inventory", decode=read_headers, apply=write_inventory, ordered=False)
+    others = tuple(sorted(set(topics) - set(OWN_EVENT_TOPICS)))
+    third_parties = replace(own, topics=others, reader="inventory-third-parties", outside=True)
+    return [own, third_parties] if others else [own]
 
 
 def answers_of(systems: Sequence[str]) -> Consumes:
@@ -100,7 +107,7 @@ SERVICE: Final = Service(
         RectifyDelivery,
         FindExpired,
     ],
-    consumes=[inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
+    consumes=[*inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
     holdings=[INVENTORY, RECIPIENTS, PROBES, *RIGHTS_HOLDINGS, EXPORT_PARTS, EXPORT_SUBJECTS],
     jobs=[*EVIDENCE_JOBS, *RIGHTS_JOBS, *EXPORT_JOBS, *RETENTION_JOBS],
     router=make_router,
@@ -112,4 +119,4 @@ SERVICE: Final = Service(
 
 def service_under(policy: Policy) -> Service:
     """The service with the topics of the policy, third parties' included."""
-    return replace(SERVICE, consumes=[inventory_of(event_topics(policy)), answers_of(participants(policy))])
+    return replace(SERVICE, consumes=[*inventory_of(event_topics(policy)), answers_of(participants(policy))])
