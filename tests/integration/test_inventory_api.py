@@ -64,6 +64,8 @@ async def test_find_answers_whoever_is_in_the_directory_and_records_the_look(wor
     world.vault.directory[("phone", phone)] = [KeyName(ann, "contact", ann), KeyName(bob, "contact", bob)]
     number = await kit.digest("order_number", "7H3KQ-0ZX9M")
     world.vault.directory[("order_number", number)] = [KeyName(bob, "order_record", order_id)]
+    shops_own = await kit.digest("shop_order_number", "#2026/0042")
+    world.vault.directory[("shop_order_number", shops_own)] = [KeyName(ann, "order_record", order_id)]
     async with world.client() as client:
 
         async def find(by: str, term: str) -> list[dict[str, Any]]:
@@ -78,6 +80,8 @@ async def test_find_answers_whoever_is_in_the_directory_and_records_the_look(wor
         assert {item["subject_id"] for item in people} == {str(ann), str(bob)}
         (buyer,) = await find("order_number", " 7h3kq 0zx9m")
         assert buyer == {"subject_id": str(bob), "held": [{"data_class": "order_record", "anchor": str(order_id)}]}
+        (other,) = await find("order_number", "2026-0042")
+        assert other["subject_id"] == str(ann)
         assert await find("email", "nobody@example.org") == []
         await client.get(f"/v1/subjects/{ann}/inventory", headers=world.staff("privacy_officer", staff_id))
     looks = await kit.db.fetch("SELECT staff_id, role, kind::text, subject_id FROM staff_looks ORDER BY look_id")
@@ -86,6 +90,7 @@ async def test_find_answers_whoever_is_in_the_directory_and_records_the_look(wor
     )
     assert [tuple(row)[1:] for row in looks[2:]] == [
         ("support", "find_order_number", bob),
+        ("support", "find_order_number", ann),
         ("support", "find_email", None),
         ("privacy_officer", "inventory", ann),
     ]

@@ -84,7 +84,7 @@ def test_an_owner_that_does_not_hold_the_class_is_refused(tmp_path: Path) -> Non
 
 def test_index_kinds_are_those_written_and_those_looked_up(policy: Policy) -> None:
     assert policy.index_kinds("account") == {"email", "phone"}
-    assert policy.index_kinds("privacy") == {"email", "phone", "order_number"}
+    assert policy.index_kinds("privacy") == {"email", "phone", "order_number", "shop_order_number"}
     assert policy.may_find("privacy", "email")
     assert not policy.may_index("privacy", "email")
 

@@ -13,7 +13,7 @@ from event_contracts.account import Browsing, BrowsingKind, Line
 from event_contracts.moments import Moment
 from servicekit.admission import max_body
 from servicekit.errors import UnsupportedMedia
-from servicekit.problems import InvalidFields
+from servicekit.problems import invalid_fields
 
 MAX_EVENTS = 500
 ONE = "application/cloudevents+json"
@@ -74,7 +74,7 @@ async def read_looks(request: Request) -> list[Look]:
             case _:
                 raise UnsupportedMedia
     except ValidationError as error:
-        raise InvalidFields.of(error, "body") from None
+        raise invalid_fields(error, "body") from None
     return [event.look() for event in events]
 
 

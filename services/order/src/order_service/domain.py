@@ -1,6 +1,8 @@
 """The rules of orders, pure: no I/O, no clock, no randomness."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from hashlib import sha256
 from math import ceil
@@ -15,14 +17,18 @@ from event_contracts.order import (
     Consignee,
     CustomsLine,
     Delivery,
+    Invoice,
     OrderLine,
     OrderRecord,
     Parcel,
     Payment,
+    Registration,
     Service,
     SkuText,
 )
-from servicekit.errors import Conflict, Invalid
+from order_service.numbers import Day, ShopNumber
+from order_service.registrations import PurchaseRegistration, registration_of
+from servicekit.errors import OTHER_FORM, Conflict, FieldProblem, Invalid, InvalidFields
 
 # What is assumed of goods whose parcels the buyer does not describe: a parcel weighs at most 30 kg, its packaging a tenth of
 # its goods and at least 100 g, and 1 kg fills 5,000 cm³, as in the carriers' volumetric weight (IATA TACT rule 3.9.4).
@@ -82,15 +88,19 @@ class _Stated(BaseModel):
 
 
 class PurchaseLine(_Stated):
-    """One line: `unit_price` in minor units of the currency, `net_weight_g` of all its pieces together."""
+    """One line: amounts in minor units of the currency; `net_weight_g` and `tax` of all its pieces together.
+
+    Weight, origin and HS code are for customs: the lane says whether it needs them.
+    """
 
     sku: SkuText
     description: Line
     quantity: Quantity
     unit_price: Minor
-    net_weight_g: Grams
-    origin_country: Country
-    hs_code: HsCode
+    tax: Minor = 0
+    net_weight_g: Grams | None = None
+    origin_country: Country | None = None
+    hs_code: HsCode | None = None
 
 
 class PurchaseConsignee(_Stated):
@@ -118,17 +128,36 @@ class PurchasePayment(_Stated):
     token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,128}$")]
 
 
-class Purchase(_Stated):
-    """What a buyer states to place an order. `gift`: the consignee is another person. `parcels` follow from the lines
-    when they are absent."""
+class PurchaseInvoice(_Stated):
+    """The invoice that customs papers name."""
 
+    number: ShopNumber
+    issued_on: Day
+
+
+class Purchase(_Stated):
+    """What a buyer states to place an order. `gift`: the consignee is another person.
+
+    Amounts in minor units: total = lines + `shipping` - `discount`, and + `tax` when `tax_included` is false. `tax` is that of
+    the whole order, by default that of the lines together. A stated `total` is compared. `parcels` follow from the lines'
+    weights when they are absent; the invoice has the order's number and day then.
+    """
+
+    shop_order_number: ShopNumber | None = None
     lines: Annotated[list[PurchaseLine], Field(min_length=1, max_length=100)]
     currency: Currency
+    shipping: Minor = 0
+    discount: Minor = 0
+    tax: Minor | None = None
+    tax_included: bool = True
+    total: Minor | None = None
     consignee: PurchaseConsignee
     gift: bool
     service: Annotated[Service, Field(strict=False)]  # JSON has no enums
     payment: PurchasePayment
     parcels: Annotated[list[PurchaseParcel], Field(min_length=1, max_length=MAX_PARCELS)] | None = None
+    invoice: PurchaseInvoice | None = None
+    registration: PurchaseRegistration | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,7 @@ class Parts:
     delivery: Delivery
     record: OrderRecord
     payment: Payment
+    registration: Registration | None
 
 
 def order_number(order_id: UUID) -> str:
@@ -147,23 +177,68 @@ def order_number(order_id: UUID) -> str:
     return f"{digits[:5]}-{digits[5:]}"
 
 
-def split_purchase(order_id: UUID, purchase: Purchase) -> Parts:
-    """Divides a purchase into its parts. Raises `Invalid` when its sum or weight is beyond what one order can have."""
-    total = sum(line.quantity * line.unit_price for line in purchase.lines)
-    if total > MAX_MINOR:
-        raise Invalid("The order's total is larger than one order can have. Place several orders.")
+def split_purchase(order_id: UUID, purchase: Purchase, placed_on: date) -> Parts:
+    """Divides a purchase into its parts. Raises `Invalid` when its sum or weight is beyond what one order can have, and
+    `InvalidFields` when its amounts do not fit together.
+    """
+    total, number = _total(purchase), order_number(order_id)
+    invoice = purchase.invoice
     delivery = Delivery(
         consignee=consignee_of(purchase.consignee),
         service=purchase.service,
         parcels=_parcels(purchase),
-        customs=tuple(_customs_line(line, purchase.currency) for line in purchase.lines),
+        customs=_customs(purchase),
+        invoice=Invoice(number=purchase.shop_order_number or number, issued_on=placed_on)
+        if invoice is None
+        else Invoice(number=invoice.number, issued_on=invoice.issued_on),
     )
     lines = tuple(
-        OrderLine(sku=line.sku, description=line.description, quantity=line.quantity, unit_price=line.unit_price)
+        OrderLine(**line.model_dump(include={"sku", "description", "quantity", "unit_price", "tax"}))
         for line in purchase.lines
     )
-    record = OrderRecord(order_number=order_number(order_id), lines=lines, currency=purchase.currency, total=total)
-    return Parts(delivery, record, Payment(token=purchase.payment.token))
+    record = OrderRecord(
+        order_number=number,
+        shop_order_number=purchase.shop_order_number,
+        lines=lines,
+        currency=purchase.currency,
+        shipping=purchase.shipping,
+        discount=purchase.discount,
+        tax=_tax(purchase),
+        tax_included=purchase.tax_included,
+        total=total,
+    )
+    return Parts(delivery, record, Payment(token=purchase.payment.token), registration_of(purchase.registration))
+
+
+def _tax(purchase: Purchase) -> int:
+    return sum(line.tax for line in purchase.lines) if purchase.tax is None else purchase.tax
+
+
+def _total(purchase: Purchase) -> int:
+    """The order's total. Raises as `split_purchase`."""
+    tax = _tax(purchase)
+    gross = sum(line.quantity * line.unit_price for line in purchase.lines) + purchase.shipping
+    if not purchase.tax_included:
+        gross += tax
+    total = gross - purchase.discount
+    if gross > MAX_MINOR:
+        raise Invalid("The order's total is larger than one order can have. Place several orders.")
+    problems = list(_wrong_amounts(purchase, tax, total))
+    if problems:
+        raise InvalidFields(problems)
+    return total
+
+
+def _wrong_amounts(purchase: Purchase, tax: int, total: int) -> Iterator[FieldProblem]:
+    formula = "the sum of quantity × unit_price + shipping - discount" + ("" if purchase.tax_included else " + tax")
+    if total < 0:
+        yield FieldProblem(at="discount", code=OTHER_FORM, expected="At most what the order costs without it.")
+    elif purchase.tax_included and tax > total:
+        yield FieldProblem(
+            at="tax", code=OTHER_FORM, expected="At most the total, which contains it; or tax_included: false."
+        )
+    if purchase.total not in (None, total):
+        yield FieldProblem(at="total", code=OTHER_FORM, expected=f"In minor units (1999 is 19.99): {formula}.")
 
 
 def corrected(delivery: Delivery, consignee: Consignee) -> Delivery:
@@ -177,7 +252,23 @@ def consignee_of(stated: PurchaseConsignee) -> Consignee:
     return Consignee(**{**dict(stated), "lines": tuple(stated.lines)})
 
 
-def _customs_line(line: PurchaseLine, currency: Currency) -> CustomsLine:
+def missing_customs(purchase: Purchase) -> Iterator[str]:
+    """What customs needs and the lines lack, as paths such as `lines.0.hs_code`."""
+    for place, line in enumerate(purchase.lines):
+        for name in ("net_weight_g", "origin_country", "hs_code"):
+            if getattr(line, name) is None:
+                yield f"lines.{place}.{name}"
+
+
+def _customs(purchase: Purchase) -> tuple[CustomsLine, ...]:
+    """All lines or none: a declaration that lacks goods is a wrong one."""
+    lines = tuple(_customs_line(line, purchase.currency) for line in purchase.lines)
+    return tuple(line for line in lines if line is not None) if None not in lines else ()
+
+
+def _customs_line(line: PurchaseLine, currency: Currency) -> CustomsLine | None:
+    if line.net_weight_g is None or line.origin_country is None or line.hs_code is None:
+        return None
     return CustomsLine(
         description=line.description,
         quantity=line.quantity,
@@ -192,7 +283,11 @@ def _customs_line(line: PurchaseLine, currency: Currency) -> CustomsLine:
 def _parcels(purchase: Purchase) -> tuple[Parcel, ...]:
     if purchase.parcels is not None:
         return tuple(Parcel(**dict(parcel)) for parcel in purchase.parcels)
-    goods = sum(line.net_weight_g for line in purchase.lines)
+    weights = [line.net_weight_g for line in purchase.lines if line.net_weight_g is not None]
+    if len(weights) < len(purchase.lines):
+        expected = "The parcels with their weight in grams and sides in centimetres, or net_weight_g for every line."
+        raise InvalidFields([FieldProblem(at="parcels", code="missing", expected=expected)])
+    goods = sum(weights)
     weight = goods + max(100, ceil(goods / 10))
     count = ceil(weight / PARCEL_GRAMS)
     if count > MAX_PARCELS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
-from event_contracts import Erased, Event
+from event_contracts import Erased, Event, PersonalData
 from event_contracts.logistics_gateway import (
     ShipmentAcknowledged,
     ShipmentDelivered,
@@ -25,10 +25,11 @@ from event_contracts.order import (
     OrderHandedOver,
     OrderPlaced,
     OrderRecord,
+    Registration,
 )
 from order_service import store
-from order_service.domain import Parts, Purchase, Status, cancels, order_number, split_purchase
-from order_service.holdings import DELIVERIES, RECORDS
+from order_service.domain import Parts, Purchase, Status, cancels, split_purchase
+from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS
 from servicekit.consuming import Received
 from servicekit.errors import Conflict, Gone, NotFound
 from servicekit.faults import declare, faultpoint
@@ -61,6 +62,7 @@ class Order:
     gift: bool
     record: OrderRecord | None
     delivery: Delivery | None = None
+    registration: Registration | None = None
     delivery_number: int = 1
 
 
@@ -73,8 +75,9 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
     found = await _placed_before(kit, buyer_id, order_id, purchase)
     if found is not None:
         return found, False
-    parts = split_purchase(order_id, purchase)
-    event, digest = await _seal_order(kit, buyer_id, order_id, parts, purchase)
+    now = kit.clock.now()
+    parts = split_purchase(order_id, purchase, now.date())
+    event, digest = await _seal_order(kit, buyer_id, order_id, parts, purchase, now)
     faultpoint("order.sealed")
 
     if not await write((event, digest)):
@@ -84,8 +87,7 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
             raise Conflict
         return found, False
     log.info("order_placed", order_id=order_id, lines=len(parts.record.lines), gift=purchase.gift)
-    at = event.placed_at
-    placed = Order(order_id, Status.PLACED, at, at, event.consignee_id, purchase.gift, parts.record, parts.delivery)
+    placed = Order(order_id, Status.PLACED, now, now, event.consignee_id, purchase.gift, parts.record, parts.delivery)
     return placed, True
 
 
@@ -102,29 +104,40 @@ async def write_orders(kit: Kit, placed: Sequence[Placing]) -> list[bool]:
     return [event.order_id in new and once[event.order_id][0] is event for event, _ in placed]
 
 
-async def _seal_order(kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, purchase: Purchase) -> Placing:
-    """All three parts with one call of the vault; the order number's digest stands beside the record's key."""
+async def _seal_order(
+    kit: Kit, buyer_id: UUID, order_id: UUID, parts: Parts, purchase: Purchase, now: datetime
+) -> Placing:
+    """All parts with one call of the vault; the digests of both order numbers stand beside the record's key."""
     # A gift's consignee is a person of their own, one per order and never merged.
     consignee_id = uuid4() if purchase.gift else buyer_id
-    digest = await kit.digest("order_number", order_number(order_id))
-    (record, delivery, payment), body_digest = await kit.seal_new(
-        [
-            (parts.record, buyer_id, order_id),
-            (parts.delivery, consignee_id, order_id),
-            (parts.payment, buyer_id, order_id),
-        ],
+    numbers = {"order_number": parts.record.order_number, "shop_order_number": parts.record.shop_order_number}
+    index = [
+        IndexEntry(kind, await kit.digest(kind, number), key=0)
+        for kind, number in numbers.items()
+        if number is not None
+    ]
+    wanted: list[tuple[PersonalData, UUID, UUID]] = [
+        (parts.record, buyer_id, order_id),
+        (parts.delivery, consignee_id, order_id),
+        (parts.payment, buyer_id, order_id),
+    ]
+    if parts.registration is not None:
+        wanted.append((parts.registration, consignee_id, order_id))
+    (record, delivery, payment, *registration), body_digest = await kit.seal_new(
+        wanted,
         purchase,
-        index=[IndexEntry("order_number", digest, key=0)],
+        index=index,
         people=[consignee_id] if purchase.gift else (),
     )
     event = OrderPlaced(
         order_id=order_id,
         buyer_id=buyer_id,
         consignee_id=consignee_id,
-        placed_at=kit.clock.now(),
+        placed_at=now,
         delivery=delivery,
         record=record,
         payment=payment,
+        registration=registration[0] if registration else None,
     )
     return event, body_digest
 
@@ -141,8 +154,9 @@ async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Pur
 
 
 async def read_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
-    """The buyer's order with delivery and record, opened with one call of the vault. Raises `NotFound`."""
-    (order,) = await _opened(kit, [await _own_row(kit, buyer_id, order_id)], RECORDS, DELIVERIES)
+    """The buyer's order with all parts but the payment, opened with one call of the vault. Raises `NotFound`."""
+    row = await _own_row(kit, buyer_id, order_id)
+    (order,) = await _opened(kit, [row], RECORDS, DELIVERIES, REGISTRATIONS)
     return order
 
 
@@ -223,13 +237,13 @@ async def _opened(kit: Kit, rows: Sequence[Record], *parts: Holding) -> list[Ord
     """The orders of the rows with these parts opened, all in one call of the vault."""
     wanted = [(row["order_id"], *opening) for row in rows for part in parts for opening in part.openings(row).items()]
     values = await kit.open_many([opening for _, _, opening in wanted], purpose=OWN_ACCESS) if wanted else []
-    found = {(order_id, column): value for (order_id, column, _), value in zip(wanted, values, strict=True)}
-    return [
-        _order(row, found.get((row["order_id"], "record")), found.get((row["order_id"], "delivery"))) for row in rows
-    ]
+    found: dict[UUID, dict[str, Any]] = {row["order_id"]: {} for row in rows}
+    for (order_id, column, _), value in zip(wanted, values, strict=True):
+        found[order_id][column] = None if isinstance(value, Erased) else value
+    return [_order(row, found[row["order_id"]]) for row in rows]
 
 
-def _order(row: Record, record: Any, delivery: Any) -> Order:
+def _order(row: Record, parts: Mapping[str, Any]) -> Order:
     return Order(
         row["order_id"],
         Status(row["status"]),
@@ -237,7 +251,8 @@ def _order(row: Record, record: Any, delivery: Any) -> Order:
         row["placed_at"],
         row["consignee_id"],
         gift=row["consignee_id"] != row["buyer_id"],
-        record=None if isinstance(record, Erased) else record,
-        delivery=None if isinstance(delivery, Erased) else delivery,
+        record=parts.get("record"),
+        delivery=parts.get("delivery"),
+        registration=parts.get("registration"),
         delivery_number=row.get("delivery_number") or 1,
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from event_contracts.codes import Currency, Minor
-from event_contracts.order import Consignee, OrderLine, Parcel, Service
+from event_contracts.order import Consignee, Invoice, OrderLine, Parcel, Registration, Service
 from order_service import corrections, handlers
 from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
@@ -46,11 +46,16 @@ class OrderState(BaseModel):
 
 
 class RecordPart(BaseModel):
-    """Amounts in minor units of the currency."""
+    """Amounts in minor units of the currency; total = lines + shipping - discount, and + tax unless `tax_included`."""
 
     order_number: str
+    shop_order_number: str | None = None
     lines: list[OrderLine]
     currency: Currency
+    shipping: Minor
+    discount: Minor
+    tax: Minor
+    tax_included: bool
     total: Minor
 
 
@@ -58,6 +63,7 @@ class DeliveryPart(BaseModel):
     consignee: Consignee
     service: Service
     parcels: list[Parcel]
+    invoice: Invoice | None = None
 
 
 class OrderSummary(OrderState):
@@ -66,14 +72,20 @@ class OrderSummary(OrderState):
 
 class OrderDetail(OrderSummary):
     delivery: DeliveryPart | ErasedPart
+    registration: Registration | None = None
 
 
 class OrderConfirmation(OrderState):
     """What was ordered, in one piece; `erased` when the order's record is gone, and then nothing of it is shown."""
 
     order_number: str | None = None
+    shop_order_number: str | None = None
     lines: list[OrderLine] | None = None
     currency: Currency | None = None
+    shipping: Minor | None = None
+    discount: Minor | None = None
+    tax: Minor | None = None
+    tax_included: bool | None = None
     total: Minor | None = None
     erased: Literal[True] | None = None
 
@@ -143,7 +155,8 @@ def _summary(order: Order) -> OrderSummary:
 
 
 def _detail(order: Order) -> OrderDetail:
-    return OrderDetail.model_validate({**_state(order), "record": _record(order), "delivery": _delivery(order)})
+    parts = {"record": _record(order), "delivery": _delivery(order), "registration": order.registration}
+    return OrderDetail.model_validate({**_state(order), **parts})
 
 
 def _confirmation(order: Order) -> OrderConfirmation:

@@ -60,12 +60,13 @@ async def insert_orders(tx: Tx, placed: Sequence[tuple[OrderPlaced, bytes]]) -> 
 
 
 async def find_order(db: Database, order_id: UUID) -> Record | None:
-    """The order with its record and delivery; a part that was erased is null, and the digest goes with the record."""
+    """The order with its record, delivery and registration; a part that was erased is null, and the digest goes with the record."""
     return await db.fetchrow(
         """-- find_order
-        SELECT o.*, r.record, r.body_digest, d.delivery, d.number AS delivery_number FROM orders o
+        SELECT o.*, r.record, r.body_digest, d.delivery, d.number AS delivery_number, g.registration FROM orders o
         LEFT JOIN order_records r ON r.buyer_id = o.buyer_id AND r.order_id = o.order_id
         LEFT JOIN order_deliveries d ON d.consignee_id = o.consignee_id AND d.order_id = o.order_id
+        LEFT JOIN order_registrations g ON g.consignee_id = o.consignee_id AND g.order_id = o.order_id
         WHERE o.order_id = $1""",
         order_id,
     )

@@ -4,8 +4,14 @@ person.
 `code` names the error for programs (logs, metrics, the problem's `type`), `status` is what HTTP answers at the edge.
 """
 
-from collections.abc import Collection
-from typing import ClassVar
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Final
+
+from pydantic import BaseModel
+
+MAX_FIELDS: Final = 50
+# The code of a field whose form is another than is expected.
+OTHER_FORM: Final = "other_form"
 
 
 class KitError(Exception):
@@ -31,6 +37,24 @@ class Invalid(KitError):
 
     code = "invalid"
     status = 422
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field. `at` is its path in the body, such as `lines.0.sku`, or begins with `query`, `path` or
+    `header`; a name that we did not define reads `*`. `expected` says what the field may hold, with an example.
+    """
+
+    at: str
+    code: str
+    expected: str | None = None
+
+
+class InvalidFields(Invalid):
+    """Some fields are missing or not valid: `errors` lists them. Correct them and send the request again."""
+
+    def __init__(self, fields: Sequence[FieldProblem]) -> None:
+        super().__init__()
+        self.fields = list(fields[:MAX_FIELDS])
 
 
 class KeyReused(Invalid):

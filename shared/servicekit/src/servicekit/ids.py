@@ -12,8 +12,7 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header, Request
 
 from servicekit.auth import Customer, Staff
-from servicekit.errors import Misconfigured, Unavailable
-from servicekit.problems import FieldProblem, InvalidFields
+from servicekit.errors import FieldProblem, InvalidFields, Misconfigured, Unavailable
 from servicekit.settings import Settings
 
 KEY_BYTES: Final = 32

@@ -162,7 +162,7 @@ class Kit:
         return value
 
     async def digest(self, kind: str, term: str) -> bytes:
-        """The keyed digest of a look-up term: `email`, `phone` or `order_number`. Raises `Forbidden`, `Unavailable`."""
+        """The keyed digest of a look-up term; `kind` is one of `IndexKind`. Raises `Forbidden`, `Unavailable`."""
         key = await self.vault.index_key(kind)
         return hmac.digest(key, normalise(kind, term).encode(), "sha256")
 

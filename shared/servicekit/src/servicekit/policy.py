@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from event_contracts.codes import DataClass, PolicyVersion, Purpose, SystemName
 from servicekit.errors import Misconfigured
 
-IndexKind = Literal["email", "phone", "order_number"]
+IndexKind = Literal["email", "phone", "order_number", "shop_order_number"]
 ClauseId = Annotated[str, StringConstraints(pattern=r"^[CUSDRV][1-9]$")]
 FidesKey = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)*$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{2,60}$")]

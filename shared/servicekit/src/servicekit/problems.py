@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from servicekit.errors import Invalid, KitError, NotFound, TooMany, Unauthenticated
+from servicekit.errors import MAX_FIELDS, FieldProblem, InvalidFields, KitError, NotFound, TooMany, Unauthenticated
 from servicekit.expected import expected
 from servicekit.logs import get_log
 
@@ -21,17 +21,6 @@ log = get_log("http")
 
 MEDIA_TYPE = "application/problem+json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_MAX_FIELDS = 50
-
-
-class FieldProblem(BaseModel):
-    """What is wrong with one field. `at` is its path in the body, such as `lines.0.sku`, or begins with `query`, `path` or
-    `header`; a name that we did not define reads `*`. `expected` says what the field may hold, with an example.
-    """
-
-    at: str
-    code: str
-    expected: str | None = None
 
 
 class Problem(BaseModel):
@@ -44,17 +33,9 @@ class Problem(BaseModel):
     errors: list[FieldProblem] = []
 
 
-class InvalidFields(Invalid):
-    """Some fields are missing or not valid: `errors` lists them. Correct them and send the request again."""
-
-    def __init__(self, fields: Sequence[FieldProblem]) -> None:
-        super().__init__()
-        self.fields = list(fields[:_MAX_FIELDS])
-
-    @classmethod
-    def of(cls, error: ValidationError, *prefix: str | int) -> "InvalidFields":
-        """From a pydantic error of input that a route validated itself and found at `prefix`."""
-        return cls(_fields(error.errors(include_url=False, include_input=False), prefix))
+def invalid_fields(error: ValidationError, *prefix: str | int) -> InvalidFields:
+    """From a pydantic error of input that a route validated itself and found at `prefix`."""
+    return InvalidFields(_fields(error.errors(include_url=False, include_input=False), prefix))
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -120,7 +101,7 @@ async def _http_exception(_: Request, error: Exception) -> Response:
 def _fields(errors: Sequence[Mapping[str, Any]], prefix: tuple[str | int, ...] = ()) -> list[FieldProblem]:
     return [
         FieldProblem(at=_path(error, prefix), code=error["type"], expected=expected(error))
-        for error in errors[:_MAX_FIELDS]
+        for error in errors[:MAX_FIELDS]
     ]
 
 

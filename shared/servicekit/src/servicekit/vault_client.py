@@ -252,7 +252,7 @@ class VaultClient:
         return [key for lease in wanted if (key := found[lease]) is not None]
 
     async def index_key(self, kind: str) -> bytes:
-        """The key of the blind index `kind` (email, phone, order_number). Raises Forbidden, Unavailable."""
+        """The key of the blind index `kind` (email, phone, order_number, shop_order_number). Raises Forbidden, Unavailable."""
         key, deadline = self._index_keys.get(kind, (b"", 0.0))
         if self._clock.boottime() >= deadline:
             asked = self._clock.boottime()

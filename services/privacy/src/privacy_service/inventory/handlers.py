@@ -1,7 +1,7 @@
 """What the inventory does: notes what the headers of events say, and answers staff, whose every look is recorded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -33,6 +33,14 @@ from servicekit.postgres import Record, Tx
 
 DISCLOSURES: Final = types_of([DeliveryDisclosed])
 MAILS: Final = types_of([ContactDisclosed])
+
+# What staff search by, and the blind indexes that are looked into for it: an order has our number and may have the shop's.
+Term = Literal["email", "phone", "order_number"]
+_INDEXES: Final[Mapping[Term, tuple[IndexKind, ...]]] = {
+    "email": ("email",),
+    "phone": ("phone",),
+    "order_number": ("order_number", "shop_order_number"),
+}
 
 
 class Noted(Struct, frozen=True):
@@ -131,13 +139,14 @@ async def _of_the_living(
     return living, [receipt for receipt in receipts if receipt.subject_id not in erased]
 
 
-async def find_subjects(kit: Kit, who: Staff, by: IndexKind, term: str) -> dict[UUID, list[KeyName]]:
+async def find_subjects(kit: Kit, who: Staff, by: Term, term: str) -> dict[UUID, list[KeyName]]:
     """Who stands behind the term, with what of theirs names it. The look is committed before the answer.
 
     Raises `Forbidden`, `TooMany`, `Unavailable`.
     """
     found: dict[UUID, list[KeyName]] = {}
-    for name in sorted(await kit.vault.find(by, await kit.digest(by, term))):
+    names = [await kit.vault.find(kind, await kit.digest(kind, term)) for kind in _INDEXES[by]]
+    for name in sorted({name for each in names for name in each}):
         found.setdefault(name.subject, []).append(name)
 
     async def work(tx: Tx) -> None:

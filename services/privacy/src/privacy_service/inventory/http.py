@@ -15,7 +15,7 @@ from servicekit.auth import Staff, staff
 from servicekit.kit import Kit
 from servicekit.limits import Limit, limited
 from servicekit.paging import Cursor, Page, Paging, paging
-from servicekit.policy import IndexKind, Policy, Retention
+from servicekit.policy import Policy, Retention
 from servicekit.postgres import Record
 
 FINDS_PER_MINUTE: Final = 30
@@ -29,7 +29,7 @@ class FindBody(BaseModel):
     """What to search for. The term travels in the body only and shows in no repr."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    by: IndexKind
+    by: handlers.Term
     term: Annotated[SecretStr, Field(min_length=1, max_length=320)]
 
 
