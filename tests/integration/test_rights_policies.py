@@ -18,8 +18,8 @@ from event_contracts.privacy import DescribeHoldings, RecipientsTold, TellRecipi
 from event_contracts.topics import system_replies
 from privacy_service.app import SERVICE
 from privacy_service.rights import policies, vault_revocations, worker
-from privacy_service.rights.vault_revocations import Revocation, Revoked
-from servicekit.errors import Invalid
+from privacy_service.rights.vault_revocations import DOUBTS, Revocation, Revoked
+from servicekit.errors import Doubtful, Invalid, Unavailable
 from servicekit.kit import Kit
 from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.policy import Policy
@@ -187,22 +187,65 @@ async def test_a_revocation_that_the_vault_cannot_do_does_not_hold_up_the_others
         assert (await show(shop, client, ids[0]))["status"] == "completed"
 
 
-async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
+async def test_a_revocation_for_which_the_vault_never_has_time_does_not_hold_up_the_others(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is put off with its reason, this service is named as who has it, and it is tried again."""
+    """An outage blames nobody. After some tries, and while the vault answers others, each is asked for alone."""
+    bad, good = uuid4(), uuid4()
+    shop.holds(good, "account", "identity", good)
+    shop.holds(bad, "account", "identity", bad)
+    revoke, asked = shop.vault.revoke, []
+
+    async def times_out(kit: Kit, wanted: Sequence[Revocation]) -> list[Revoked]:
+        asked.append({each.subject for each in wanted})
+        if any(each.subject == bad for each in wanted):
+            raise Unavailable
+        return await revoke(kit, wanted)
+
+    async with shop.client() as client:
+        ids = [await open_erasure(shop, client, subject) for subject in (bad, good)]
+        await shop.settle()
+        with monkeypatch.context() as broken:
+            broken.setattr(vault_revocations, "revoke", times_out)
+            for request_id in ids:
+                await approve(shop, client, request_id)
+            for _ in range(DOUBTS + 2):
+                with suppress(Unavailable):
+                    await shop.settle()
+                await shop.tick(hours=1)
+            states = [(await show(shop, client, request_id))["status"] for request_id in ids]
+            assert states == ["running", "completed"], "one request's time-outs hold up another one"
+            assert asked[:DOUBTS] == [{bad, good}] * DOUBTS, "blamed too early"
+            (step,) = (await show(shop, client, ids[0]))["steps"]
+            assert (step["step"], [each["system"] for each in step["waiting_for"]]) == ("fence", ["vault"])
+        await shop.tick(days=1)
+        await shop.settle()
+        assert (await show(shop, client, ids[0]))["status"] == "completed"
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["error", "time_out"])
+async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """It is put off with its reason, this service is named as who has it, and it is tried again.
+
+    Also when it is a statement that always times out while the database answers others.
+    """
     ready = worker.make_ready
     async with shop.client() as client:
         bad, good = [await open_access(shop, client, uuid4()) for _ in range(2)]
 
         async def fails(kit: Kit, tx: Tx, request_id: UUID) -> Any:
+            if request_id == bad and slow:
+                await tx.execute("SET LOCAL statement_timeout = '20ms'")
+                await tx.execute("SELECT pg_sleep(60)")
             if request_id == bad:
                 raise ZeroDivisionError
             return await ready(kit, tx, request_id)
 
         with monkeypatch.context() as broken:
             broken.setattr(worker, "make_ready", fails)
-            with suppress(ZeroDivisionError):
+            with suppress(ZeroDivisionError, Doubtful):
                 await make_ready(shop, {})
             (step,) = (await show(shop, client, str(bad)))["steps"]
             assert (await show(shop, client, str(good)))["steps"][0]["step"] == "ready", (

@@ -7,7 +7,8 @@ from typing import TypeVar
 from privacy_service.rights.carrying import rules_of
 from privacy_service.rights.saga import State, backoff
 from privacy_service.rights.sagas import store as saga_store
-from privacy_service.rights.vault_revocations import NOT_TO_BLAME
+from privacy_service.rights.vault_revocations import DOUBTS, may_be_to_blame
+from servicekit.errors import Doubtful
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
 from servicekit.metrics import SET_ASIDE
@@ -24,7 +25,8 @@ async def in_batches(
 ) -> bool:
     """One transaction for a batch. When it fails, one for each of it, and what fails alone is put off.
 
-    True if there may be more. Raises what is in `NOT_TO_BLAME`.
+    True if there may be more. Raises what is in `NOT_TO_BLAME`, but a statement that times out for one request alone is
+    put off as well while the database answers others.
     """
     taken: list[T] = []
 
@@ -38,28 +40,22 @@ async def in_batches(
     try:
         await attempt(limit)
         return len(taken) >= limit
-    except NOT_TO_BLAME:
-        raise
     except Exception as error:
-        if not taken:
+        if not taken or not await may_be_to_blame(kit, error):
             raise
         log.warning("batch_failed", work=code(name), error=error, taken=len(taken))
+    doubts = 0
     for _ in range(len(taken)):
-        await _alone(attempt, taken, put_off)
+        try:
+            await attempt(1)
+        except Exception as error:
+            if not taken or not await may_be_to_blame(kit, error):
+                raise
+            await put_off(list(taken), error)
+            doubts += isinstance(error, Doubtful)
+            if doubts >= DOUBTS:
+                raise
     return True
-
-
-async def _alone(
-    attempt: Callable[[int], Awaitable[None]], taken: list[T], put_off: Callable[[list[T], Exception], Awaitable[None]]
-) -> None:
-    try:
-        await attempt(1)
-    except NOT_TO_BLAME:
-        raise
-    except Exception as error:
-        if not taken:
-            raise
-        await put_off(list(taken), error)
 
 
 async def put_off(kit: Kit, name: str, states: list[State], error: Exception) -> None:

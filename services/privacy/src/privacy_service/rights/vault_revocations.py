@@ -11,11 +11,14 @@ from uuid import UUID
 
 import msgspec
 
-from servicekit.errors import Forbidden, TooMany, Unavailable
+from servicekit.errors import Doubtful, Forbidden, TooMany, Unavailable
 from servicekit.kit import Kit
+from servicekit.postgres import is_up
 
 # Something that all requests need is away, or refuses this service: no request is to blame.
 NOT_TO_BLAME: Final = (Unavailable, TooMany, Forbidden)
+# So often a request may fail as in an outage before it may be to blame. A run ends after so many such requests.
+DOUBTS: Final = 5
 LARGEST_BATCH: Final = 500
 # The vault waits until every older writer has ended, which its time-outs bound.
 _PATIENCE: Final = 45.0
@@ -137,6 +140,22 @@ async def drained(kit: Kit, number: int) -> list[Holder]:
     """Who may still work with keys that entries up to `number` name: empty when nobody does. Raises Forbidden, Unavailable."""
     answer = await kit.vault.call("GET", f"/v1/drained?number={number}", _Drained)
     return [Holder(each.system, each.holder, each.done, each.until) for each in answer.waiting_for]
+
+
+async def may_be_to_blame(kit: Kit, error: Exception, attempts: int = 0) -> bool:
+    """Whether one request may be the cause. What all need is not away: the database answers another statement.
+
+    With `DOUBTS` `attempts` it may also be what the vault cannot do in time, if that answers another question.
+    """
+    if isinstance(error, Doubtful):
+        return await is_up(kit.db)
+    if type(error) is not Unavailable or attempts < DOUBTS:
+        return not isinstance(error, NOT_TO_BLAME)
+    try:
+        await drained(kit, 0)
+    except NOT_TO_BLAME:
+        return False
+    return True
 
 
 def _as_json(wanted: Revocation) -> dict[str, Any]:

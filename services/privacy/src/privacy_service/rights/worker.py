@@ -7,7 +7,7 @@ is over; the vault gives the same answer again, and only the holder of the lease
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
@@ -25,7 +25,14 @@ from privacy_service.rights.saga import Destroyed, Drained, Due, Fenced, Message
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import Step
 from privacy_service.rights.store import Line
-from privacy_service.rights.vault_revocations import NOT_TO_BLAME, KeyOutcome, Revocation, Revoked
+from privacy_service.rights.vault_revocations import (
+    DOUBTS,
+    NOT_TO_BLAME,
+    KeyOutcome,
+    Revocation,
+    Revoked,
+    may_be_to_blame,
+)
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -102,18 +109,30 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
     faultpoint("rights.leased")
     try:
         await _ask_vault(kit, step, work, lease_id, leased)
-    except NOT_TO_BLAME:
+    except Exception as error:
         again = kit.clock.now() + max(backoff(state, rules) for state in leased)
-        await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
-        raise
-    except Exception as error:  # noqa: BLE001 - each is asked for alone, and what fails then is put off
+        if not await may_be_to_blame(kit, error, max(state.attempts for state in leased)):
+            await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
+            raise
         log.warning("batch_failed", work=code(step), error=error, taken=len(leased))
-        for state in leased:
-            try:
-                await _ask_vault(kit, step, work, lease_id, [state])
-            except Exception as alone:  # noqa: BLE001
-                await put_off(kit, step, [state], alone)
+        await _ask_alone(kit, step, work, lease_id, leased, again)
     return len(leased) == BATCH
+
+
+async def _ask_alone(
+    kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State], again: datetime
+) -> None:
+    """Asks for each alone, and puts off what fails then. After `DOUBTS` that fail as in an outage it gives back the rest."""
+    doubts = 0
+    for state in leased:
+        try:
+            await _ask_vault(kit, step, work, lease_id, [state])
+        except Exception as error:
+            await put_off(kit, step, [state], error)
+            doubts += isinstance(error, NOT_TO_BLAME)
+            if doubts >= DOUBTS:
+                await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
+                raise
 
 
 async def _ask_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State]) -> None:

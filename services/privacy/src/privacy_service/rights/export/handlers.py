@@ -27,7 +27,7 @@ from privacy_service.rights.export.domain import Facts
 from privacy_service.rights.export.packages import build
 from privacy_service.rights.export.rows import Kind
 from privacy_service.rights.export.sources import Parts
-from privacy_service.rights.vault_revocations import NOT_TO_BLAME, Revocation, Revoked
+from privacy_service.rights.vault_revocations import Revocation, Revoked, may_be_to_blame
 from servicekit.auth import Customer, Staff
 from servicekit.cloudevents import Received
 from servicekit.errors import Conflict, NotFound, Poison
@@ -179,10 +179,8 @@ async def end_exports(kit: Kit) -> None:
         return
     try:
         await _destroy(kit, [row for rows in by_request.values() for row in rows])
-    except NOT_TO_BLAME:
-        raise
     except Exception as error:
-        if len(by_request) == 1:
+        if len(by_request) == 1 or not await may_be_to_blame(kit, error):
             raise
         log.warning("batch_failed", work=code("exports"), error=error, taken=len(by_request))
         for request_id, rows in by_request.items():
