@@ -93,7 +93,7 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
         "POST /v1/orders/{order_id}/cancel": Asks.PERSON,
         "PUT /v1/orders/{order_id}/consignee": Asks.PERSON,
     },
-    "logistics-gateway": {"GET /v1/shipments/{shipment_id}": Asks.STAFF},
+    "logistics-gateway": {"GET /v1/shipments": Asks.STAFF, "GET /v1/shipments/{shipment_id}": Asks.STAFF},
     "privacy": {
         "POST /v1/find": Asks.STAFF,
         "GET /v1/subjects/{subject_id}/inventory": Asks.STAFF,

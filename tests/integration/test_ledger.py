@@ -8,10 +8,10 @@ import pytest
 
 from event_contracts.carrier import ReplyKind
 from event_contracts.order import CancelReason, OrderCancelled
-from logistics_gateway import store
 from logistics_gateway.cancellations.handlers import KEPT, cancel_late
 from logistics_gateway.cancellations.store import remember
 from logistics_gateway.domain import shipment_id_of
+from logistics_gateway.replies import store
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
 from tests.support.infra import postgres_server

@@ -76,8 +76,8 @@ async def test_a_bad_reply_keeps_none_of_the_good_ones_back(kit: Kit) -> None:
 async def test_unknown_kinds_and_extra_fields_cost_nothing(kit: Kit) -> None:
     replies = await Replies(kit).open()
     ignored = IGNORED.labels(TOPIC)._value.get()
-    await replies.read([replies.sealed("in_transit", depot="Jane Canary's") for _ in range(20)])
-    await replies.read([replies.sealed("delivered", tracking_number="3SABC123", signed_by="Jane Canary")])
+    await replies.read([replies.sealed("customs_cleared", depot="Jane Canary's") for _ in range(20)])
+    await replies.read([replies.sealed("delivered", signed_by="Jane Canary", reason=["Jane Canary"])])
     assert IGNORED.labels(TOPIC)._value.get() - ignored == 20
     assert (await replies.order.line())["delivered_at"] is not None
     assert await replies.waiting() == 0

@@ -20,7 +20,7 @@ from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
 from logistics_gateway.domain import shipment_id_of
 from logistics_gateway.erasures.store import erase
-from logistics_gateway.replies import apply_replies
+from logistics_gateway.replies.handlers import apply_replies, prepare_replies
 from logistics_gateway.sending import make_gateway
 from logistics_gateway.settings import GatewaySettings
 from servicekit.batches import Applier, Batch, Consumes
@@ -70,7 +70,9 @@ async def kit(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[
     async with open_test_kit("logistics-gateway", dsns, settings, SERVICE.emits, [SERVICE.migrations]) as kit:
         own = make_gateway(settings, load_lanes(POLICY / "lanes"), kit.clock.boottime)
         vault: Any = LeasingVault()
-        yield replace(kit, vault=vault, policy=Policy.load([POLICY / "policy.yaml"]), own=own)
+        policy = Policy.load([POLICY / "policy.yaml"])
+        own.tracking_hosts = {name: each.tracking_hosts for name, each in policy.recipients.items()}
+        yield replace(kit, vault=vault, policy=policy, own=own)
 
 
 @dataclass
@@ -139,15 +141,27 @@ async def ask(kit: Kit, request_id: UUID, subject_id: UUID) -> None:
     await apply(kit, TellRecipients(request_id=request_id, subject_id=subject_id), reader=RECIPIENTS)
 
 
-async def answer(kit: Kit, shipment_id: UUID, kind: ReplyKind, carrier: str = "meridian") -> None:
+async def answer(kit: Kit, shipment_id: UUID, kind: ReplyKind, carrier: str = "meridian", **more: Any) -> None:
     """A carrier's reply, opened already."""
-    reply = CarrierReply(reply_id=uuid4(), kind=kind, shipment_id=shipment_id, at=datetime.now(UTC))
-    received = Received(reply, reply.reply_id, reply.at, carrier, replies_topic(carrier), 0, 0)
+    await answer_all(kit, [CarrierReply(reply_id=uuid4(), kind=kind, shipment_id=shipment_id, **_now(more))], carrier)
+
+
+async def answer_all(kit: Kit, replies: Sequence[CarrierReply], carrier: str = "meridian") -> None:
+    """A carrier's replies in one batch."""
+    received = [
+        Received(reply, reply.reply_id, reply.at, carrier, replies_topic(carrier), 0, offset)
+        for offset, reply in enumerate(replies)
+    ]
+    trackings = await prepare_replies(kit, received)
 
     async def work(tx: Tx) -> None:
-        await apply_replies(kit, tx, [received], {})
+        await apply_replies(kit, tx, received, trackings)
 
     await kit.run_tx("replies", work)
+
+
+def _now(more: dict[str, Any]) -> dict[str, Any]:
+    return {"at": datetime.now(UTC)} | more
 
 
 def desk_of(kit: Kit, wire: Wire, carrier: str = "meridian") -> Desk:

@@ -13,10 +13,11 @@ from logistics_gateway.erasures.handlers import apply_recipients
 from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
 from logistics_gateway.holdings import HOLDINGS
 from logistics_gateway.http import make_router
-from logistics_gateway.replies import apply_replies, read_reply, retry_early
+from logistics_gateway.replies.handlers import apply_replies, prepare_replies, read_reply, retry_early
 from logistics_gateway.republishing import say_again
 from logistics_gateway.sending import catch_up, idle, open_gateway, send_erasures, send_stale
 from logistics_gateway.settings import GatewaySettings
+from logistics_gateway.stuck.handlers import end_blocked, end_silent
 from servicekit.consuming import Consumes
 from servicekit.service import Job, Service
 
@@ -35,6 +36,7 @@ REPLIES = tuple(
     Consumes(
         topics=(replies_topic(carrier),),
         decode=read_reply,
+        prepare=prepare_replies,
         apply=apply_replies,
         reader=f"replies-{carrier}",
         outside=True,
@@ -62,6 +64,8 @@ SERVICE = Service(
         Job("send_erasures", timedelta(seconds=1), send_erasures),
         Job("send_stale", timedelta(seconds=30), send_stale),
         Job("cancel_late", timedelta(seconds=30), cancel_late),
+        Job("end_blocked", timedelta(seconds=60), end_blocked),
+        Job("end_silent", timedelta(seconds=60), end_silent),
         Job("retry_early", timedelta(seconds=30), retry_early),
     ],
     migrations=Path(__file__).parent / "migrations",

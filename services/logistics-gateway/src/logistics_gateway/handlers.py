@@ -27,6 +27,7 @@ from logistics_gateway.domain import (
     shipment_message,
 )
 from logistics_gateway.sending import Gateway, Marks, Outgoing, catch_up, mark, open_again, send
+from logistics_gateway.stuck.events import emit_blocked, emit_unblocked, reasons
 from servicekit.consuming import Received, RecordId
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit, Opening
@@ -145,6 +146,7 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
         key_id=source.delivery.key_id,
         number=source.number,
         ordered_at=source.ordered_at,
+        blocked_since=None if retry is None else now,
     )
     return Prepared(row, decision.fields, message)
 
@@ -172,7 +174,11 @@ async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts
     marks = gateway.marks.copy()
     await mark(kit, tx, marks)
     later = [p.row for p in wanted if p.row.order_id not in leaving and p.row.delivery]
-    leaving |= await store.correct(tx, later)
+    blocked = [p.row for p in wanted if p.row.order_id in leaving and p.row.state == State.BLOCKED.value]
+    corrected, waiting = await store.correct(tx, later)
+    leaving |= {row["order_id"] for row in corrected}
+    await emit_blocked(tx, [*((row.order_id, row.reason) for row in blocked), *reasons(waiting)])
+    await emit_unblocked(tx, [row["order_id"] for row in corrected if row["was_blocked"]])
     gone = [shipment_id_of(order_id) for order_id in cancelled]
     recalls = await store.cancel(tx, gone, CANCELLED)
     await remember(tx, gone, kit.clock.now())
@@ -227,6 +233,7 @@ def withheld(row: store.Row, reason: str) -> store.Row:
         not_after=None,
         delivery=None,
         next_try_at=None,
+        blocked_since=None,
     )
 
 
@@ -251,8 +258,10 @@ def _retried(
     async def work(tx: Tx) -> None:
         changed = await store.record_again(tx, [prepared.row for prepared in sendable])
         await emit_disclosed(tx, [prepared for prepared in sendable if prepared.row.order_id in changed])
+        await emit_unblocked(tx, changed)
         await store.withhold(tx, erased, ERASED)
-        await store.block(tx, still, now + timedelta(seconds=gateway.settings.blocked_retry_seconds))
+        retry_at = now + timedelta(seconds=gateway.settings.blocked_retry_seconds)
+        await emit_blocked(tx, reasons(await store.block(tx, still, retry_at, now)))
 
     return work
 

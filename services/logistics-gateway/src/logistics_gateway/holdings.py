@@ -13,7 +13,8 @@ DISCLOSURES = Holding(
         "shipment_id", "state", "reason", "carrier", "lane", "lane_version", "policy_version", "data_class", "purpose",
         "fields", "digest", "not_after", "topic", "partition", "position", "recorded_at", "next_try_at", "sent_at",
         "recall", "recalled_at", "acknowledged_at", "refused_at", "handed_over_at", "delivered_at", "key_id", "number",
-        "erasure", "erasure_request", "erasure_sent_at", "erased_at", "ordered_at",
+        "erasure", "erasure_request", "erasure_sent_at", "erased_at", "ordered_at", "progress", "rank", "progress_at",
+        "heard_at", "ended_at", "refusal", "blocked_since",
     ),
     erase_with=store.erase,
 )  # fmt: skip

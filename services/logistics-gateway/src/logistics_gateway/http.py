@@ -1,18 +1,25 @@
 """What staff may see of a shipment: its line of the ledger, without personal data."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
+from event_contracts.carrier import RefusalReason, ReplyKind
 from event_contracts.codes import DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
+from event_contracts.logistics_gateway import Progress
+from event_contracts.moments import bounded
 from logistics_gateway import store
 from logistics_gateway.domain import State
+from logistics_gateway.sending import Gateway
+from logistics_gateway.stuck import store as stuck
 from servicekit.auth import Staff, staff
 from servicekit.errors import NotFound
 from servicekit.kit import Kit
+from servicekit.paging import Cursor, Page, Paging, paging
 
 Reason = FieldPath  # a code of the same form, such as `no_lane` or `missing.consignee.email`
 SupportOrOfficer = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
@@ -46,6 +53,16 @@ class Shipment(BaseModel):
     refused_at: datetime | None
     handed_over_at: datetime | None
     delivered_at: datetime | None
+    progress: ReplyKind | Progress | None
+    progress_at: datetime | None
+    ended_at: datetime | None
+    refusal: RefusalReason | None
+    blocked_since: datetime | None
+
+
+class Stuck(StrEnum):
+    BLOCKED = "blocked"
+    SILENT = "silent"
 
 
 def make_router(kit: Kit) -> APIRouter:
@@ -57,5 +74,19 @@ def make_router(kit: Kit) -> APIRouter:
         if row is None:
             raise NotFound
         return Shipment(**dict(row))
+
+    @router.get("/shipments")
+    async def list_shipments(
+        state: Stuck, who: SupportOrOfficer, paging: Annotated[Paging, Depends(paging)]
+    ) -> Page[Shipment]:
+        """Shipments that wait: `blocked` ones, and those whose carrier is `silent`; the oldest first, no personal data."""
+        gateway: Gateway = kit.own
+        if state is Stuck.BLOCKED:
+            rows = await stuck.list_blocked(kit.db, paging)
+        else:
+            silent = timedelta(seconds=gateway.settings.silent_seconds)
+            rows = await stuck.list_silent(kit.db, paging, silent, kit.clock.now())
+        shown = paging.page(rows, [Cursor(bounded(row["cursor_at"]), row["shipment_id"]) for row in rows])
+        return Page[Shipment](items=[Shipment(**dict(row)) for row in shown.items], next=shown.next)
 
     return router

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from logistics_gateway import store
+from logistics_gateway.stuck.events import emit_blocked, reasons
 from servicekit.inbox import Place, set_back
 from servicekit.postgres import Tx
 
@@ -20,4 +21,5 @@ async def say_again(tx: Tx, since: datetime) -> int:
         place = row["topic"], row["partition"]
         first[place] = min(row["position"], first.get(place, row["position"]))
     await set_back(tx, first)
+    await emit_blocked(tx, reasons(parcels))
     return len(parcels) + await store.lost_notices(tx, since)

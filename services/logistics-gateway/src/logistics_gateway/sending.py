@@ -35,6 +35,7 @@ from logistics_gateway.domain import (
 from logistics_gateway.erasures import store as erasures
 from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.settings import GatewaySettings
+from logistics_gateway.stuck.events import emit_blocked, reasons
 from servicekit.errors import Misconfigured, Poison
 from servicekit.faults import declare, faultpoint
 from servicekit.kafka import OutRecord, Producer
@@ -102,6 +103,7 @@ class Gateway:
     envelopes: Mapping[str, Envelopes]
     record_keys: Mapping[str, Callable[[UUID], bytes]]
     producer: Producer
+    tracking_hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
     behind: bool = False
@@ -139,6 +141,7 @@ async def open_gateway(kit: Kit) -> AsyncIterator[Gateway]:
                 "add it there first."
             )
     gateway = make_gateway(settings, lanes, kit.clock.boottime)
+    gateway.tracking_hosts = {name: each.tracking_hosts for name, each in kit.policy.recipients.items()}
     try:
         yield gateway
     finally:
@@ -238,7 +241,7 @@ async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
 
         async def work(tx: Tx) -> None:
             await store.withhold(tx, erased, "erased")
-            await store.block(tx, blocked, now)
+            await emit_blocked(tx, reasons(await store.block(tx, blocked, now, now)))
 
         await kit.run_tx("build_again", work)
         log.warning("not_sent_again", erased=len(erased), blocked=len(blocked))

@@ -18,3 +18,6 @@ class GatewaySettings(Settings):
     # How long a line that cannot be sent waits for the next try, and how old an unsent one is before a job takes it up.
     blocked_retry_seconds: int = Field(300, ge=1)
     stale_seconds: int = Field(60, ge=1)
+    # How long a line may be blocked before its order ends as undeliverable, and from when on staff see a carrier as silent.
+    blocked_longest_seconds: int = Field(14 * 86_400, ge=1)
+    silent_seconds: int = Field(7 * 86_400, ge=1)

@@ -1,22 +1,18 @@
-"""All SQL of the gateway: the disclosure ledger and early replies; what an erasure does to it stands in erasures/store.py."""
+"""All SQL of the disclosure ledger; what replies and erasures do to it stands in replies/store.py and erasures/store.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 
-from event_contracts.carrier import ReplyKind
-from event_contracts.moments import bounded
+from logistics_gateway.replies.progress import HANDED_OVER
 from servicekit.postgres import Database, Record, Tx
 
 PAGE = 500
-# Replies of one carrier that wait for their shipment.
-MOST_EARLY = 10_000
 
 
 class Row(Struct, frozen=True):
@@ -45,14 +41,7 @@ class Row(Struct, frozen=True):
     key_id: UUID
     number: int
     ordered_at: datetime | None
-
-
-class Answer(Struct, frozen=True):
-    """A carrier's answer about one shipment."""
-
-    shipment_id: UUID
-    carrier: str
-    at: datetime
+    blocked_since: datetime | None = None
 
 
 _PG_TYPES = {"UUID": "uuid", "str": "varchar", "int": "bigint", "bytes": "bytea", "datetime": "timestamptz"}
@@ -68,8 +57,7 @@ _INSERT = f"""-- record
 KAFKA_SET_BACK = "kafka_set_back"
 # A later version of a delivery is taken up while the parcel can still be changed, and the same one after Kafka lost it.
 _CORRECTABLE = f"""(d.number < u.number OR (d.number = u.number AND d.reason = '{KAFKA_SET_BACK}'))
-    AND d.state <> 'withheld' AND d.recall IS NULL AND d.erasure IS NULL
-    AND d.refused_at IS NULL AND d.handed_over_at IS NULL AND d.delivered_at IS NULL"""
+    AND d.state <> 'withheld' AND d.recall IS NULL AND d.erasure IS NULL AND d.rank < {HANDED_OVER}"""
 _TAKEN_UP = ", ".join(
     f"{name} = " + ("string_to_array(u.fields, ',')" if name == "fields" else f"u.{name}")
     for name in _ROW_NAMES
@@ -77,9 +65,9 @@ _TAKEN_UP = ", ".join(
 )
 _CORRECT = f"""-- correct
     UPDATE disclosures d SET {_TAKEN_UP}, sent_at = NULL
-    FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)})
+    FROM unnest({_ROW_ARRAYS}) AS u({", ".join(_ROW_NAMES)}) JOIN disclosures b ON b.shipment_id = u.shipment_id
     WHERE d.shipment_id = u.shipment_id AND u.state = 'recorded' AND (d.carrier IS NULL OR d.carrier = u.carrier)
-        AND {_CORRECTABLE} RETURNING d.order_id"""  # noqa: S608 - names and types of our own
+        AND {_CORRECTABLE} RETURNING d.order_id, b.state = 'blocked' AS was_blocked"""  # noqa: S608 - names and types of our own
 
 
 async def record(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
@@ -90,23 +78,26 @@ async def record(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
     return {row["order_id"] for row in await tx.fetch(_INSERT, *columns)}
 
 
-async def correct(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
-    """Lines take up a later version of their delivery. Returns the orders whose line is to leave in that version.
+async def correct(tx: Tx, rows: Sequence[Row]) -> tuple[list[Record], list[Record]]:
+    """Lines take up a later version of their delivery. Returns the lines that are to leave in that version (their order, and
+    whether they were blocked before), and the lines that wait now.
 
     A version that cannot leave, or whose lane in force is of another carrier than the one that may have the parcel, waits
     as `blocked`. Lines of parcels that are gone, recalled or erased stay as they are.
     """
     if not rows:
-        return set()
+        return [], []
     columns = [list(column) for column in zip(*map(_row_values, rows), strict=True)]
     found = await tx.fetch(_CORRECT, *columns)
-    await tx.execute(
+    waiting = await tx.fetch(
         f"""-- correct: wait
         UPDATE disclosures d SET state = 'blocked', reason = coalesce(u.reason, 'carrier_changed'), sent_at = NULL,
-            delivery = u.delivery, key_id = u.key_id, number = u.number, next_try_at = coalesce(u.next_try_at, u.at)
+            delivery = u.delivery, key_id = u.key_id, number = u.number, next_try_at = coalesce(u.next_try_at, u.at),
+            blocked_since = coalesce(d.blocked_since, u.at)
         FROM unnest($1::uuid[], $2::varchar[], $3::bytea[], $4::uuid[], $5::int[], $6::timestamptz[], $7::timestamptz[])
             AS u(shipment_id, reason, delivery, key_id, number, next_try_at, at)
-        WHERE d.shipment_id = u.shipment_id AND {_CORRECTABLE}""",  # noqa: S608 - names of our own
+        WHERE d.shipment_id = u.shipment_id AND {_CORRECTABLE}
+        RETURNING d.order_id, d.shipment_id, d.reason""",  # noqa: S608 - names of our own
         [row.shipment_id for row in rows],
         [row.reason for row in rows],
         [row.delivery for row in rows],
@@ -115,7 +106,7 @@ async def correct(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
         [row.next_try_at for row in rows],
         [row.recorded_at for row in rows],
     )
-    return {row["order_id"] for row in found}
+    return found, waiting
 
 
 async def mark_sent(tx: Tx, sent: Sequence[tuple[UUID, int]], now: datetime) -> None:
@@ -172,18 +163,29 @@ async def withhold(tx: Tx, shipment_ids: Sequence[UUID], reason: str) -> None:
         )
 
 
-async def block(tx: Tx, blocked: Mapping[UUID, str], next_try_at: datetime) -> None:
-    """recorded or blocked → blocked, each with its reason, to be tried again at `next_try_at`."""
-    if blocked:
-        await tx.execute(
-            """-- block
-            UPDATE disclosures d SET state = 'blocked', reason = u.reason, next_try_at = $3
-            FROM unnest($1::uuid[], $2::varchar[]) AS u(shipment_id, reason)
-            WHERE d.shipment_id = u.shipment_id AND d.state IN ('recorded', 'blocked')""",
-            list(blocked),
-            list(blocked.values()),
-            next_try_at,
+async def block(tx: Tx, blocked: Mapping[UUID, str], next_try_at: datetime, now: datetime) -> list[Record]:
+    """recorded or blocked → blocked, each with its reason, to be tried again at `next_try_at`. Returns those for which the
+    state or the reason is new."""
+    if not blocked:
+        return []
+    return await tx.fetch(
+        """-- block
+        WITH before AS (
+            SELECT d.shipment_id, d.state, d.reason AS before, u.reason FROM disclosures d
+            JOIN unnest($1::uuid[], $2::varchar[]) AS u(shipment_id, reason) USING (shipment_id)
+            WHERE d.state IN ('recorded', 'blocked') ORDER BY d.shipment_id FOR UPDATE OF d
+        ), changed AS (
+            UPDATE disclosures d SET state = 'blocked', reason = b.reason, next_try_at = $3,
+                blocked_since = coalesce(d.blocked_since, $4)
+            FROM before b WHERE d.shipment_id = b.shipment_id
+            RETURNING d.order_id, d.shipment_id, d.reason, b.state, b.before
         )
+        SELECT order_id, shipment_id, reason FROM changed WHERE state <> 'blocked' OR before IS DISTINCT FROM reason""",
+        list(blocked),
+        list(blocked.values()),
+        next_try_at,
+        now,
+    )
 
 
 async def record_again(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
@@ -192,7 +194,7 @@ async def record_again(tx: Tx, rows: Sequence[Row]) -> set[UUID]:
         return set()
     found = await tx.fetch(
         """-- record_again
-        UPDATE disclosures d SET state = 'recorded', reason = NULL, next_try_at = NULL,
+        UPDATE disclosures d SET state = 'recorded', reason = NULL, next_try_at = NULL, blocked_since = NULL,
             carrier = u.carrier, lane = u.lane, lane_version = u.lane_version,
             policy_version = u.policy_version, fields = string_to_array(u.fields, ','), digest = u.digest,
             not_after = u.not_after, recorded_at = u.recorded_at
@@ -267,18 +269,19 @@ async def recalls_due(db: Database, skip: Iterable[UUID]) -> list[Record]:
 
 
 async def lost_parcels(tx: Tx, since: datetime) -> list[Record]:
-    """sent → blocked, of what was sent since then and no carrier has answered. Returns where their orders' events were.
+    """sent → blocked, of what was sent since then and no carrier has answered. Returns the lines, with where their orders'
+    events were.
 
     Each waits until its order's event comes again and brings the sealed delivery back.
     """
     return await tx.fetch(
         """-- lost_parcels
-        UPDATE disclosures SET state = 'blocked', reason = $2, sent_at = NULL
-        WHERE state = 'sent' AND sent_at >= $1 AND recall IS NULL AND erasure IS NULL
-            AND num_nonnulls(acknowledged_at, refused_at, handed_over_at, delivered_at) = 0
-        RETURNING topic, partition, position""",
+        UPDATE disclosures SET state = 'blocked', reason = $2, sent_at = NULL, blocked_since = $3
+        WHERE state = 'sent' AND sent_at >= $1 AND recall IS NULL AND erasure IS NULL AND rank = 0
+        RETURNING order_id, shipment_id, reason, topic, partition, position""",
         since,
         KAFKA_SET_BACK,
+        tx.now(),
     )
 
 
@@ -296,104 +299,13 @@ async def lost_notices(tx: Tx, since: datetime) -> int:
     return int(status.split()[-1])
 
 
+# What staff may see of a line.
+SHOWN = """shipment_id, order_id, subject_id, state, reason, carrier, lane, lane_version, policy_version,
+    data_class, purpose, fields, number, not_after, recorded_at, next_try_at, sent_at, recall, recalled_at, erasure,
+    erasure_sent_at, erased_at, acknowledged_at, refused_at, handed_over_at, delivered_at, progress, progress_at, ended_at,
+    refusal, blocked_since"""
+
+
 async def find(db: Database, shipment_id: UUID) -> Record | None:
     """One line of the ledger, without the sealed delivery and the digest."""
-    return await db.fetchrow(
-        """-- find
-        SELECT shipment_id, order_id, subject_id, state, reason, carrier, lane, lane_version, policy_version,
-            data_class, purpose, fields, number, not_after, recorded_at, next_try_at, sent_at, recall, recalled_at,
-            erasure, erasure_sent_at, erased_at, acknowledged_at, refused_at, handed_over_at, delivered_at
-        FROM disclosures WHERE shipment_id = $1""",
-        shipment_id,
-    )
-
-
-async def known_since(source: Tx | Database, shipment_ids: Sequence[UUID]) -> dict[UUID, datetime]:
-    """From when on a carrier can have known of each of these shipments that the ledger has."""
-    rows = await source.fetch(
-        """-- known_since
-        SELECT shipment_id, least(recorded_at, ordered_at) AS since FROM disclosures WHERE shipment_id = ANY($1::uuid[])""",
-        list(shipment_ids),
-    )
-    return {row["shipment_id"]: bounded(row["since"]) for row in rows}
-
-
-async def known(tx: Tx, shipment_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-    """The carrier of each of the shipments that the ledger has, but for those with early replies.
-
-    These go first: a delivery that is noted before the hand-over would hide it from the order for ever.
-    """
-    rows = await tx.fetch(
-        """-- known
-        SELECT shipment_id, carrier FROM disclosures d WHERE shipment_id = ANY($1::uuid[]) AND NOT EXISTS
-            (SELECT FROM early_replies e WHERE e.shipment_id = d.shipment_id AND e.carrier = d.carrier)""",
-        shipment_ids,
-    )
-    return {row["shipment_id"]: row["carrier"] for row in rows}
-
-
-# A kind of reply is counted once, and none after a refusal; a refusal counts for nothing once the parcel is on its way.
-_OPEN = {
-    ReplyKind.ACKNOWLEDGED: "acknowledged_at IS NULL AND d.refused_at IS NULL",
-    ReplyKind.HANDED_OVER: "handed_over_at IS NULL AND d.refused_at IS NULL",
-    ReplyKind.DELIVERED: "delivered_at IS NULL AND d.refused_at IS NULL",
-    ReplyKind.REFUSED: "refused_at IS NULL AND d.handed_over_at IS NULL AND d.recall IS NULL AND d.erasure IS NULL",
-    ReplyKind.ERASED: "erased_at IS NULL AND d.erasure IS NOT NULL",
-}
-
-
-async def answered(tx: Tx, kind: ReplyKind, answers: Sequence[Answer]) -> list[Record]:
-    """Notes one kind of reply. Returns the shipments for which it is news. What was answered was sent."""
-    if not answers:
-        return []
-    return await tx.fetch(
-        f"""-- answered
-        UPDATE disclosures d SET {kind.value}_at = u.at
-        FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
-        WHERE d.shipment_id = u.shipment_id AND d.carrier = u.carrier AND d.{_OPEN[kind]}
-        RETURNING d.order_id, d.shipment_id, d.subject_id, d.carrier, u.at""",  # noqa: S608 - names of our own
-        *_columns(answers),
-    )
-
-
-async def keep_early(tx: Tx, kind: ReplyKind, answers: Sequence[Answer], now: datetime) -> list[str]:
-    """Keeps them as far as there is room for their carrier. Returns the carrier of each one that is dropped."""
-    rows = await tx.fetch(
-        """-- keep_early
-        WITH wanted AS (
-            SELECT u.*, row_number() OVER (PARTITION BY carrier)
-                + (SELECT count(*) FROM early_replies e WHERE e.carrier = u.carrier) > $6 AS is_too_many
-            FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(shipment_id, carrier, at)
-        ), kept AS (
-            INSERT INTO early_replies (shipment_id, carrier, at, kind, arrived_at)
-            SELECT shipment_id, carrier, at, $4, $5 FROM wanted WHERE NOT is_too_many ON CONFLICT DO NOTHING
-        )
-        SELECT carrier FROM wanted WHERE is_too_many""",
-        *_columns(answers),
-        kind.value,
-        now,
-        MOST_EARLY,
-    )
-    return [row["carrier"] for row in rows]
-
-
-async def take_early(tx: Tx) -> list[Record]:
-    """Takes out a page of early replies whose shipment is known by now."""
-    return await tx.fetch(
-        f"""-- take_early
-        DELETE FROM early_replies e USING (
-            SELECT r.shipment_id, r.carrier FROM early_replies r
-            JOIN disclosures d USING (shipment_id, carrier) LIMIT {PAGE}
-        ) found WHERE e.shipment_id = found.shipment_id AND e.carrier = found.carrier
-        RETURNING e.shipment_id, e.carrier, e.kind, e.at"""  # noqa: S608
-    )
-
-
-async def drop_early(tx: Tx, before: datetime) -> int:
-    """Forgets replies that nobody asked for. Returns how many."""
-    status = await tx.execute("-- drop_early\nDELETE FROM early_replies WHERE arrived_at < $1", before)
-    return int(status.split()[-1])
-
-
-def _columns(answers: Sequence[Answer]) -> list[list[Any]]:
-    return [[a.shipment_id for a in answers], [a.carrier for a in answers], [a.at for a in answers]]
+    return await db.fetchrow(f"-- find\nSELECT {SHOWN} FROM disclosures WHERE shipment_id = $1", shipment_id)

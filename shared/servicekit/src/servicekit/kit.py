@@ -122,6 +122,20 @@ class Kit:
         keys = await self.vault.ensure(_names(parts), index, New(frozenset(people)))
         return _seal(parts, keys), body_digest(keys[0], body)
 
+    async def seal_living(self, parts: Sequence[tuple[PersonalData, UUID, UUID]]) -> list[Sealed[Any] | None]:
+        """`seal_many` for what others say of people: None where the person, or what the value hangs on, is being erased or
+        is erased. No key is made in the place of one that is gone.
+        """
+        if not parts:
+            return []
+        try:
+            return [*_seal(parts, await self.vault.ensure(_names(parts), (), New()))]
+        except (Fenced, Gone):
+            if len(parts) == 1:
+                return [None]
+        half = len(parts) // 2
+        return [*await self.seal_living(parts[:half]), *await self.seal_living(parts[half:])]
+
     async def body_digest(self, first: tuple[PersonalData, UUID, UUID], body: BaseModel) -> bytes:
         """The digest of a request's body under the key of this part, which was sealed just now."""
         (key,) = await self.vault.ensure(_names([first]))

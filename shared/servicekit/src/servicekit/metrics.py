@@ -59,6 +59,10 @@ EVIDENCE_ASIDE = Gauge("evidence_aside", "Malformed leaves that wait outside the
 EARLY_REPLIES_DROPPED = Counter(
     "early_replies_dropped", "Replies about unknown shipments for which there was no room", ["carrier"]
 )
+SHIPMENTS_BLOCKED = Gauge("shipments_blocked", "Shipments that cannot leave, by why", ["reason"])
+SHIPMENTS_GIVEN_UP = Counter(
+    "shipments_given_up", "Shipments ended because they were blocked, or silent, too long", ["end"]
+)
 SET_ASIDE = Counter(
     "set_aside", "Times that one request failed by itself and was put off, so that others go on", ["work"]
 )

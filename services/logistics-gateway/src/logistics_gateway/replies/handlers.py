@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
-from event_contracts import Event
-from event_contracts.carrier import CarrierReply, ReplyKind
+from event_contracts import Event, Sealed
+from event_contracts.carrier import CarrierReply, RefusalReason, ReplyKind, tracking_host
 from event_contracts.logistics_gateway import (
+    Progress,
     ShipmentAcknowledged,
     ShipmentDelivered,
     ShipmentHandedOver,
+    ShipmentProgressed,
     ShipmentRefused,
+    ShipmentTracked,
+    Tracking,
 )
 from event_contracts.moments import EARLIEST, IMPLAUSIBLE, bounded, is_plausible
-from logistics_gateway import store
 from logistics_gateway.erasures.handlers import tell
+from logistics_gateway.replies import store
+from logistics_gateway.replies.progress import STEPS
 from logistics_gateway.sending import Gateway
 from servicekit.cloudevents import RawRecord
 from servicekit.consuming import Received, RecordId
@@ -32,15 +37,18 @@ log = get_log("replies")
 EARLY_REPLIES_KEPT = timedelta(hours=96)
 
 ByKind: TypeAlias = dict[ReplyKind, list[store.Answer]]
+Trackings: TypeAlias = Mapping[RecordId, Sealed[Tracking]]
 
-# In the order in which a shipment goes through them. The answer to an erasure goes back to whoever asked for it.
+# What has no event of its own is a `ShipmentProgressed`. The answer to an erasure goes back to whoever asked for it.
 EVENTS: Mapping[ReplyKind, Callable[[Record], Event]] = {
-    ReplyKind.REFUSED: lambda row: ShipmentRefused(**_ids(row), carrier=row["carrier"]),
+    ReplyKind.REFUSED: lambda row: ShipmentRefused(
+        **_ids(row), carrier=row["carrier"], reason=RefusalReason(row["refusal"] or RefusalReason.OTHER)
+    ),
     ReplyKind.ACKNOWLEDGED: lambda row: ShipmentAcknowledged(**_ids(row), carrier=row["carrier"]),
     ReplyKind.HANDED_OVER: lambda row: ShipmentHandedOver(**_ids(row), at=row["at"]),
     ReplyKind.DELIVERED: lambda row: ShipmentDelivered(**_ids(row), at=row["at"]),
 }
-KINDS = (*EVENTS, ReplyKind.ERASED)
+KINDS = (*STEPS, ReplyKind.ERASED)
 
 
 def read_reply(kit: Kit, record: RawRecord) -> Received[CarrierReply] | None:
@@ -55,7 +63,31 @@ def _is_plausible(shipment_id: UUID, at: datetime, since: Mapping[UUID, datetime
     return is_plausible(at, since=since.get(shipment_id, EARLIEST), now=now)
 
 
-async def apply_replies(kit: Kit, tx: Tx, events: Sequence[Received[CarrierReply]], _: Mapping[RecordId, Any]) -> None:
+async def prepare_replies(kit: Kit, events: Sequence[Received[CarrierReply]]) -> dict[RecordId, Sealed[Tracking]]:
+    """Seals where parcels can be followed, with one vault call: for the consignee, and for nobody who is being erased."""
+    named = {r.record_id: (r, tracking) for r in events if (tracking := tracking_of(kit.own, r)) is not None}
+    if not named:
+        return {}
+    lines = await store.followed(kit.db, [received.event.shipment_id for received, _ in named.values()])
+    wanted: dict[RecordId, tuple[Tracking, UUID, UUID]] = {}
+    for record_id, (received, tracking) in named.items():
+        line, step = lines.get(received.event.shipment_id), STEPS.get(received.event.kind)
+        # A late or doubled reply changes nothing.
+        if line and step and line["carrier"] == received.source and line["rank"] < step.rank:
+            wanted[record_id] = (tracking, line["subject_id"], line["order_id"])
+    sealed = await kit.seal_living(list(wanted.values()))
+    return {record_id: each for record_id, each in zip(wanted, sealed, strict=True) if each is not None}
+
+
+def tracking_of(gateway: Gateway, received: Received[CarrierReply]) -> Tracking | None:
+    """What a reply says of following the parcel. A link that leads elsewhere than to its carrier's hosts is dropped."""
+    number, url = received.event.tracking_number, received.event.tracking_url
+    if url is not None and tracking_host(url) not in gateway.tracking_hosts.get(received.source, ()):
+        url = None
+    return None if number is None and url is None else Tracking(number=number, url=url)
+
+
+async def apply_replies(kit: Kit, tx: Tx, events: Sequence[Received[CarrierReply]], trackings: Trackings) -> None:
     """Notes the replies, emits an event for each that is news. Raises `Poison` for those that name another's parcel,
     or a time that cannot be."""
     ids, now = [received.event.shipment_id for received in events], kit.clock.now()
@@ -68,7 +100,8 @@ async def apply_replies(kit: Kit, tx: Tx, events: Sequence[Received[CarrierReply
             wrong["wrong_carrier"].append(received.record_id)
         elif not _is_plausible(reply.shipment_id, reply.at, since, now):
             wrong[IMPLAUSIBLE].append(received.record_id)
-        by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at))
+        tracking = trackings.get(received.record_id)
+        by_kind[reply.kind].append(store.Answer(reply.shipment_id, carrier, reply.at, reply.reason, tracking))
     for reason, records in wrong.items():
         if records:
             raise Poison(reason, records)
@@ -82,16 +115,36 @@ async def note(tx: Tx, by_kind: ByKind, known: Collection[UUID], now: datetime) 
     """
     events: list[Event] = []
     for kind, answers in by_kind.items():
+        # What an early reply says beyond its kind is not kept: the carrier's next one says it again.
         early = [answer for answer in answers if answer.shipment_id not in known]
         for carrier in await store.keep_early(tx, kind, early, now) if early else ():
             EARLY_REPLIES_DROPPED.labels(carrier).inc()
         ours = [answer for answer in answers if answer.shipment_id in known]
-        news = await store.answered(tx, kind, ours)
-        if kind is not ReplyKind.ERASED:
-            events += map(EVENTS[kind], news)
-        elif news:
-            await tell(tx, {row["subject_id"] for row in news})
+        if kind is ReplyKind.ERASED:
+            if told := await store.erasures_answered(tx, ours):
+                await tell(tx, told)
+            continue
+        news = await store.answered(tx, kind, ours, now)
+        events += [event_of(kind, row) for row in news]
+        events += await _tracked(tx, news, ours)
     await tx.emit(*events)
+
+
+def event_of(kind: ReplyKind, row: Record) -> Event:
+    if kind in EVENTS:
+        return EVENTS[kind](row)
+    return ShipmentProgressed(**_ids(row), kind=Progress(kind.value), at=row["at"])
+
+
+async def _tracked(tx: Tx, news: Sequence[Record], answers: Sequence[store.Answer]) -> list[Event]:
+    """Where the parcels of these news can be followed; what was fenced since it was sealed is left out."""
+    named = {answer.shipment_id: answer.tracking for answer in answers if answer.tracking is not None}
+    revoked = await tx.revoked([tracking.key_id for tracking in named.values()])
+    return [
+        ShipmentTracked(**_ids(row), subject_id=row["subject_id"], carrier=row["carrier"], tracking=tracking)
+        for row in news
+        if (tracking := named.get(row["shipment_id"])) is not None and tracking.key_id not in revoked
+    ]
 
 
 async def retry_early(kit: Kit) -> None:

@@ -1,0 +1,1 @@
+"""What carriers answer about shipments, and how far a shipment is."""
