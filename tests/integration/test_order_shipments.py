@@ -14,7 +14,7 @@ from deploy.local import keys
 from deploy.local.services import SERVICES
 from deploy.local.stack import Stack
 from event_contracts import Event
-from order_service.holdings import HOLDINGS
+from order_service.holdings import RECORDS
 from servicekit.cloudevents import to_headers
 from servicekit.kafka import OutRecord, Producer
 from servicekit.settings import Settings
@@ -61,7 +61,7 @@ async def test_an_order_closes_by_our_own_clock_and_shows_the_carriers_time(shop
     stated = HANDED_OVER_AT + timedelta(days=2)
     shown = (await buyer.get(f"/v1/orders/{order_id}")).json()
     assert datetime.fromisoformat(shown["status_at"]) == stated
-    (item,) = (await HOLDINGS[2].describe(shop.kit.db, [buyer.subject_id]))[buyer.subject_id]
+    (item,) = (await RECORDS.describe(shop.kit.db, [buyer.subject_id]))[buyer.subject_id]
     assert item.closed_at is not None
     assert before <= item.closed_at <= shop.kit.clock.now()
 
