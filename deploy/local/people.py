@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
 
 from faker import Faker
+from phonenumbers import PhoneNumberFormat, PhoneNumberType, example_number_for_type, format_number
 
-# locale, country, calling code: the gateway's lanes reach each of these countries
+from country_data import Unreadable
+from country_data.addresses import address_rules, read_postal_code
+
+# The gateway's lanes reach each of these countries.
 PLACES = (
-    ("de_DE", "DE", "49"), ("fr_FR", "FR", "33"), ("it_IT", "IT", "39"), ("es_ES", "ES", "34"), ("pl_PL", "PL", "48"),
-    ("nl_NL", "NL", "31"), ("sv_SE", "SE", "46"), ("no_NO", "NO", "47"), ("fi_FI", "FI", "358"), ("da_DK", "DK", "45"),
-    ("cs_CZ", "CZ", "420"), ("el_GR", "GR", "30"), ("pt_PT", "PT", "351"), ("en_GB", "GB", "44"), ("en_US", "US", "1"),
-    ("ja_JP", "JP", "81"), ("zh_CN", "CN", "86"), ("ko_KR", "KR", "82"), ("zh_TW", "TW", "886"), ("en_IN", "IN", "91"),
-    ("pt_BR", "BR", "55"), ("es_MX", "MX", "52"), ("tr_TR", "TR", "90"), ("uk_UA", "UA", "380"), ("th_TH", "TH", "66"),
+    "de_DE", "fr_FR", "it_IT", "es_ES", "pl_PL", "nl_NL", "sv_SE", "no_NO", "fi_FI", "da_DK", "cs_CZ", "el_GR", "pt_PT",
+    "en_GB", "en_US", "ja_JP", "zh_CN", "ko_KR", "zh_TW", "en_IN", "pt_BR", "es_MX", "tr_TR", "uk_UA", "th_TH",
 )  # fmt: skip
 GOODS = (
     ("TEA-GREEN-100", "Green tea, 100 g", 1290, 140, "JP", "090210"),
@@ -38,6 +40,7 @@ class Person:
     phone: str
     street: str
     city: str
+    state: str | None
     postal_code: str
     country: str
 
@@ -50,6 +53,7 @@ class Person:
             "name": self.name,
             "lines": [self.street],
             "city": self.city,
+            "state": self.state,
             "postal_code": self.postal_code,
             "country": self.country,
             "phone": self.phone,
@@ -74,26 +78,27 @@ class Crowd:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self._fakers = {locale: Faker(locale) for locale, _, _ in PLACES}
+        self._fakers = {locale: Faker(locale) for locale in PLACES}
         for faker in self._fakers.values():
             faker.seed_instance(self.random.getrandbits(32))
         self._drawn = 0
 
     def person(self) -> Person:
-        locale, country, calling_code = PLACES[self._drawn % len(PLACES)]
+        locale = PLACES[self._drawn % len(PLACES)]
+        country = locale[-2:]
         self._drawn += 1
         faker = self._fakers[locale]
-        digits = "".join(self.random.choices("23456789", k=9))
         street = " ".join(faker.street_address().split())
         return Person(
             # a surname that no one else has, so that a find is a find
             name=f"{' '.join(faker.name().split())} {self._tag(8).title()}",
             email=f"customer.{self._drawn}.{self._tag(8)}@shop.example",
-            phone=f"+{calling_code}{digits}",
+            phone=self._phone(country),
             # a number that no other street has
             street=f"{street} {self.random.randrange(10_000, 99_999)}"[:190],
             city=faker.city()[:190],
-            postal_code=faker.postcode()[:20],
+            state=self._state(country),
+            postal_code=_postal_code(faker, country),
             country=country,
         )
 
@@ -127,6 +132,24 @@ class Crowd:
             "payment": {"token": f"tok_{self._tag(24)}"},
         }
 
+    def _phone(self, country: str) -> str:
+        """As long as a mobile number of the country."""
+        example = example_number_for_type(country, PhoneNumberType.MOBILE)
+        assert example is not None
+        return format_number(example, PhoneNumberFormat.E164)[:-6] + "".join(self.random.choices("23456789", k=6))
+
+    def _state(self, country: str) -> str | None:
+        states = sorted(set(address_rules(country).states.values()))
+        return self.random.choice(states) if states else None
+
     def _tag(self, length: int) -> str:
         # Letters only: random digits look like a card number once in a while, and the shop refuses those.
         return "".join(self.random.choices(ascii_lowercase, k=length))
+
+
+def _postal_code(faker: Faker, country: str) -> str:
+    """One of the country in its own form; some that faker makes have another."""
+    for _ in range(20):
+        with suppress(Unreadable):
+            return read_postal_code(faker.postcode(), country) or ""
+    return address_rules(country).postal_examples[0]

@@ -49,7 +49,7 @@ class Canary:
     second_line: str = field(default_factory=lambda: f"3. Stock, bei {tag()}")
     city: str = field(default_factory=lambda: f"Nürnberg {tag()}")
     state: str = field(default_factory=lambda: f"Bayern {tag()}")
-    postal_code: str = field(default_factory=lambda: f"D-{secrets.randbelow(10**8):08d}")
+    postal_code: str = field(default_factory=lambda: f"{secrets.randbelow(9000) + 1000}-{secrets.randbelow(1000):03d}")
     company: str = field(default_factory=lambda: f"Müller & Söhne {tag()}")
     password: str = field(default_factory=lambda: f"geheim-{tag()}q{tag()}")
     payment: str = field(default_factory=lambda: f"tok_{tag()}q{tag()}")
@@ -63,7 +63,7 @@ class Canary:
     def address(self) -> dict[str, Any]:
         return {
             "name": self.name, "company": self.company, "lines": [self.street, self.second_line], "city": self.city,
-            "state": self.state, "postal_code": self.postal_code, "country": "DE", "phone": self.phone,
+            "state": self.state, "postal_code": self.postal_code, "country": "PT", "phone": self.phone,
         }  # fmt: skip
 
     def order(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
     "witness": {"POST /add-checkpoint": Asks.NOTHING},
 }
 # Good bodies, so that an id is what a route refuses, and not a body.
-_ADDRESS = {"name": "Eve", "lines": ["1 Lane"], "city": "York", "postal_code": "YO1", "country": "GB"}
+_ADDRESS = {"name": "Eve", "lines": ["1 Lane"], "city": "York", "postal_code": "YO1 7HH", "country": "GB"}
 BODIES: Final[dict[str, Any]] = {
     "POST /v1/accounts/{registration_id}/confirmation": {"code": "0000-0000", "password": PASSWORD},
     "PUT /v1/accounts/me/addresses/{address_id}": _ADDRESS,

@@ -342,7 +342,7 @@ async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop
         "name": "Rosalind Wintergreen",
         "lines": ["1 Lane"],
         "city": "York",
-        "postal_code": "YO1",
+        "postal_code": "YO1 7HH",
         "country": "GB",
     }
     delivery = {"order_id": str(order), "consignee": {**consignee, "phone": "+441904123456"}}

@@ -178,8 +178,8 @@ def test_other_states_are_refused_with_an_example(text: str | None, country: str
 
 
 def test_countries_are_those_of_iso_3166() -> None:
-    assert [read_country(text) for text in ("NL", "uk", "EL", "HK")] == ["NL", "GB", "GR", "HK"]
-    for text in ("XX", "ZZ", "EU", "NLD", "", "N" * 100_000):
+    assert [read_country(text) for text in ("NL", "UK", "EL", "HK")] == ["NL", "GB", "GR", "HK"]
+    for text in ("XX", "ZZ", "EU", "NLD", "nl", "", "N" * 100_000):
         with pytest.raises(Unreadable, match="ISO 3166-1, such as NL"):
             read_country(text)
 
@@ -187,8 +187,8 @@ def test_countries_are_those_of_iso_3166() -> None:
 def test_currencies_have_the_decimals_of_iso_4217() -> None:
     known = {"JPY": 0, "CLP": 0, "EUR": 2, "USD": 2, "KWD": 3, "IQD": 3, "CLF": 4, "UYW": 4}
     assert {code: decimals(code) for code in known} == known
-    assert read_currency("eur") == "EUR"
-    for text in ("ZZZ", "XXX", "XTS", "XAU", "", "E" * 100_000):
+    assert read_currency("EUR") == "EUR"
+    for text in ("eur", "ZZZ", "XXX", "XTS", "XAU", "", "E" * 100_000):
         with pytest.raises(Unreadable, match="ISO 4217, such as EUR"):
             read_currency(text)
 
@@ -210,7 +210,7 @@ def test_emails_keep_what_stands_before_the_at(text: str, address: str) -> None:
     "text", ["a@b", "a..b@example.org", "a@-x.org", "a@foo.invalid", "a", "", "a" * 300 + "@example.org"]
 )
 def test_other_emails_are_refused_with_an_example(text: str) -> None:
-    with pytest.raises(Unreadable, match=r"such as jane@example\.org"):
+    with pytest.raises(Unreadable, match=r"such as someone@example\.org"):
         read_email(text)
 
 

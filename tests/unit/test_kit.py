@@ -43,6 +43,20 @@ async def test_a_digest_depends_on_the_index_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("info@faß.example", "info@fass.example"),
+        ("straße@shop.example", "strasse@shop.example"),
+        ("ﬁ@shop.example", "fi@shop.example"),
+        ("x²@shop.example", "x2@shop.example"),
+    ],
+)
+async def test_two_mailboxes_have_two_digests(one: str, other: str) -> None:
+    kit = kit_with(bytes(32))
+    assert await kit.digest("email", one) != await kit.digest("email", other)
+
+
+@pytest.mark.parametrize(
     ("kind", "one", "other"),
     [
         ("email", EMAIL, f"  {EMAIL.upper()} "),

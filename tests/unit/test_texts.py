@@ -87,7 +87,7 @@ EMPTY = [
     "\ufe0f",
 ]
 
-ADDRESS = {"name": "Ada", "lines": ["High Street 1"], "city": "London", "postal_code": "E1", "country": "GB"}
+ADDRESS = {"name": "Ada", "lines": ["High Street 1"], "city": "London", "postal_code": "E1 6AN", "country": "GB"}
 PHONE = {"phone": "+442071234567"}
 LINE = {
     "sku": "TEA-POT-1",
@@ -136,7 +136,8 @@ def put(body: dict[str, Any], path: tuple[str | int, ...], value: str) -> dict[s
 @pytest.mark.parametrize("text", GOOD)
 def test_names_of_one_letter_and_of_all_scripts_pass(text: str) -> None:
     for model, body, path in FIELDS:
-        assert model.model_validate(put(body, path, text))
+        if path[-1] != "postal_code":  # that has the form of its country (test_country_data.py)
+            assert model.model_validate(put(body, path, text))
     assert TypeAdapter(Line).validate_python(text) == unicodedata.normalize("NFC", text)
 
 

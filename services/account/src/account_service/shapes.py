@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from account_service.domain import REGISTRATION_LIFE, NoticeKind
 from account_service.mails.domain import Language
-from event_contracts.account import BrowsingKind, Email, Line, Phone
-from event_contracts.codes import Country
+from country_data.fields import CountryCode, EmailAddress, PhoneNumber, StatedAddress
+from event_contracts.account import BrowsingKind, Line
 
 # NIST SP 800-63B: length is what counts; the upper bound is for argon2's sake.
 Password = Annotated[SecretStr, Field(min_length=12, max_length=128)]
@@ -20,11 +20,14 @@ class Request(BaseModel):
 
 
 class RegistrationBody(Request):
-    email: Email
+    """`country` is that of the phone, when it is written without + and the country's code. It is not kept."""
+
+    country: CountryCode | None = None
+    email: EmailAddress
     password: Password
     name: Line
     birth_date: date | None = None
-    phone: Phone | None = None
+    phone: PhoneNumber | None = None
     language: Language = Language.EN
 
 
@@ -36,35 +39,32 @@ class ConfirmationBody(Request):
 
 
 class SignInBody(Request):
-    email: Email
+    email: EmailAddress
     password: Annotated[SecretStr, Field(min_length=1, max_length=128)]
 
 
 class GuestBody(Request):
-    email: Email
-    phone: Phone | None = None
+    """`country` as in `RegistrationBody`."""
+
+    country: CountryCode | None = None
+    email: EmailAddress
+    phone: PhoneNumber | None = None
     language: Language = Language.EN
 
 
 class EditBody(Request):
-    """What is absent stays as it is; null takes away what may be missing."""
+    """What is absent stays as it is; null takes away what may be missing. `country` as in `RegistrationBody`."""
 
+    country: CountryCode | None = None
     name: Line = ""
     birth_date: date | None = None
-    email: Email = ""
-    phone: Phone | None = None
+    email: EmailAddress = ""
+    phone: PhoneNumber | None = None
     language: Language = Language.EN
 
 
-class AddressBody(Request):
-    name: Line
-    company: Line | None = None
-    lines: Annotated[tuple[Line, ...], Field(min_length=1, max_length=3)]
-    city: Line
-    state: Line | None = None
-    postal_code: Line
-    country: Country
-    phone: Phone | None = None
+class AddressBody(StatedAddress):
+    """An entry of the address book; `country_data` says what an address of the country needs."""
 
 
 class FavouriteBody(Request):
@@ -130,7 +130,7 @@ class AddressValue(BaseModel):
     lines: tuple[str, ...]
     city: str
     state: str | None
-    postal_code: str
+    postal_code: str | None
     country: str
     phone: str | None
 
@@ -168,11 +168,10 @@ class BrowsingAnswer(BaseModel):
 
 
 class RecordedAnswer(BaseModel):
-    """How many events were new, how many were known already, and how many were left out for a payment card number in them."""
+    """How many events were new, and how many were known already."""
 
     recorded: int
     known: int
-    left_out: int
 
 
 class NoticeAnswer(BaseModel):

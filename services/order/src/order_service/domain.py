@@ -9,10 +9,11 @@ from math import ceil
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from event_contracts.account import Email, Line, Phone
-from event_contracts.codes import MAX_MINOR, Country, Currency, Grams, HsCode, Minor, Quantity
+from country_data.fields import CountryCode, CurrencyCode, Stated, StatedConsignee
+from event_contracts.account import Line
+from event_contracts.codes import MAX_MINOR, Currency, Grams, HsCode, Minor, Quantity
 from event_contracts.order import (
     Consignee,
     CustomsLine,
@@ -76,18 +77,7 @@ def check_correctable(status: Status) -> None:
         raise Conflict("The order is no longer under way to the carrier, so its consignee cannot be corrected.")
 
 
-class _Stated(BaseModel):
-    """A part of what a buyer states. Nothing is converted and no unknown field is accepted; its repr shows no content."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-    __str__ = __repr__
-
-
-class PurchaseLine(_Stated):
+class PurchaseLine(Stated):
     """One line: amounts in minor units of the currency; `net_weight_g` and `tax` of all its pieces together.
 
     Weight, origin and HS code are for customs: the lane says whether it needs them.
@@ -99,43 +89,35 @@ class PurchaseLine(_Stated):
     unit_price: Minor
     tax: Minor = 0
     net_weight_g: Grams | None = None
-    origin_country: Country | None = None
+    origin_country: CountryCode | None = None
     hs_code: HsCode | None = None
 
 
-class PurchaseConsignee(_Stated):
-    name: Line
-    company: Line | None = None
-    lines: Annotated[list[Line], Field(min_length=1, max_length=3)]
-    city: Line
-    state: Line | None = None
-    postal_code: Line
-    country: Country
-    phone: Phone
-    email: Email | None = None
+class PurchaseConsignee(StatedConsignee):
+    """To whom the goods go; `country_data` says what an address of the country needs."""
 
 
-class PurchaseParcel(_Stated):
+class PurchaseParcel(Stated):
     weight_g: Grams
     length_cm: _Centimetres
     width_cm: _Centimetres
     height_cm: _Centimetres
 
 
-class PurchasePayment(_Stated):
+class PurchasePayment(Stated):
     """The payment provider's verification token; never a card number (policy C1)."""
 
     token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,128}$")]
 
 
-class PurchaseInvoice(_Stated):
+class PurchaseInvoice(Stated):
     """The invoice that customs papers name."""
 
     number: ShopNumber
     issued_on: Day
 
 
-class Purchase(_Stated):
+class Purchase(Stated):
     """What a buyer states to place an order. `gift`: the consignee is another person.
 
     Amounts in minor units: total = lines + `shipping` - `discount`, and + `tax` when `tax_included` is false. `tax` is that of
@@ -145,7 +127,7 @@ class Purchase(_Stated):
 
     shop_order_number: ShopNumber | None = None
     lines: Annotated[list[PurchaseLine], Field(min_length=1, max_length=100)]
-    currency: Currency
+    currency: CurrencyCode
     shipping: Minor = 0
     discount: Minor = 0
     tax: Minor | None = None
@@ -249,7 +231,7 @@ def corrected(delivery: Delivery, consignee: Consignee) -> Delivery:
 
 
 def consignee_of(stated: PurchaseConsignee) -> Consignee:
-    return Consignee(**{**dict(stated), "lines": tuple(stated.lines)})
+    return Consignee(**dict(stated))
 
 
 def missing_customs(purchase: Purchase) -> Iterator[str]:

@@ -12,9 +12,8 @@ _ALSO: Final = {"UK": "GB", "EL": "GR"}
 
 
 def read_country(text: str) -> str:
-    """The country's code: `NL` for `nl`, `GB` for `UK`, `GR` for `EL`. Raises `Unreadable`."""
-    code = text.strip().upper() if len(text) <= 8 else ""
-    code = _ALSO.get(code, code)
+    """The country's code: also `GB` for `UK` and `GR` for `EL`. Raises `Unreadable`."""
+    code = _ALSO.get(text, text)
     if code not in country_codes():
         raise Unreadable("country", "Send the country's two letters as in ISO 3166-1, such as NL, GB or GR.")
     return code

@@ -8,11 +8,10 @@ from country_data.unreadable import Unreadable
 
 
 def read_currency(text: str) -> str:
-    """The currency's three letters: `EUR` for `eur`. Raises `Unreadable` for others, also for gold, funds and test codes."""
-    code = text.strip().upper() if len(text) <= 8 else ""
-    if code not in _decimals():
+    """The code, if it is one that money has. Raises `Unreadable` for others, also for gold, funds and test codes."""
+    if text not in _decimals():
         raise Unreadable("currency", "Send the currency's three letters as in ISO 4217, such as EUR or JPY.")
-    return code
+    return text
 
 
 def decimals(currency: str) -> int:

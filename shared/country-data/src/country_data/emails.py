@@ -18,4 +18,4 @@ def read_email(text: str) -> str:
             raise EmailNotValidError
         return validate_email(text.strip(), check_deliverability=False).normalized
     except EmailNotValidError:
-        raise Unreadable("email", "Send an e-mail address such as jane@example.org.") from None
+        raise Unreadable("email", "Send an e-mail address such as someone@example.org.") from None

@@ -56,8 +56,10 @@ def _unreadable(country: str | None) -> Unreadable:
 @cache
 def expected_phone(country: str | None) -> str:
     """What a phone of the country looks like, with an example of it."""
-    example = None if country is None else _example(country)
-    if example is None:
+    if country is None:
+        return "Send the phone number with + and the code of its country, such as +31 10 123 4567, or say its country."
+    example = _example(country)
+    if example is None:  # as of Antarctica
         return "Send the phone number with + and the code of its country, such as +31 10 123 4567."
     national, international = (
         format_number(example, form) for form in (PhoneNumberFormat.NATIONAL, PhoneNumberFormat.INTERNATIONAL)

@@ -9,7 +9,17 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from event_contracts.codes import Country, DataClass, FieldPath, LaneId, PolicyVersion, Purpose, SystemName, Version
+from event_contracts.codes import (
+    EXAMPLES,
+    Country,
+    DataClass,
+    FieldPath,
+    LaneId,
+    PolicyVersion,
+    Purpose,
+    SystemName,
+    Version,
+)
 from event_contracts.event import Event
 from event_contracts.personal import PersonalData, Sealed, about, category
 from event_contracts.texts import Plain
@@ -19,7 +29,8 @@ BROWSING_EVENTS = "browsing.events"
 
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Plain]
 # E.164: a plus sign and at most 15 digits
-Phone = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
+_PHONE: Final = r"^\+[1-9][0-9]{6,14}$"
+Phone = Annotated[str, StringConstraints(pattern=_PHONE)]
 # `=?` begins an encoded word (RFC 2047), which a reader of mails decodes to something else, such as a line break.
 ENCODED: Final = "encoded_text"
 
@@ -31,12 +42,14 @@ def _refuse_encoded(text: str, info: ValidationInfo) -> str:
     return text
 
 
+_EMAIL: Final = r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$"
 Email = Annotated[
     str,
-    StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,253}\.[^@\s.]{2,63}$", max_length=254),
+    StringConstraints(pattern=_EMAIL, max_length=254),
     Plain,
     AfterValidator(_refuse_encoded),
 ]
+EXAMPLES.update({_PHONE: "+31105550100", _EMAIL: "someone@example.org"})
 
 
 _FIRST_BIRTH_DATE = date(1900, 1, 1)
@@ -83,7 +96,7 @@ class Address(PersonalData, data_class="contact"):
     lines: tuple[Line, ...] = category("user.contact.address.street", min_length=1, max_length=3)
     city: Line = category("user.contact.address.city")
     state: Line | None = category("user.contact.address.state", default=None)
-    postal_code: Line = category("user.contact.address.postal_code")
+    postal_code: Line | None = category("user.contact.address.postal_code", default=None)
     country: Country = category("user.contact.address.country")
     phone: Phone | None = category("user.contact.phone_number", default=None)
 

@@ -229,10 +229,14 @@ def same_body(stored: bytes | None, asked: bytes) -> None:
 
 
 def normalise(kind: str, term: str) -> str:
-    """One spelling of a term: case and width folded; of a phone or an order number only letters, digits and a plus."""
-    folded = unicodedata.normalize("NFKC", term).strip().casefold()
+    """One spelling of a term; services bring e-mail addresses and phones into their normal form before.
+
+    Of an e-mail address only the case is folded: a full or a compatibility folding makes one of two mailboxes, such as ß and
+    ss. Of a phone or an order number only letters, digits and a plus count.
+    """
     if kind == "email":
-        return folded
+        return unicodedata.normalize("NFC", term).strip().lower()
+    folded = unicodedata.normalize("NFKC", term).strip().casefold()
     return "".join(character for character in folded if character.isalnum() or character == "+")
 
 

@@ -59,9 +59,10 @@ class Client:
             raise Failed(Exit.WRONG_CALL, "PRIVACY_TOKEN is not set: set it to your staff access token.")
         return cls(url.rstrip("/"), token.strip())
 
-    def find(self, by: str, term: str) -> list[dict[str, Any]]:
-        """The people behind the term. Raises `Failed`."""
-        items: list[dict[str, Any]] = self.ask("POST", "/v1/find", "items", json={"by": by, "term": term})["items"]
+    def find(self, by: str, term: str, country: str | None = None) -> list[dict[str, Any]]:
+        """The people behind the term; `country` is that of a phone. Raises `Failed`."""
+        asked = {"by": by, "term": term, "country": country}
+        items: list[dict[str, Any]] = self.ask("POST", "/v1/find", "items", json=asked)["items"]
         return items
 
     def inventory(self, subject_id: UUID) -> Iterator[dict[str, Any]]:

@@ -3,16 +3,19 @@ fast. Exit codes: `common.EXIT_CODES`.
 """
 
 import json
+import re
 import sys
 from enum import StrEnum
 from getpass import getpass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from privacy_service.cli import operator_commands, request_commands
 from privacy_service.cli.common import EXIT_CODES, Json, SubjectId, failures
 
+# A plus before the first digit.
+_INTERNATIONAL: Final = re.compile(r"[^0-9]*[+\uff0b]")
 _EPILOG = (
     "Set PRIVACY_URL to the privacy service and PRIVACY_TOKEN to your staff token (SUPPORT_TOKEN works too).  "
     + EXIT_CODES
@@ -52,6 +55,9 @@ def find(
             help="What you search by. The term itself is asked for, or read from a pipe.",
         ),
     ],
+    country: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Whose phone it is, as in ISO 3166-1; not needed with +.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find people by e-mail address, phone or order number."""
@@ -63,7 +69,14 @@ def find(
                 Exit.WRONG_CALL, "The search term is no argument, because those are kept. Leave it away; you are asked."
             )
         client = Client.from_environment()
-        items = client.find(by.replace("-", "_"), _read_term(by))
+        term = _read_term(by)
+        country = country and country.upper()
+        if by is By.PHONE and country is None and not _INTERNATIONAL.match(term):
+            raise Failed(
+                Exit.WRONG_CALL,
+                "Say whose number it is, such as --country DE, or write it with + and the country's code.",
+            )
+        items = client.find(by.replace("-", "_"), term, country)
     if as_json:
         _print_json(items)
     elif items:

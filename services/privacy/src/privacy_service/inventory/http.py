@@ -7,8 +7,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
+from country_data.emails import read_email
+from country_data.fields import CountryCode
+from country_data.phones import read_phone
 from privacy_service.inventory import handlers
 from privacy_service.policy_page import render_policy
 from servicekit.auth import Staff, staff
@@ -26,11 +29,25 @@ _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]
 
 
 class FindBody(BaseModel):
-    """What to search for. The term travels in the body only and shows in no repr."""
+    """What to search for. The term travels in the body only and shows in no repr. `country`: whose phone it is, if it is
+    written without + and the country's code.
+    """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
     by: handlers.Term
+    country: CountryCode | None = None
     term: Annotated[SecretStr, Field(min_length=1, max_length=320)]
+
+    @field_validator("term")
+    @classmethod
+    def _as_it_is_kept(cls, term: SecretStr, info: ValidationInfo) -> SecretStr:
+        """In the form that the services keep, of which the digests are made."""
+        match info.data.get("by"):
+            case "email":
+                return SecretStr(read_email(term.get_secret_value()))
+            case "phone" if "country" in info.data:
+                return SecretStr(read_phone(term.get_secret_value(), info.data["country"]))
+        return term
 
 
 class Held(BaseModel):

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from event_contracts.order import DeliveryCorrection
+from event_contracts.account import ContactCorrection
+from event_contracts.order import Consignee, DeliveryCorrection
 from event_contracts.personal import PersonalData
 from privacy_service.evidence.handlers import is_ready, read_certificate
 from privacy_service.inventory.http import LOOKS
@@ -214,10 +215,13 @@ def _wanted(body: OwnRequestBody, subject_ids: Sequence[UUID], check: Check | No
 def _corrections(body: RectificationBody | None) -> Corrections | None:
     if body is None:
         return None
-    identity, contact, delivery = _said(body.identity), _said(body.contact), body.delivery
+    stated, delivery = body.contact, body.delivery
+    contact = None if stated is None else ContactCorrection(email=stated.email, phone=stated.phone)
+    identity, contact = _said(body.identity), _said(contact)
     if delivery is None:
         return Corrections(identity, contact)
-    return Corrections(identity, contact, delivery.order_id, DeliveryCorrection(consignee=delivery.consignee))
+    consignee = Consignee(**dict(delivery.consignee))
+    return Corrections(identity, contact, delivery.order_id, DeliveryCorrection(consignee=consignee))
 
 
 def _said(part: P | None) -> P | None:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from event_contracts.account import ContactCorrection, IdentityCorrection
+from country_data.fields import CountryCode, EmailAddress, PhoneNumber, StatedConsignee
+from event_contracts.account import IdentityCorrection
 from event_contracts.codes import DataClass
 from event_contracts.moments import Moment
-from event_contracts.order import Consignee
 from privacy_service.rights.domain import (
     Basis,
     Check,
@@ -40,14 +40,27 @@ class DeliveryBody(_Body):
     """To whom an order under way goes; the request's subject is its consignee. Its repr shows nothing."""
 
     order_id: UUID
-    consignee: Consignee
+    consignee: StatedConsignee
+
+
+class ContactBody(_Body):
+    """`country` is that of the phone, when it is written without + and the country's code. It is not kept."""
+
+    country: CountryCode | None = None
+    email: EmailAddress | None = None
+    phone: PhoneNumber | None = None
+
+    def __repr__(self) -> str:
+        return "<ContactBody>"
+
+    __str__ = __repr__
 
 
 class RectificationBody(_Body):
     """What is right: of the account, or of the delivery of one order. Its repr shows nothing."""
 
     identity: IdentityCorrection | None = None
-    contact: ContactCorrection | None = None
+    contact: ContactBody | None = None
     delivery: DeliveryBody | None = None
 
 
