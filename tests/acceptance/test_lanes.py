@@ -60,7 +60,9 @@ def leaf_paths(value: Any, path: str = "") -> set[str]:
 def allowed_paths() -> dict[tuple[str, int], set[str]]:
     lanes = [yaml.safe_load(file.read_text()) for file in LANES.glob("*.yaml")]
     return {
-        (lane["id"], lane["version"]): {field["to"] for field in lane["fields"]} | set(lane["constants"])
+        (lane["id"], lane["version"]): {field["to"] for field in lane["fields"]}
+        | set(lane["constants"])
+        | set(lane.get("wrap", {}).get("to", ()))
         for lane in lanes
     }
 

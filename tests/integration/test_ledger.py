@@ -55,7 +55,7 @@ async def test_a_disclosure_says_what_left_to_whom_and_why(kit: Kit) -> None:
     line = await kit.db.fetchrow("SELECT * FROM disclosures WHERE order_id = $1", order)
     assert line is not None
     assert {"consignee.name", "consignee.lines", "consignee.city", "consignee.phone"} <= set(line["fields"])
-    assert (line["carrier"], line["lane"], line["lane_version"]) == ("meridian", "meridian-world-standard", 1)
+    assert (line["carrier"], line["lane"], line["lane_version"]) == ("meridian", "meridian-world-standard", 2)
     assert (line["data_class"], line["purpose"]) == ("delivery", "delivery")
     assert (line["policy_version"], len(line["digest"])) == (kit.policy.version, 32)
     (row,) = await kit.db.fetch("SELECT body FROM kit.outbox")

@@ -40,31 +40,35 @@ def make_delivery(*, country: str = "DE", service: str = "standard", **consignee
 
 # What a line of text may hold (event_contracts.texts), as it is kept.
 _LETTERS = st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="^~\\\u115f\u1160\u2800\u3164\uffa0")
-_TEXT = (
-    st.text(_LETTERS, min_size=1, max_size=60)
-    .filter(lambda t: t.strip())
-    .map(lambda t: unicodedata.normalize("NFC", t))
-)
+
+
+def _text(longest: int) -> st.SearchStrategy[str]:
+    texts = st.text(_LETTERS, min_size=1, max_size=longest).filter(lambda t: t.strip())
+    return texts.map(lambda t: unicodedata.normalize("NFC", t))
+
+
+_TEXT, _WORD = _text(60), _text(9)
+_ADDRESS_LINE = st.lists(_WORD, min_size=1, max_size=4).map(" ".join)
 _COUNTRIES = ["DE", "FR", "GB", "US", "BR", "AR", "JP", "CN", "TH", "NO", "UA", "AQ"]
 
 
 def deliveries() -> st.SearchStrategy[dict[str, Any]]:
-    """JSON-like bodies of valid deliveries."""
+    """JSON-like bodies of valid deliveries, most of which fit a lane."""
     consignee = st.fixed_dictionaries(
         {
             "name": _TEXT,
-            "lines": st.lists(_TEXT, min_size=1, max_size=3),
-            "city": _TEXT,
-            "postal_code": _TEXT,
+            "lines": st.lists(_ADDRESS_LINE, min_size=1, max_size=3),
+            "city": _WORD,
+            "postal_code": _WORD,
             "country": st.sampled_from(_COUNTRIES),
             "phone": st.from_regex(r"\A\+[1-9][0-9]{6,14}\Z"),
         },
-        optional={"company": _TEXT, "state": _TEXT, "email": st.just("someone@example.org")},
+        optional={"company": _WORD, "state": _WORD, "email": st.just("someone@example.org")},
     )
-    centimetres = st.integers(1, 1000)
+    centimetres = st.integers(1, 121)
     parcel = st.fixed_dictionaries(
         {
-            "weight_g": st.integers(1, 10**6),
+            "weight_g": st.integers(1, 33_000),
             "length_cm": centimetres,
             "width_cm": centimetres,
             "height_cm": centimetres,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lanes.choice import make_routes
-from lanes.lane import Lane, in_force
+from lanes.lane import Border, Lane, in_force
 from lanes.loading import LaneError, load_lanes
 from lanes.projection import compile_lane
 from lanes.refusal import CannotShip
@@ -62,7 +62,7 @@ def test_only_one_lane_sends_an_email_address() -> None:
 
 
 def test_inside_the_customs_union_no_goods_are_disclosed() -> None:
-    lanes = [lane for lane in load_lanes(LANES) if "DE" in lane.destinations]
+    lanes = [lane for lane in load_lanes(LANES) if lane.border is not Border.CROSSED and "DE" in lane.destinations]
     assert lanes
     assert not any(path.startswith("customs") for lane in lanes for path in lane.paths)
 

@@ -46,7 +46,7 @@ def lane_kept(routes: Routes, delivery: Delivery | Erased, carrier: str | None, 
     """
     if carrier is None or isinstance(delivery, Erased):
         return None
-    route = routes.serving.get((delivery.consignee.country, delivery.service))
+    route = routes.find(delivery)
     return None if route is not None and route.lane.carrier == carrier else routes.version(*lane)
 
 

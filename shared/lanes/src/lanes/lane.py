@@ -9,27 +9,71 @@ import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from event_contracts.codes import Country, LaneId, SystemName, Version
+from event_contracts.codes import MAX_MINOR, Country, LaneId, SystemName, Version
 from event_contracts.order import Delivery, Service
 from lanes.transforms import TRANSFORMS, WHOLE
 
 # `recipient.city`, `customs.commodities[].weight` (of each item of a list), `consignee.lines[0]` (one, only in `from`)
 Path_ = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\[\d?\])?(\.[a-z][a-z0-9_]*(\[\d?\])?)*$")]
 EACH = "[]"
+Length = Annotated[int, Field(ge=1, le=200)]
+# What `required: by_country` may stand for: `country_data.addresses` knows it.
+BY_COUNTRY = "by_country"
+COUNTRY_FIELDS = ("consignee.postal_code", "consignee.state")
+
+
+class Border(StrEnum):
+    """Whether a customs or tax border lies between the shop's country and the destination."""
+
+    NONE = "none"
+    CROSSED = "crossed"
 
 
 class LaneField(BaseModel):
-    """One field that leaves: `from` a path in `Delivery` (or its constant) `to` a path in the carrier's message."""
+    """One field that leaves: `from` a path in `Delivery` (or its constant) `to` a path in the carrier's message.
+
+    `required: by_country` is for a field that only some countries' addresses need. `length`: how many characters the carrier
+    takes; a longer value is refused, or shortened at a grapheme's end if the lane says `shorten`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     to: Path_
     source: Path_ = Field(alias="from")
     transform: str | None = None
-    required: bool = False
+    required: bool | Literal["by_country"] = False
+    length: Length | None = None
+    shorten: bool = False
+
+
+class Wrap(BaseModel):
+    """Lines of text `from` the delivery, wrapped at blanks over the lines that the carrier has; nothing is cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    source: Path_ = Field(alias="from")
+    to: Annotated[tuple[Path_, ...], Field(min_length=1, max_length=5)]
+    length: Length
+
+
+class LaneLimit(BaseModel):
+    """The least and the most of a number such as `parcels[].weight_g`, or of the items of a list such as `parcels`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    of: Path_
+    least: Annotated[int, Field(ge=0, le=MAX_MINOR)] | None = None
+    most: Annotated[int, Field(ge=0, le=MAX_MINOR)] | None = None
+
+
+class Joined(BaseModel):
+    """The most characters that texts of the carrier's message, such as its address lines, have together with a blank between
+    each two: some carriers print them in one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    of: Annotated[tuple[Path_, ...], Field(min_length=2, max_length=5)]
+    length: Length
 
 
 class Disposal(StrEnum):
@@ -51,29 +95,49 @@ class Handling(BaseModel):
 
 
 class Lane(BaseModel):
-    """One version of a lane. `constants` are the shop's own address and codes, never a person's."""
+    """One version of a lane. `constants` are the shop's own address and codes, never a person's.
+
+    `border` says on which side of a border the destinations lie, since a country can have places on both; a lane without it,
+    as all had before, takes both. `version` 1 lanes of before cut what is too long (`truncate_35`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: LaneId
     version: Version
     carrier: SystemName
     services: Annotated[tuple[Service, ...], Field(min_length=1)]
+    border: Border | None = None
     destinations: Annotated[tuple[Country, ...], Field(min_length=1)]
     not_after_hours: Annotated[int, Field(ge=1, le=720)]
     handling: Handling
     constants: dict[Path_, str] = {}
+    wrap: Wrap | None = None
+    limits: tuple[LaneLimit, ...] = ()
+    joined: tuple[Joined, ...] = ()
     fields: Annotated[tuple[LaneField, ...], Field(min_length=1)]
 
     @property
     def paths(self) -> frozenset[str]:
         """Every path that may stand in the carrier's message."""
-        return frozenset((*self.constants, *(field.to for field in self.fields)))
+        return frozenset(_filled(self))
+
+    @property
+    def serves(self) -> Iterator[tuple[Country, bool, Service]]:
+        """What it is chosen by: country, whether a border is crossed, service."""
+        borders = (False, True) if self.border is None else (self.border is Border.CROSSED,)
+        return (
+            (country, crosses, service)
+            for country in self.destinations
+            for crosses in borders
+            for service in self.services
+        )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         problems = [*_doubled_paths(self), *_list_problems(self)]
         for place, field in enumerate(self.fields):
             problems += [f"fields[{place}]: {problem}" for problem in _source_problems(field)]
+        problems += [*_wrap_problems(self), *_limit_problems(self), *_joined_problems(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -87,8 +151,13 @@ def in_force(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
     return tuple(newest.values())
 
 
+def _filled(lane: Lane) -> list[str]:
+    wrapped = lane.wrap.to if lane.wrap else ()
+    return [*lane.constants, *wrapped, *(field.to for field in lane.fields)]
+
+
 def _doubled_paths(lane: Lane) -> Iterator[str]:
-    paths = [*lane.constants, *(field.to for field in lane.fields)]
+    paths = _filled(lane)
     for path in sorted({path for path in paths if paths.count(path) > 1}):
         yield f"{path} is filled twice; keep one"
     for outer in sorted(set(paths)):
@@ -127,6 +196,53 @@ def _source_problems(field: LaneField) -> Iterator[str]:
     transform = TRANSFORMS.get(field.transform or "")
     if transform is not None and not issubclass(leaf, transform.of):
         yield f"{field.transform} cannot be applied to {field.source}, which is of type {leaf.__name__}"
+    if field.length is not None and not issubclass(leaf, str):
+        yield f"length is for texts, and {field.source} is of type {leaf.__name__}; use limits"
+    if field.shorten and field.length is None:
+        yield "shorten needs a length"
+    if field.required == BY_COUNTRY and field.source not in COUNTRY_FIELDS:
+        yield f"required: {BY_COUNTRY} is for {' and '.join(COUNTRY_FIELDS)}"
+
+
+def _wrap_problems(lane: Lane) -> Iterator[str]:
+    if lane.wrap is None:
+        return
+    try:
+        leaf = source_type(f"{lane.wrap.source}[0]")
+    except LookupError as error:
+        yield f"wrap.from {lane.wrap.source} {error.args[0]}"
+        return
+    if not issubclass(leaf, str):
+        yield f"wrap.from {lane.wrap.source} is no list of texts"
+    if any("[" in path for path in lane.wrap.to) or len({path.rpartition(".")[0] for path in lane.wrap.to}) > 1:
+        yield "wrap.to must name single fields of one part"
+
+
+def _limit_problems(lane: Lane) -> Iterator[str]:
+    for place, limit in enumerate(lane.limits):
+        if limit.least is None and limit.most is None:
+            yield f"limits[{place}]: it says neither `least` nor `most`"
+        try:
+            if EACH not in limit.of:
+                if not _see(_annotation(limit.of)).is_list:
+                    raise LookupError("is no list; name a number of its items with `[].`")
+            elif not issubclass(source_type(limit.of), int):
+                raise LookupError("is no number")
+        except LookupError as error:
+            yield f"limits[{place}]: {limit.of} {error.args[0]}"
+
+
+def _joined_problems(lane: Lane) -> Iterator[str]:
+    for place, joined in enumerate(lane.joined):
+        unknown = [path for path in joined.of if path not in lane.paths or "[" in path]
+        if unknown:
+            yield f"joined[{place}]: {', '.join(unknown)} is no single text of the message"
+
+
+def _annotation(part: str) -> Any:
+    if part not in Delivery.model_fields:
+        raise LookupError("is not a field of Delivery")
+    return Delivery.model_fields[part].annotation
 
 
 class _Seen(NamedTuple):

@@ -69,13 +69,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _refuse_overlaps(found: list[tuple[str, Lane]]) -> None:
     valid = in_force(lane for _, lane in found)
-    served: dict[tuple[str, Service], str] = {}
+    served: dict[tuple[str, bool, Service], str] = {}
     for file, lane in found:
         if lane not in valid:
             continue
-        for pair in ((country, service) for country in lane.destinations for service in lane.services):
-            if served.setdefault(pair, file) != file:
+        for key in lane.serves:
+            if served.setdefault(key, file) != file:
                 raise LaneError(
-                    f"{file}: destinations: {pair[0]} with service {pair[1]} is served by {served[pair]} too; "
+                    f"{file}: destinations: {key[0]} with service {key[2]} is served by {served[key]} too; "
                     "one lane must be left for each"
                 )

@@ -11,23 +11,29 @@ from operator import attrgetter
 from typing import Any
 
 from event_contracts.order import Delivery
-from lanes.lane import EACH, Lane, LaneField, can_be_absent
+from lanes.fitting import Finder, Misfit, compile_fitting, compile_joined
+from lanes.lane import BY_COUNTRY, EACH, Lane, LaneField, Wrap
 from lanes.reading import CHOICE, reader_of
 from lanes.refusal import CannotShip
 from lanes.transforms import TRANSFORMS
+from lanes.values import Getter, code_of, value_getter, value_reader
+from lanes.wrapping import wrap
 
 Message = dict[str, Any]
-# reads a value from a part of a delivery; None when it is absent
-Getter = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A lane ready for use. `read` takes the lane's fields, and what a lane is chosen by, out of a delivery's JSON."""
+    """A lane ready for use. `read` takes the lane's fields, and what a lane is chosen by, out of a delivery's JSON.
+
+    `misfits` finds what of a delivery does not fit, `too_long` what of a built message is too long together.
+    """
 
     lane: Lane
     read: Callable[[bytes], Any]
+    misfits: Finder
     build: Callable[[Any], Message]
+    too_long: Finder
     shape: Mapping[str, Any]
     always: tuple[str, ...]
     optional: tuple[tuple[str, Getter], ...]
@@ -38,10 +44,18 @@ def project(route: Route, delivery: Delivery) -> Message:
 
     The result is checked against the lane's paths once more and refused when anything else is in it (law L9).
     """
+    _refuse(route.misfits(delivery))
     message = route.build(delivery)
     if not _within(message, route.shape):
         raise CannotShip("outside_lane")
+    _refuse(route.too_long(message))
     return message
+
+
+def _refuse(misfits: Iterable[Misfit]) -> None:
+    """Raises `CannotShip` for the first of them."""
+    for misfit in misfits:
+        raise CannotShip(misfit.code)
 
 
 def disclosed_fields(route: Route, delivery: Delivery) -> tuple[str, ...]:
@@ -63,15 +77,19 @@ def leaf_paths(value: Any, path: str = "") -> Iterator[str]:
 
 def compile_lane(lane: Lane) -> Route:
     """Turns the lane's data into functions."""
-    always = dict.fromkeys(_code(f.source) for f in lane.fields if f.required or EACH in f.source)
+    wrapped = [lane.wrap.source] if lane.wrap else []
+    certain = [f.source for f in lane.fields if (f.required and f.required != BY_COUNTRY) or EACH in f.source]
+    always = dict.fromkeys(code_of(source) for source in (*certain, *wrapped))
     optional: dict[str, Getter] = {}
     for entry in lane.fields:
-        if (code := _code(entry.source)) not in always:
-            optional.setdefault(code, _getter(entry.source))
+        if (code := code_of(entry.source)) not in always:
+            optional.setdefault(code, value_getter(entry.source))
     return Route(
         lane=lane,
         read=reader_of((*CHOICE, *_read_paths(lane))),
+        misfits=compile_fitting(lane),
         build=_compile(_Part.of(lane)),
+        too_long=compile_joined(lane),
         shape=_shape(lane.paths),
         always=tuple(always),
         optional=tuple(optional.items()),
@@ -79,15 +97,14 @@ def compile_lane(lane: Lane) -> Route:
 
 
 def _read_paths(lane: Lane) -> Iterator[str]:
+    if lane.wrap is not None:
+        yield lane.wrap.source
+    yield from (limit.of for limit in lane.limits)
     for entry in lane.fields:
         yield entry.source
         if entry.transform is not None:
             owner = entry.source.rpartition(".")[0]
             yield from (f"{owner}.{name}" if owner else name for name in TRANSFORMS[entry.transform].beside)
-
-
-def _code(source: str) -> str:
-    return ".".join(segment.partition("[")[0] for segment in source.split("."))
 
 
 @dataclass
@@ -96,6 +113,7 @@ class _Part:
 
     constants: Message = field(default_factory=dict)
     fields: list[tuple[str, LaneField, str]] = field(default_factory=list)
+    wraps: list[tuple[tuple[str, ...], Wrap]] = field(default_factory=list)
     parts: dict[str, _Part] = field(default_factory=dict)
     items_of: str | None = None
 
@@ -112,6 +130,9 @@ class _Part:
                 items_of, _, source = source.partition(f"{EACH}.")
                 root._find(entry.to.partition(EACH)[0] + ".")[0].items_of = items_of
             part.fields.append((key, entry, source))
+        if lane.wrap is not None:
+            places = [root._find(path) for path in lane.wrap.to]
+            places[0][0].wraps.append((tuple(key for _, key in places), lane.wrap))
         return root
 
     def _find(self, path: str) -> tuple[_Part, str]:
@@ -124,18 +145,19 @@ class _Part:
 
 def _compile(part: _Part) -> Callable[[Any], Message]:
     constants = part.constants
-    leaves = [(key, _reader(entry, source), _missing(entry)) for key, entry, source in part.fields]
+    leaves = [(key, value_reader(entry, source)) for key, entry, source in part.fields]
+    wraps = [(keys, value_getter(entry.source), entry.length) for keys, entry in part.wraps]
     objects = [(key, _compile(p)) for key, p in part.parts.items() if p.items_of is None]
     lists = [(key, attrgetter(p.items_of), _compile(p)) for key, p in part.parts.items() if p.items_of is not None]
 
     def build(source: Any) -> Message:
         message = constants.copy()
-        for key, read, missing in leaves:
+        for key, read in leaves:
             value = read(source)
             if value is not None:
                 message[key] = value
-            elif missing is not None:
-                raise CannotShip(missing)
+        for keys, lines, length in wraps:
+            message.update(zip(keys, wrap(lines(source), len(keys), length) or (), strict=False))
         for key, build_object in objects:
             message[key] = build_object(source)
         for key, items_of, build_item in lists:
@@ -143,62 +165,6 @@ def _compile(part: _Part) -> Callable[[Any], Message]:
         return message
 
     return build
-
-
-def _missing(entry: LaneField) -> str | None:
-    return f"missing.{_code(entry.source)}" if entry.required else None
-
-
-def _reader(entry: LaneField, source: str) -> Getter:
-    get = _getter(source)
-    if entry.transform is None:
-        return get
-    apply = TRANSFORMS[entry.transform].apply
-    if EACH in source:
-        return _whole_reader(source, apply)
-    owner_path = source.rpartition(".")[0]
-    owner: Getter = attrgetter(owner_path) if owner_path else lambda part: part
-
-    def read(part: Any) -> Any:
-        value = get(part)
-        return None if value is None else apply(value, owner(part))
-
-    return read
-
-
-def _whole_reader(source: str, apply: Callable[[Any, Any], Any]) -> Getter:
-    items_of, _, name = source.partition(f"{EACH}.")
-    items: Getter = attrgetter(items_of)
-    get: Getter = attrgetter(name)
-
-    def read(part: Any) -> Any:
-        owners = items(part)
-        return apply([get(owner) for owner in owners], owners)
-
-    return read
-
-
-def _getter(source: str) -> Getter:
-    path, _, index = source.partition("[")
-    parent, _, name = path.rpartition(".")
-    get: Getter = _past_absent(_getter(parent), attrgetter(name)) if can_be_absent(parent) else attrgetter(path)
-    if not index:
-        return get
-    place = int(index.rstrip("]"))
-
-    def item(part: Any) -> Any:
-        items = get(part)
-        return items[place] if place < len(items) else None
-
-    return item
-
-
-def _past_absent(parent: Getter, get: Getter) -> Getter:
-    def read(part: Any) -> Any:
-        owner = parent(part)
-        return None if owner is None else get(owner)
-
-    return read
 
 
 def _shape(paths: Iterable[str]) -> dict[str, Any]:

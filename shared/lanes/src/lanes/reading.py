@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from event_contracts.order import Delivery
 
 # What a lane is chosen by.
-CHOICE = ("consignee.country", "service")
+CHOICE = ("consignee.country", "consignee.postal_code", "service")
 Tree = dict[str, Any]
 
 
