@@ -92,6 +92,9 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
         "GET /v1/orders/{order_id}/confirmation": Asks.PERSON,
         "POST /v1/orders/{order_id}/cancel": Asks.PERSON,
         "PUT /v1/orders/{order_id}/consignee": Asks.PERSON,
+        "GET /v1/orders/{order_id}/tracking": Asks.PERSON,
+        "POST /v1/orders/find": Asks.STAFF,
+        "POST /v1/orders/{order_id}/close": Asks.STAFF,
     },
     "logistics-gateway": {"GET /v1/shipments": Asks.STAFF, "GET /v1/shipments/{shipment_id}": Asks.STAFF},
     "privacy": {

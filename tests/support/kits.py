@@ -48,6 +48,7 @@ class FakeVault:
 class OpenPolicy:
     """Grants everything."""
 
+    recipients: Mapping[str, Any] = {}
     classes: Mapping[str, Any] = {"quarantine": SimpleNamespace(retention=SimpleNamespace(days=14))}
 
     def may_open(self, service: str, data_class: str, purpose: str) -> bool:

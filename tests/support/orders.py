@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
+from deploy.local.keys import StaffRole
 from event_contracts import Event
 from event_contracts.logistics_gateway import (
     ShipmentAcknowledged,
@@ -21,13 +22,7 @@ from event_contracts.logistics_gateway import (
     ShipmentHandedOver,
     ShipmentRefused,
 )
-from order_service.app import SERVICE
-from order_service.handlers import (
-    on_shipment_acknowledged,
-    on_shipment_delivered,
-    on_shipment_handed_over,
-    on_shipment_refused,
-)
+from order_service.app import SERVICE, SHIPMENTS
 from servicekit.cloudevents import Received
 from servicekit.health import Health
 from servicekit.http import make_app
@@ -43,12 +38,7 @@ from tests.support.kits import FakeVault, open_test_kit
 
 CANARY = "Zoe Canary 7731"
 HANDED_OVER_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-HANDLERS: dict[type[Event], Any] = {
-    ShipmentAcknowledged: on_shipment_acknowledged,
-    ShipmentRefused: on_shipment_refused,
-    ShipmentHandedOver: on_shipment_handed_over,
-    ShipmentDelivered: on_shipment_delivered,
-}
+HANDLERS: Mapping[type[Event], Any] = SHIPMENTS.handlers
 
 
 def a_line(**fields: Any) -> dict[str, Any]:
@@ -94,6 +84,9 @@ class Vault(FakeVault):
             self.index.append((wanted[entry.key], entry.kind, entry.digest))
         return await super().ensure(wanted, index, new)
 
+    async def find(self, kind: str, digest: bytes) -> list[KeyName]:
+        return [name for name, its_kind, its_digest in self.index if (its_kind, its_digest) == (kind, digest)]
+
     async def index_key(self, kind: str) -> bytes:
         return hashlib.sha256(kind.encode()).digest()
 
@@ -113,6 +106,11 @@ class Shop:
     def buyer(self) -> "Buyer":
         subject_id = uuid4()
         return Buyer(self, subject_id, {"Authorization": f"Bearer {keys.customer_token(self.keys, subject_id)}"})
+
+    def staff(self, role: StaffRole) -> "Buyer":
+        """A staff member, who asks as buyers do."""
+        staff_id = uuid4()
+        return Buyer(self, staff_id, {"Authorization": f"Bearer {keys.staff_token(self.keys, role, staff_id)}"})
 
     async def events(self, order_id: str) -> list[tuple[str, dict[str, Any]]]:
         """Type and body of what was emitted about an order, in order."""
@@ -198,7 +196,9 @@ def order_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[Shop]:
     settings = Settings(
-        customer_public_key_file=order_keys / "customer.pub.pem", id_key_file=keys.id_key_file(order_keys, "order")
+        customer_public_key_file=order_keys / "customer.pub.pem",
+        staff_public_key_file=order_keys / "staff.pub.pem",
+        id_key_file=keys.id_key_file(order_keys, "order"),
     )
     async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
         kit = replace(bare, vault=cast(Any, Vault()))

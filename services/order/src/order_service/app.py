@@ -5,18 +5,17 @@ from pathlib import Path
 from event_contracts.logistics_gateway import (
     SHIPMENT_EVENTS,
     ShipmentAcknowledged,
+    ShipmentBlocked,
     ShipmentDelivered,
     ShipmentHandedOver,
+    ShipmentProgressed,
     ShipmentRefused,
+    ShipmentTracked,
+    ShipmentUnblocked,
 )
 from event_contracts.order import EVENTS
 from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, RectifyDelivery
-from order_service.handlers import (
-    on_shipment_acknowledged,
-    on_shipment_delivered,
-    on_shipment_handed_over,
-    on_shipment_refused,
-)
+from order_service import shipments
 from order_service.holdings import HOLDINGS
 from order_service.http import make_router
 from order_service.rectification import apply_rectification, prepare_rectification
@@ -26,10 +25,14 @@ from servicekit.service import Service
 SHIPMENTS = Consumes(
     topics=(SHIPMENT_EVENTS,),
     handlers={
-        ShipmentAcknowledged: on_shipment_acknowledged,
-        ShipmentRefused: on_shipment_refused,
-        ShipmentHandedOver: on_shipment_handed_over,
-        ShipmentDelivered: on_shipment_delivered,
+        ShipmentAcknowledged: shipments.on_shipment_acknowledged,
+        ShipmentRefused: shipments.on_shipment_refused,
+        ShipmentHandedOver: shipments.on_shipment_handed_over,
+        ShipmentDelivered: shipments.on_shipment_delivered,
+        ShipmentProgressed: shipments.on_shipment_progressed,
+        ShipmentBlocked: shipments.on_shipment_blocked,
+        ShipmentUnblocked: shipments.on_shipment_unblocked,
+        ShipmentTracked: shipments.on_shipment_tracked,
     },
     reader="shipments",
 )

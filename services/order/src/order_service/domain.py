@@ -44,18 +44,36 @@ _Centimetres = Annotated[int, Field(ge=1, le=1_000)]
 class Status(StrEnum):
     PLACED = "placed"
     CONFIRMED = "confirmed"
+    LABEL_CREATED = "label_created"
     HANDED_OVER = "handed_over"
+    IN_TRANSIT = "in_transit"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    FAILED_ATTEMPT = "failed_attempt"
     DELIVERED = "delivered"
+    RETURNED = "returned"
+    LOST = "lost"
+    UNKNOWN = "unknown"
     CANCELLED = "cancelled"
 
 
-# From which states an order gets into one. The later state wins, so an event that comes late changes nothing; what was
-# delivered or cancelled stays so. A carrier may skip states.
+# The states of an order under way, in their order.
+OPEN: Final = (
+    Status.PLACED,
+    Status.CONFIRMED,
+    Status.LABEL_CREATED,
+    Status.HANDED_OVER,
+    Status.IN_TRANSIT,
+    Status.OUT_FOR_DELIVERY,
+    Status.FAILED_ATTEMPT,
+)
+ENDS: Final = tuple(status for status in Status if status not in OPEN)
+# From which states an order gets into one. The later state wins, so an event that comes late changes nothing; an end is for
+# good, but for one: of a parcel whose carrier was silent, a late word counts. A carrier may skip states.
 BEFORE: Final[dict[Status, tuple[Status, ...]]] = {
-    Status.CONFIRMED: (Status.PLACED,),
-    Status.HANDED_OVER: (Status.PLACED, Status.CONFIRMED),
-    Status.DELIVERED: (Status.PLACED, Status.CONFIRMED, Status.HANDED_OVER),
-    Status.CANCELLED: (Status.PLACED, Status.CONFIRMED),
+    **{status: OPEN[:place] for place, status in enumerate(OPEN) if place},
+    Status.UNKNOWN: OPEN,
+    **dict.fromkeys((Status.DELIVERED, Status.RETURNED, Status.LOST), (*OPEN, Status.UNKNOWN)),
+    Status.CANCELLED: OPEN[: OPEN.index(Status.HANDED_OVER)],
 }
 
 

@@ -1,4 +1,4 @@
-"""What the order service does: on a buyer's request, and when a shipment's events come in."""
+"""What the order service does on a buyer's request."""
 
 from __future__ import annotations
 
@@ -8,29 +8,14 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
-from event_contracts import Erased, Event, PersonalData
-from event_contracts.logistics_gateway import (
-    ShipmentAcknowledged,
-    ShipmentDelivered,
-    ShipmentHandedOver,
-    ShipmentRefused,
-)
+from event_contracts import Erased, PersonalData
+from event_contracts.logistics_gateway import Tracking
 from event_contracts.moments import bounded
-from event_contracts.order import (
-    CancelReason,
-    Delivery,
-    OrderCancelled,
-    OrderConfirmed,
-    OrderDelivered,
-    OrderHandedOver,
-    OrderPlaced,
-    OrderRecord,
-    Registration,
-)
+from event_contracts.order import CancelReason, Delivery, OrderPlaced, OrderRecord, Registration
 from order_service import store
 from order_service.domain import Parts, Purchase, Status, cancels, split_purchase
-from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS
-from servicekit.consuming import Received
+from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS, TRACKING
+from order_service.shipments import advance, cancelled
 from servicekit.errors import Conflict, Gone, NotFound
 from servicekit.faults import declare, faultpoint
 from servicekit.holdings import Holding
@@ -64,6 +49,10 @@ class Order:
     delivery: Delivery | None = None
     registration: Registration | None = None
     delivery_number: int = 1
+    blocked: str | None = None
+    blocked_since: datetime | None = None
+    tracking: Tracking | None = None
+    carrier: str | None = None
 
 
 async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, purchase: Purchase) -> tuple[Order, bool]:
@@ -146,7 +135,7 @@ async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Pur
     row = await store.find_order(kit.db, order_id)
     if row is None:
         return None
-    (order,) = await _opened(kit, [row], RECORDS)
+    (order,) = await opened(kit, [row], RECORDS)
     if order.record is None or row["buyer_id"] != buyer_id:
         raise Gone
     await kit.check_retry(row["body_digest"], purchase, (OrderRecord, buyer_id, order_id))
@@ -155,14 +144,23 @@ async def _placed_before(kit: Kit, buyer_id: UUID, order_id: UUID, purchase: Pur
 
 async def read_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
     """The buyer's order with all parts but the payment, opened with one call of the vault. Raises `NotFound`."""
-    row = await _own_row(kit, buyer_id, order_id)
-    (order,) = await _opened(kit, [row], RECORDS, DELIVERIES, REGISTRATIONS)
+    row = await own_row(kit, buyer_id, order_id)
+    (order,) = await opened(kit, [row], RECORDS, DELIVERIES, REGISTRATIONS)
+    return order
+
+
+async def follow_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
+    """The buyer's order with its record and where its parcel can be followed. Raises `NotFound`."""
+    row = await store.find_tracked(kit.db, order_id)
+    if row is None or row["buyer_id"] != buyer_id:
+        raise NotFound
+    (order,) = await opened(kit, [row], RECORDS, TRACKING)
     return order
 
 
 async def confirm_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
     """The buyer's order with its record. Raises `NotFound`."""
-    (order,) = await _opened(kit, [await _own_row(kit, buyer_id, order_id)], RECORDS)
+    (order,) = await opened(kit, [await own_row(kit, buyer_id, order_id)], RECORDS)
     return order
 
 
@@ -170,7 +168,7 @@ async def list_orders(kit: Kit, buyer_id: UUID, paging: Paging) -> tuple[list[Or
     """The buyer's orders with their records, newest first, and the cursor of the next page; one call of the vault a page."""
     rows = await store.list_orders(kit.db, buyer_id, paging)
     shown = paging.page(rows, [Cursor(row["placed_at"], row["order_id"]) for row in rows])
-    return await _opened(kit, shown.items, RECORDS), shown.next
+    return await opened(kit, shown.items, RECORDS), shown.next
 
 
 async def cancel_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
@@ -182,58 +180,20 @@ async def cancel_order(kit: Kit, buyer_id: UUID, order_id: UUID) -> Order:
         if row is None:
             raise NotFound
         if cancels(Status(row["status"])):
-            await _advance(tx, Status.CANCELLED, [(order_id, now)], _cancelled(CancelReason.BY_BUYER))
+            await advance(tx, Status.CANCELLED, [(order_id, now)], cancelled(CancelReason.BY_BUYER))
 
     await kit.run_tx("cancel_order", work)
     return await confirm_order(kit, buyer_id, order_id)
 
 
-async def on_shipment_acknowledged(tx: Tx, received: Sequence[Received[ShipmentAcknowledged]]) -> None:
-    times = [(each.event.order_id, each.time) for each in received]
-    await _advance(
-        tx, Status.CONFIRMED, times, lambda row: OrderConfirmed(order_id=row["order_id"], buyer_id=row["buyer_id"])
-    )
-
-
-async def on_shipment_refused(tx: Tx, received: Sequence[Received[ShipmentRefused]]) -> None:
-    times = [(each.event.order_id, each.time) for each in received]
-    await _advance(tx, Status.CANCELLED, times, _cancelled(CancelReason.UNDELIVERABLE))
-
-
-async def on_shipment_handed_over(tx: Tx, received: Sequence[Received[ShipmentHandedOver]]) -> None:
-    times = [(each.event.order_id, each.event.at) for each in received]
-    await _advance(tx, Status.HANDED_OVER, times, lambda row: OrderHandedOver(**_at(row)))
-
-
-async def on_shipment_delivered(tx: Tx, received: Sequence[Received[ShipmentDelivered]]) -> None:
-    times = [(each.event.order_id, each.event.at) for each in received]
-    await _advance(tx, Status.DELIVERED, times, lambda row: OrderDelivered(**_at(row)))
-
-
-def _cancelled(reason: CancelReason) -> Callable[[Record], Event]:
-    return lambda row: OrderCancelled(order_id=row["order_id"], buyer_id=row["buyer_id"], reason=reason)
-
-
-def _at(row: Record) -> dict[str, Any]:
-    return {"order_id": row["order_id"], "buyer_id": row["buyer_id"], "at": bounded(row["status_at"])}
-
-
-async def _advance(
-    tx: Tx, onto: Status, times: Sequence[tuple[UUID, datetime]], event_of: Callable[[Record], Event]
-) -> None:
-    """Moves the orders that may get into `onto` and says so for exactly these. Their rows are locked before (§5)."""
-    changed = await store.advance_orders(tx, onto, times)
-    await tx.emit(*map(event_of, changed))
-
-
-async def _own_row(kit: Kit, buyer_id: UUID, order_id: UUID) -> Record:
+async def own_row(kit: Kit, buyer_id: UUID, order_id: UUID) -> Record:
     row = await store.find_order(kit.db, order_id)
     if row is None or row["buyer_id"] != buyer_id:
         raise NotFound
     return row
 
 
-async def _opened(kit: Kit, rows: Sequence[Record], *parts: Holding) -> list[Order]:
+async def opened(kit: Kit, rows: Sequence[Record], *parts: Holding) -> list[Order]:
     """The orders of the rows with these parts opened, all in one call of the vault."""
     wanted = [(row["order_id"], *opening) for row in rows for part in parts for opening in part.openings(row).items()]
     values = await kit.open_many([opening for _, _, opening in wanted], purpose=OWN_ACCESS) if wanted else []
@@ -255,4 +215,8 @@ def _order(row: Record, parts: Mapping[str, Any]) -> Order:
         delivery=parts.get("delivery"),
         registration=parts.get("registration"),
         delivery_number=row.get("delivery_number") or 1,
+        blocked=row["blocked"],
+        blocked_since=row["blocked_since"],
+        tracking=parts.get("tracking"),
+        carrier=row.get("carrier"),
     )

@@ -8,11 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
-from event_contracts.codes import Currency, Minor
+from event_contracts.codes import Currency, FieldPath, Minor
 from event_contracts.order import Consignee, Invoice, OrderLine, Parcel, Registration, Service
 from order_service import corrections, handlers
 from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
+from order_service.staff_http import staff_router
+from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
 from servicekit.auth import Customer, customer
 from servicekit.errors import Fenced
 from servicekit.ids import new_id
@@ -36,13 +38,17 @@ class ErasedPart(BaseModel):
 
 
 class OrderState(BaseModel):
-    """`status_at`: since when the order has this status. `gift`: the consignee is another person than the buyer."""
+    """`status_at`: since when the order has this status. `gift`: the consignee is another person than the buyer.
+
+    `blocked`: why the order cannot leave now, such as `no_lane`. It leaves, or ends as cancelled after 14 days."""
 
     order_id: UUID
     status: Status
     status_at: datetime
     placed_at: datetime
     gift: bool
+    blocked: FieldPath | None = None
+    blocked_since: datetime | None = None
 
 
 class RecordPart(BaseModel):
@@ -143,6 +149,14 @@ def make_router(kit: Kit) -> APIRouter:
         """
         return _detail(await corrections.correct_consignee(kit, buyer.subject_id, order_id, consignee))
 
+    @router.get("/v1/orders/{order_id}/tracking", response_class=LdJsonResponse, response_model_exclude_none=True)
+    async def follow_order(order_id: UUID, buyer: Buyer) -> ParcelDelivery:
+        """Where the parcel is and how to follow it, as schema.org's `ParcelDelivery`; a gift's buyer sees it, too."""
+        order = await handlers.follow_order(kit, buyer.subject_id, order_id)
+        recipient = kit.policy.recipients.get(order.carrier or "")
+        return parcel_delivery(order, None if recipient is None else recipient.title)
+
+    router.include_router(staff_router(kit))
     return router
 
 

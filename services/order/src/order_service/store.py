@@ -1,14 +1,15 @@
 """All SQL of the order service. A row of an order has its own columns and, where asked for, the sealed parts that are left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from event_contracts import Sealed
+from event_contracts.logistics_gateway import ShipmentTracked
 from event_contracts.moments import LATEST
 from event_contracts.order import Delivery, OrderPlaced
-from order_service.domain import BEFORE, Status
+from order_service.domain import BEFORE, ENDS, Status
 from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Database, Record, Tx
 
@@ -127,7 +128,8 @@ async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datet
     first = dict(reversed(times))
     return await tx.fetch(
         """-- advance_orders
-        UPDATE orders o SET status = $1, status_at = u.at, recorded_at = $5
+        UPDATE orders o SET status = $1, status_at = u.at, recorded_at = $5,
+            blocked = CASE WHEN NOT $6 THEN o.blocked END, blocked_since = CASE WHEN NOT $6 THEN o.blocked_since END
         FROM unnest($2::uuid[], $3::timestamptz[]) AS u(order_id, at)
         WHERE o.order_id = u.order_id AND o.status = ANY($4::text[])
         RETURNING o.order_id, o.buyer_id, o.status_at""",
@@ -136,4 +138,71 @@ async def advance_orders(tx: Tx, onto: Status, times: Sequence[tuple[UUID, datet
         list(first.values()),
         list(BEFORE[onto]),
         tx.now(),
+        onto in ENDS,
+    )
+
+
+async def block_orders(tx: Tx, blocked: Mapping[UUID, tuple[str, datetime]]) -> None:
+    """Notes why orders under way cannot leave, and since when: the reason may change, the time is that of the first."""
+    ordered = sorted(blocked.items())
+    await tx.execute(
+        """-- block_orders
+        UPDATE orders o SET blocked = u.reason, blocked_since = coalesce(o.blocked_since, u.at)
+        FROM unnest($1::uuid[], $2::varchar[], $3::timestamptz[]) AS u(order_id, reason, at)
+        WHERE o.order_id = u.order_id AND o.status <> ALL($4::text[])""",
+        [order_id for order_id, _ in ordered],
+        [reason for _, (reason, _) in ordered],
+        [at for _, (_, at) in ordered],
+        list(ENDS),
+    )
+
+
+async def unblock_orders(tx: Tx, order_ids: Sequence[UUID]) -> None:
+    await tx.execute(
+        """-- unblock_orders
+        UPDATE orders SET blocked = NULL, blocked_since = NULL WHERE order_id = ANY($1::uuid[]) AND blocked IS NOT NULL""",
+        sorted(order_ids),
+    )
+
+
+async def put_tracking(tx: Tx, tracked: Sequence[ShipmentTracked]) -> None:
+    """Each order's tracking in the place of the one before, if the order goes to that person."""
+    await tx.execute(
+        """-- put_tracking
+        INSERT INTO order_tracking (consignee_id, order_id, tracking, carrier)
+        SELECT u.subject_id, u.order_id, u.tracking, u.carrier
+        FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::varchar[]) AS u(subject_id, order_id, tracking, carrier)
+        JOIN orders o ON o.order_id = u.order_id AND o.consignee_id = u.subject_id
+        ON CONFLICT (consignee_id, order_id) DO UPDATE SET tracking = excluded.tracking, carrier = excluded.carrier""",
+        [event.subject_id for event in tracked],
+        [event.order_id for event in tracked],
+        [event.tracking for event in tracked],
+        [event.carrier for event in tracked],
+    )
+
+
+async def find_tracked(db: Database, order_id: UUID) -> Record | None:
+    """The order with its record and where its parcel can be followed; a part that was erased is null."""
+    return await db.fetchrow(
+        """-- find_tracked
+        SELECT o.*, r.record, t.tracking, t.carrier FROM orders o
+        LEFT JOIN order_records r ON r.buyer_id = o.buyer_id AND r.order_id = o.order_id
+        LEFT JOIN order_tracking t ON t.consignee_id = o.consignee_id AND t.order_id = o.order_id
+        WHERE o.order_id = $1""",
+        order_id,
+    )
+
+
+async def lock_any_order(tx: Tx, order_id: UUID) -> Record | None:
+    """The order, locked, whosever it is: for staff."""
+    return await tx.fetchrow("-- lock_any_order\nSELECT * FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
+
+
+async def read_states(db: Database, order_ids: Sequence[UUID]) -> list[Record]:
+    """How far these orders are, without anything about a person."""
+    return await db.fetch(
+        """-- read_states
+        SELECT order_id, status, status_at, placed_at, blocked, blocked_since FROM orders
+        WHERE order_id = ANY($1::uuid[]) ORDER BY placed_at DESC, order_id""",
+        list(order_ids),
     )
