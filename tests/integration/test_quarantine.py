@@ -1,4 +1,5 @@
 """Quarantine: what is parked takes no effect, what bounds it, and how an operator ends it. Step by step without a Kafka."""
+# long: one fixture and one idea, what waits; a second file would start a second Postgres.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -244,6 +245,30 @@ async def test_a_repeat_takes_the_place_of_the_one_before(kit: Kit, monkeypatch:
     await apply(applier, partition.event(stuck, 5))
     await tend(kit, [partition.consumes])
     assert (await partition.waiting(), await effects(kit, stuck)) == ([], [5])
+
+
+async def test_the_work_on_a_stuck_aggregate_does_not_grow(kit: Kit) -> None:
+    """One of its records is read and locked for each batch, however many wait behind it."""
+    partition, stuck = Partition(kit), uuid4()
+    applier = await partition.applier()
+    await apply(applier, partition.record(str(stuck).encode(), CANARY))
+    for _ in range(4):
+        await apply(applier, *(partition.event(stuck) for _ in range(10)))
+
+    async def work(tx: Tx) -> None:
+        assert await quarantine.blocked_aggregates(tx, partition.reader, [(TOPIC, stuck)], lock=True) == {
+            (TOPIC, stuck)
+        }
+        free = await kit.db.fetch(
+            "SELECT FROM kit.quarantine WHERE reader = $1 AND ended_at IS NULL FOR UPDATE SKIP LOCKED", partition.reader
+        )
+        assert len(free) == 40, "each record of the aggregate is locked"
+
+    await kit.run_tx("locks", work)
+    full = quarantine.full_aggregates(kit.db, partition.reader, [(TOPIC, stuck), (TOPIC, uuid4())])
+    assert await full == frozenset()
+    quarantined = await kit.db.fetchval("SELECT count(*) FROM kit.quarantine WHERE reader = $1", partition.reader)
+    assert quarantined == 41
 
 
 async def waiting_number(kit: Kit, partition: Partition) -> int:

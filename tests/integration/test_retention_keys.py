@@ -92,6 +92,21 @@ async def test_a_released_key_goes_when_nobody_holds_a_row_under_it(shop: Shop, 
     assert await shop.kit.db.fetchval("SELECT count(*) FROM key_looks") == 0
 
 
+async def test_runs_that_only_look_at_keys_go_after_a_month(shop: Shop, retention: Retention) -> None:
+    """One is begun for every few releases, so they would grow for ever. The daily runs stay."""
+    released = await retention.release(uuid4(), "account", "contact")
+    await shop.hear(released)
+    await retention.settle()
+    await shop.revoked(released.key_id)
+    looks = "SELECT count(*) FROM retention_runs WHERE only_looks"
+    assert await shop.kit.db.fetchval(looks) == 1
+    for days, left in ((29, 1), (2, 0)):
+        await shop.tick(days=days)
+        await retention.settle()
+        assert await shop.kit.db.fetchval(looks) == left
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM retention_runs") == 3
+
+
 async def test_a_released_key_stays_while_another_system_holds_a_row_under_it(shop: Shop, retention: Retention) -> None:
     subject = uuid4()
     release = await retention.release(subject, "order", "delivery")

@@ -202,9 +202,10 @@ async def full_aggregates(db: Database, reader: str, aggregates: Collection[Aggr
     """Those of the aggregates of which no more content is kept."""
     rows = await db.fetch(
         """-- full_aggregates
-        SELECT q.topic, q.aggregate FROM kit.quarantine q
-        JOIN unnest($2::text[], $3::uuid[]) AS u(topic, aggregate) USING (topic, aggregate)
-        WHERE q.reader = $1 AND q.ended_at IS NULL GROUP BY 1, 2 HAVING count(*) >= $4""",
+        SELECT u.topic, u.aggregate FROM unnest($2::text[], $3::uuid[]) AS u(topic, aggregate) CROSS JOIN LATERAL (
+            SELECT FROM kit.quarantine q
+            WHERE q.reader = $1 AND q.topic = u.topic AND q.aggregate = u.aggregate AND q.ended_at IS NULL
+            OFFSET $4 - 1 LIMIT 1) AS last""",
         reader,
         [topic for topic, _ in aggregates],
         [aggregate for _, aggregate in aggregates],
@@ -216,15 +217,16 @@ async def full_aggregates(db: Database, reader: str, aggregates: Collection[Aggr
 async def blocked_aggregates(
     source: Database | Tx, reader: str, aggregates: Collection[Aggregate], *, lock: bool = False
 ) -> frozenset[Aggregate]:
-    """Which of the aggregates have a record waiting: later ones are parked behind it. With `lock` none ends its wait before
-    the transaction has ended."""
+    """Which of the aggregates have a record waiting: later ones are parked behind it. With `lock` one of each stays until
+    the transaction has ended. One row of each is read and locked, however many wait."""
     wanted = list(aggregates)
     rows = await source.fetch(
         """-- blocked_aggregates
-        SELECT q.topic, q.aggregate FROM kit.quarantine q
-        JOIN unnest($2::text[], $3::uuid[]) AS u(topic, aggregate) USING (topic, aggregate)
-        WHERE q.reader = $1 AND q.ended_at IS NULL AND q.blocks"""  # noqa: S608 - both are ours
-        + (" FOR SHARE OF q" if lock else ""),
+        SELECT u.topic, u.aggregate FROM unnest($2::text[], $3::uuid[]) AS u(topic, aggregate) CROSS JOIN LATERAL (
+            SELECT FROM kit.quarantine q
+            WHERE q.reader = $1 AND q.topic = u.topic AND q.aggregate = u.aggregate AND q.ended_at IS NULL AND q.blocks
+            LIMIT 1"""  # noqa: S608 - both are ours
+        + (" FOR SHARE) AS first" if lock else ") AS first"),
         reader,
         [topic for topic, _ in wanted],
         [aggregate for _, aggregate in wanted],

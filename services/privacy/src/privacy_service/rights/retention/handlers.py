@@ -46,6 +46,9 @@ JOB: Final = "retention"
 UNANSWERED_LOOK: Final = timedelta(days=1)
 HELD_LOOK: Final = timedelta(days=30)
 LOOK_RUNS_AT_ONCE: Final = 8
+# How long runs that only look at keys are kept after their end; every daily run deletes so many.
+LOOKS_KEPT: Final = timedelta(days=30)
+LOOKS_DELETED_AT_ONCE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ async def begin_if_due(kit: Kit) -> None:
         since = now - timedelta(seconds=settings_of(kit).retention_every_seconds)
         if await store.is_due(tx, since):
             await store.end_unanswered(tx, since, now, _all_wanted(kit))
+            await store.delete_looks(tx, now - LOOKS_KEPT, LOOKS_DELETED_AT_ONCE)
             await _begin(kit, tx, uuid4(), False, None)
 
     await kit.run_tx("begin_retention", work)

@@ -157,6 +157,23 @@ async def end_run(tx: Tx, run_id: UUID, now: datetime) -> None:
     await tx.execute("-- end_run: questions\nDELETE FROM retention_questions WHERE run_id = $1", run_id)
 
 
+async def delete_looks(tx: Tx, before: datetime, limit: int) -> None:
+    """Runs that only looked at keys and ended before a moment go with what hangs on them."""
+    rows = await tx.fetch(
+        """-- delete_looks
+        SELECT run_id FROM retention_runs WHERE only_looks AND ended_at < $1 ORDER BY begun_at LIMIT $2
+        FOR UPDATE SKIP LOCKED""",
+        before,
+        limit,
+    )
+    run_ids = [row["run_id"] for row in rows]
+    for table in (
+        *("retention_questions", "retention_found", "retention_counts"),
+        *("retention_scans", "retention_runs"),
+    ):
+        await tx.execute(f"-- delete_looks: {table}\nDELETE FROM {table} WHERE run_id = ANY($1::uuid[])", run_ids)
+
+
 async def insert_questions(tx: Tx, questions: Sequence[Question], now: datetime, next_try_at: datetime) -> None:
     await tx.execute(
         """-- insert_questions
