@@ -11,6 +11,7 @@ from privacy_service.app import SERVICE
 from privacy_service.rights.export import packages
 from privacy_service.rights.export.handlers import fetch
 from privacy_service.rights.export.http import PackageResponse
+from privacy_service.rights.export.store import MOST_LATE_ROUNDS
 from servicekit import faults
 from servicekit.clock import Clock
 from servicekit.faults import Fault, InjectedFault
@@ -255,6 +256,28 @@ async def test_a_late_part_opens_no_key_that_stays(shop: Shop) -> None:
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rights_export_parts") == 0
     await destroy_ended(shop)
     assert shop.vault.states[late.key_id] == "destroyed"
+
+
+@pytest.mark.attack("a participant names ended exports again and again", expected="bounded, and only with its people")
+async def test_late_parts_open_no_other_ended_export_and_none_for_ever(shop: Shop) -> None:
+    subject, other = uuid4(), uuid4()
+    async with shop.client() as client:
+        request_id = await open_access(shop, client, subject)
+        await make_ready(shop, held_of(subject, uuid4()))
+        assert (await client.get(await link(shop, client, request_id))).status_code == 200
+    await destroy_ended(shop)
+    foreign = ExportHoldings(request_id=request_id, subject_id=other)
+    await shop.hear(part(foreign, "account", 2, 1, await seal(shop, foreign, "accounts", []), 1))
+    ended = "SELECT destroyed_at IS NOT NULL FROM rights_exports"
+    assert await shop.kit.db.fetchval(ended), "a part about somebody else opened an ended export"
+    command = ExportHoldings(request_id=request_id, subject_id=subject)
+    for attempt in range(2, MOST_LATE_ROUNDS + 2):
+        await shop.hear(part(command, "account", attempt, 1, await seal(shop, command, "accounts", []), 1))
+        assert not await shop.kit.db.fetchval(ended)
+        await destroy_ended(shop)
+    late = await seal(shop, command, "accounts", [])
+    await shop.hear(part(command, "account", 99, 1, late, 1))
+    assert await shop.kit.db.fetchval(ended), "late parts open an ended export for ever"
 
 
 @pytest.mark.fault(16, "an erasure during an export that is under way")

@@ -69,7 +69,7 @@ async def on_holdings_exported(tx: Tx, received: Sequence[Received[HoldingsExpor
     erased = await tx.revoked(sealed)
     await store.write_parts(tx, received, erased)
     late = [each for each in received if each.event.content is not None and each.event.content.key_id not in erased]
-    await store.note_late_parts(tx, [each.event.request_id for each in late])
+    await store.note_late_parts(tx, [(each.event.request_id, each.event.subject_id) for each in late])
 
 
 async def is_complete(db: Database | Tx, request_id: UUID, systems: Sequence[str]) -> list[str]:

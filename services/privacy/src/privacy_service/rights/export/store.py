@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from event_contracts.privacy import HoldingsExported
@@ -57,13 +58,24 @@ async def write_parts(tx: Tx, received: Sequence[Received[HoldingsExported]], er
     )
 
 
-async def note_late_parts(tx: Tx, request_ids: Sequence[UUID]) -> None:
-    """Sealed parts came after the key was destroyed, so there is a key again: let it be destroyed under a fresh id."""
+# A participant may begin a part anew after a crash, and each of them may be late.
+MOST_LATE_ROUNDS: Final = 10
+
+
+async def note_late_parts(tx: Tx, parts: Sequence[tuple[UUID, UUID]]) -> None:
+    """Sealed parts of (request, person) came after the key was destroyed, so there is a key again: let it be destroyed under
+    a fresh id, if the export is of that person, and not for ever.
+    """
     await tx.execute(
         """-- note_late_parts
-        UPDATE rights_exports SET revocation_id = gen_random_uuid(), destroyed_at = NULL
-        WHERE request_id = ANY($1::uuid[]) AND destroyed_at IS NOT NULL""",
-        list(request_ids),
+        UPDATE rights_exports e SET revocation_id = gen_random_uuid(), destroyed_at = NULL, late_rounds = late_rounds + 1
+        WHERE e.destroyed_at IS NOT NULL AND e.late_rounds < $3 AND EXISTS (
+            SELECT FROM unnest($1::uuid[], $2::uuid[]) AS u(request_id, subject_id)
+            JOIN rights_export_subjects s USING (request_id, subject_id) WHERE u.request_id = e.request_id)
+            AND e.request_id = ANY($1::uuid[])""",
+        [request_id for request_id, _ in parts],
+        [subject_id for _, subject_id in parts],
+        MOST_LATE_ROUNDS,
     )
 
 
