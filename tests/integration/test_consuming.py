@@ -238,18 +238,6 @@ async def test_the_inbox_drops_what_the_producer_sent_twice(kit: Kit) -> None:
     assert await numbers_of(kit) == {counter: list(range(6))}
 
 
-@pytest.mark.fault(12, "Kafka is set back behind a reader's position, and goes on")
-async def test_a_reader_goes_back_with_a_topic_that_was_set_back(kit: Kit) -> None:
-    """Else what is published next, up to its old position, would be taken for what it has read already."""
-    counter = uuid4()
-    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 1000"))
-    async with running(kit, consumes()):
-        await until(kit, 3, "SELECT count(*) FROM kit.positions WHERE next < 1000 AND reader = 'main'")
-        await emit_numbers(kit, [counter], range(10))
-        await until(kit, 10)
-    assert await numbers_of(kit) == {counter: list(range(10))}
-
-
 async def test_what_was_published_since_a_time_is_published_again_in_its_order(kit: Kit) -> None:
     """The readers of this service have forgotten all: what they see comes from Kafka alone."""
     counter = uuid4()

@@ -1,9 +1,11 @@
 """Where a reader is in a topic, on real Kafka: transactional writers, topics made anew or set back, added partitions."""
+# long: all tests of positions share the fixtures of one Kafka and one database for each.
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from msgspec import structs
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.topics import Topic
 from servicekit import kafka, outbox
+from servicekit.clock import FakeClock
 from servicekit.consuming import Consumes, Received, run_reader
 from servicekit.errors import Invalid, NotFound, PartitionsDiffer
 from servicekit.health import Progress
+from servicekit.inbox import REMEMBERED
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
 from servicekit.logs import _FIELDS
@@ -98,6 +102,9 @@ async def note(tx: Tx, received: Sequence[Received[Any]]) -> None:
         [r.event.counter_id for r in received],
         [r.event.number for r in received],
     )
+
+
+READER: Consumes[Any, Any] = Consumes(topics=(), handlers={Counted: note})
 
 
 @asynccontextmanager
@@ -243,7 +250,7 @@ async def test_a_reader_stops_where_records_are_gone_until_an_operator_decides(
     await delete_before(kafka_server, topic, 7)
     async with reading(kit, topic) as progress:
         await until_stopped(progress, "records_gone")
-        assert await resolve(kit, "main", topic, "skip", "nobody_has_it") == 1
+        assert await resolve(kit, READER, topic, "skip", "nobody_has_it") == 1
         await until_read(kit, 8, progress)
     assert await numbers(kit) == [0, 1, 2, 3, 4, 5, 7, 8]
     (row,) = await kit.db.fetch("SELECT action, reason, since, onto, operator FROM kit.position_decisions")
@@ -267,10 +274,45 @@ async def test_a_reader_stops_where_another_record_stands_than_it_read(kit: Kit,
             await send(kit, topic, each, 2)
         await until_number(kit, "SELECT count(*) FROM effects", 8)
         assert progress.stopped == "records_rewritten"
-        assert await resolve(kit, "main", topic, "reset", "drill") == 1
+        assert await resolve(kit, READER, topic, "reset", "drill") == 1
         await until_read(kit, 11, progress)
     rows = await kit.db.fetch("SELECT counter_id, array_agg(number ORDER BY place) AS n FROM effects GROUP BY 1")
     assert sorted(row["n"] for row in rows) == [[0, 1, 0, 1, 2], [0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.fault(12, "Kafka is set back behind a reader's position, and goes on")
+async def test_a_reader_stops_where_its_topic_ends_before_its_position(kit: Kit, kafka_server: KafkaServer) -> None:
+    """Else what is published next, up to its old position, would be taken for what it has read already."""
+    topic, counter = new_topic(kafka_server), uuid4()
+    await send(kit, topic, counter, *range(3))
+    async with reading(kit, topic) as progress:
+        await until_read(kit, 3, progress)
+    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 5"))
+    async with reading(kit, topic) as progress:
+        await until_stopped(progress, "positions_set_back")
+        await send(kit, topic, counter, *range(3, 5))
+        assert await resolve(kit, READER, topic, "skip", "sent_again") == 1
+        await until_number(kit, "SELECT count(*) FROM kit.positions WHERE next = 5", 1)
+        await send(kit, topic, counter, 5)
+        await until_read(kit, 4, progress)
+    assert await numbers(kit) == [0, 1, 2, 5]
+
+
+async def test_a_reset_behind_what_the_inbox_remembers_is_refused(kit: Kit, kafka_server: KafkaServer) -> None:
+    """A command of ten days ago would take a second effect. Without an inbox effects are idempotent by themselves."""
+    topic, counter = new_topic(kafka_server), uuid4()
+    with_inbox = replace(READER, inbox=True)
+    await send(kit, topic, counter, *range(3))
+    async with reading(kit, topic) as progress:
+        await until_read(kit, 3, progress)
+    later = replace(kit, clock=FakeClock(kit.clock.now() + REMEMBERED + timedelta(hours=1)))
+    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 5"))
+    with pytest.raises(Invalid, match="9 days"):
+        await resolve(later, with_inbox, topic, "reset", "drill")
+    assert await kit.db.fetchval("SELECT count(*) FROM kit.position_decisions") == 0
+    assert await resolve(kit, with_inbox, topic, "reset", "drill") == 1
+    await kit.run_tx("ahead", statement("UPDATE kit.positions SET next = next + 5"))
+    assert await resolve(later, READER, topic, "reset", "drill") == 1
 
 
 async def test_nothing_is_decided_about_a_reader_that_goes_on(
@@ -281,9 +323,9 @@ async def test_nothing_is_decided_about_a_reader_that_goes_on(
     async with reading(kit, topic) as progress:
         await until_read(kit, 1, progress)
     with pytest.raises(NotFound):
-        await resolve(kit, "main", topic, "reset", "drill")
+        await resolve(kit, READER, topic, "reset", "drill")
     with pytest.raises(Invalid):
-        await resolve(kit, "main", topic, "reset", "Jane Doe asked for it")
+        await resolve(kit, READER, topic, "reset", "Jane Doe asked for it")
     await run(kit, [Consumes(topics=(topic,), handlers={Counted: note})], parse(SERVICE, ["list"]))
     assert capsys.readouterr().out.split() == ["main", f"{topic}/0", "1", "0", "1", "same"]
 

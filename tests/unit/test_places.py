@@ -29,8 +29,8 @@ SAME = Look(TOPIC, 0, 8, LAST)
         (AT, Look(TOPIC, 6, 6), Standing.SAME, 6),  # an empty partition that begins where the reader is
         (AT, Look(TOPIC, 7, 8), Standing.GONE, None),  # retention took one that was not read
         (AT, Look(TOPIC, 8, 8), Standing.GONE, None),
-        (AT, Look(TOPIC, 0, 5), Standing.SET_BACK, 5),
-        (AT, Look(TOPIC, 0, 0), Standing.SET_BACK, 0),
+        (AT, Look(TOPIC, 0, 5), Standing.SET_BACK, None),
+        (AT, Look(TOPIC, 0, 0), Standing.SET_BACK, None),
         (AT, Look(TOPIC, 0, 8, RawRecord("t", 0, 5, b"key", b"other", ())), Standing.REWRITTEN, None),
         (AT, Look(TOPIC, 0, 8, RawRecord("t", 0, 6, b"key", b"value", LAST.headers)), Standing.REWRITTEN, None),
         (AT, Look(TOPIC, 0, 8, None), Standing.REWRITTEN, None),  # a marker stands there
@@ -39,7 +39,7 @@ SAME = Look(TOPIC, 0, 8, LAST)
         (AT, Look(OTHER, 2, 2), Standing.MADE_ANEW, 2),
         (AT, Look(None, 0, 8, LAST), Standing.SAME, 6),
         (Position(6), Look(TOPIC, 0, 8), Standing.SAME, 6),  # from before hashes were kept
-        (Position(6), Look(TOPIC, 0, 5), Standing.SET_BACK, 5),
+        (Position(6), Look(TOPIC, 0, 5), Standing.SET_BACK, None),
         (Position(0), Look(TOPIC, 0, 0), Standing.NEW_READER, 0),
         (Position(0), Look(TOPIC, 9, 12), Standing.NEW_READER, 9),
         (Position(0, None, TOPIC), Look(TOPIC, 0, 3), Standing.SAME, 0),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from servicekit.errors import PositionLost
+from servicekit.outbox import KEEP_DAYS
 from servicekit.postgres import Database, Tx
 
 Place = tuple[str, int]  # topic, partition
+# An inbox forgets by the whole day, of the event's own time.
+REMEMBERED: Final = timedelta(days=KEEP_DAYS - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -33,18 +34,18 @@ class Look:
 
 
 class Standing(StrEnum):
-    """What the partition is to a reader. With `GONE` and `REWRITTEN` nobody but an operator knows what was lost."""
+    """What the partition is to a reader. Where records were lost it stops: nobody but an operator knows which."""
 
     SAME = "same"
     NEW_READER = "new_reader"  # it begins where the partition does
     MADE_ANEW = "topic_made_anew"  # all that is in it is new: it begins anew
-    SET_BACK = "positions_set_back"  # it ends before the position, and what it has was read: it goes on at the end
+    SET_BACK = "positions_set_back"  # it ends before the position: Kafka lost records, and new ones take their offsets
     GONE = "records_gone"  # records after the position were deleted unread
     REWRITTEN = "records_rewritten"  # another record stands where the last one that was read stood
 
     @property
     def stops(self) -> bool:
-        return self in (Standing.GONE, Standing.REWRITTEN)
+        return self in (Standing.SET_BACK, Standing.GONE, Standing.REWRITTEN)
 
 
 def judge(position: Position, look: Look, key: bytes) -> Standing:
@@ -70,7 +71,7 @@ def begin_of(position: Position, look: Look, standing: Standing) -> int:
     """Where a reader goes on that is not stopped."""
     if standing in (Standing.NEW_READER, Standing.MADE_ANEW):
         return look.begin
-    return look.end if standing is Standing.SET_BACK else position.next
+    return position.next
 
 
 async def look(settings: Settings, positions: Mapping[Place, Position]) -> dict[Place, Look]:
@@ -96,6 +97,23 @@ async def look(settings: Settings, positions: Mapping[Place, Position]) -> dict[
         (place.topic, place.partition): Look(ids.get(place.topic), begins[place], ends[place], found.get(place))
         for place in places
     }
+
+
+async def offsets_since(settings: Settings, places: Sequence[Place], since: datetime) -> dict[Place, int]:
+    """The first record of each place that was produced at that time or later; without one, where the place ends.
+
+    Raises one of `Producer.ERRORS`.
+    """
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **login(settings))
+    await consumer.start()
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            wanted = [TopicPartition(*place) for place in places]
+            found = await consumer.offsets_for_times(dict.fromkeys(wanted, int(since.timestamp() * 1000)))
+            ends = await consumer.end_offsets(wanted)
+    finally:
+        await consumer.stop()
+    return {(p.topic, p.partition): ends[p] if (at := found.get(p)) is None else at.offset for p in wanted}
 
 
 async def _first_records(

@@ -1,8 +1,8 @@
 """The operator's command `positions list | skip | reset`: a partition that a reader may not go on in, and what to do with it.
 
-A reader stops in a partition where Kafka deleted records before they were read (`records_gone`), or where another record
-stands than the one that it read last (`records_rewritten`). Nobody but an operator knows what was lost, and each decision is
-on record in `kit.position_decisions`.
+A reader stops in a partition where Kafka deleted records before they were read (`records_gone`), where another record
+stands than the one that it read last (`records_rewritten`), or which ends before its position (`positions_set_back`). Nobody
+but an operator knows what was lost, and each decision is on record in `kit.position_decisions`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Final, NoReturn
 
 from servicekit.batches import Consumes
 from servicekit.errors import Invalid, NotFound, Unavailable
-from servicekit.inbox import Decision, Place, Position, decide, known_places, load_places
+from servicekit.inbox import REMEMBERED, Decision, Place, Position, decide, known_places, load_places
 from servicekit.kafka import Producer
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
-from servicekit.places import Look, Standing, judge, look
+from servicekit.places import Look, Standing, judge, look, offsets_since
 from servicekit.postgres import Tx
 from servicekit.record_hash import hash_key
 
 log = get_log("positions")
 COMMAND: Final = "positions"
+NO_KAFKA: Final = "Kafka does not say what its topics have. Start it first, then do this again."
 _WORD, _NAME = re.compile(r"[a-z][a-z_]{1,39}"), re.compile(r"[a-z][a-z0-9._-]{1,31}")
 
 
@@ -69,9 +70,10 @@ async def run(kit: Kit, readers: Sequence[Consumes], call: argparse.Namespace) -
             state = f"{line.position.next:>10}  {line.look.begin:>10}  {line.look.end:>10}  {line.standing.value}"
             print(f"{line.reader:<16} {line.place[0]}/{line.place[1]:<4} {state}")
         return
-    if call.reader not in names:
+    reader = next((consumes for consumes in readers if consumes.reader == call.reader), None)
+    if reader is None:
         raise NotFound("No reader of this service has this name. `positions list` shows them.")
-    moved = await resolve(kit, call.reader, call.topic, call.action, call.reason, call.by)
+    moved = await resolve(kit, reader, call.topic, call.action, call.reason, call.by)
     print(f"{moved} partitions go on")
 
 
@@ -84,16 +86,18 @@ async def look_at_all(kit: Kit, readers: Sequence[str]) -> list[Line]:
         try:
             looks = await look(kit.settings, stored)
         except Producer.ERRORS:
-            raise Unavailable("Kafka does not say what its topics have. Start it first, then do this again.") from None
+            raise Unavailable(NO_KAFKA) from None
         lines += [Line(reader, p, at, looks[p], judge(at, looks[p], key)) for p, at in sorted(stored.items())]
     return lines
 
 
-async def resolve(kit: Kit, reader: str, topic: str, action: str, reason: str, by: str | None = None) -> int:
+async def resolve(kit: Kit, consumes: Consumes, topic: str, action: str, reason: str, by: str | None = None) -> int:
     """Has the stopped partitions of the topic go on: `skip` or `reset`. Returns how many. The reader sees it by itself.
 
-    Raises `Invalid` for a reason or an account that is no word, `NotFound` where nothing is stopped.
+    Raises `Invalid` for a reason or an account that is no word, and for a `reset` behind what the reader's inbox remembers;
+    `NotFound` where nothing is stopped.
     """
+    reader = consumes.reader
     operator = (by or getpass.getuser()).lower()
     if _WORD.fullmatch(reason) is None or _NAME.fullmatch(operator) is None:
         raise Invalid(
@@ -102,6 +106,8 @@ async def resolve(kit: Kit, reader: str, topic: str, action: str, reason: str, b
     lines = [line for line in await look_at_all(kit, [reader]) if line.place[0] == topic and line.standing.stops]
     if not lines:
         raise NotFound("This reader is stopped in no partition of this topic. `positions list` shows where it is.")
+    if action == "reset" and consumes.inbox:
+        await _refuse_forgotten(kit, lines)
     decisions = [Decision(line.place, line.position.next, _onto(line, action), line.look.topic_id) for line in lines]
 
     async def work(tx: Tx) -> None:
@@ -114,7 +120,19 @@ async def resolve(kit: Kit, reader: str, topic: str, action: str, reason: str, b
     return len(lines)
 
 
+async def _refuse_forgotten(kit: Kit, lines: Sequence[Line]) -> None:
+    try:
+        remembered = await offsets_since(kit.settings, [line.place for line in lines], kit.clock.now() - REMEMBERED)
+    except Producer.ERRORS:
+        raise Unavailable(NO_KAFKA) from None
+    if any(line.look.begin < remembered[line.place] for line in lines):
+        raise Invalid(
+            f"The topic has records of more than {REMEMBERED.days} days ago. The inbox of this reader has forgotten them, so "
+            "they would take a second effect. Use `skip`, and have their sender publish again what was lost."
+        )
+
+
 def _onto(line: Line, action: str) -> int:
     if action == "reset" or line.standing is Standing.GONE:
         return line.look.begin
-    return line.position.next
+    return min(line.position.next, line.look.end)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeAlias
 
 from servicekit.errors import Invalid, Unavailable
-from servicekit.inbox import known_places, set_back
+from servicekit.inbox import REMEMBERED, known_places, set_back
 from servicekit.kafka import Producer, ends_of
 from servicekit.kit import Kit
 from servicekit.logs import get_log
-from servicekit.outbox import KEEP_DAYS, unmark
+from servicekit.outbox import unmark
 from servicekit.postgres import Tx
 
 log = get_log("republish")
 REPUBLISH: Final = "republish --since 2026-01-31T12:00:00Z"
-# An inbox forgets by the whole day, of the event's own time.
-REMEMBERED: Final = timedelta(days=KEEP_DAYS - 1)
 SayAgain: TypeAlias = Callable[[Tx, datetime], Awaitable[int]]
 
 
