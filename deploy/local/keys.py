@@ -38,7 +38,7 @@ from privacy_service.evidence.witness import WitnessSettings
 from privacy_service.settings import PrivacySettings
 
 AUDIENCE = "shop"
-StaffRole = Literal["support", "privacy_officer", "auditor"]
+StaffRole = Literal["support", "privacy_officer", "auditor", "accounting"]
 
 
 def write_keys(folder: Path, systems: Iterable[str], carriers: Iterable[str]) -> None:

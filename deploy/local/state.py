@@ -117,6 +117,7 @@ def stack_environment(stack: Stack) -> dict[str, str]:
         "SUPPORT_TOKEN": keys.staff_token(stack.keys, "support"),
         "OFFICER_TOKEN": keys.staff_token(stack.keys, "privacy_officer"),
         "AUDITOR_TOKEN": keys.staff_token(stack.keys, "auditor"),
+        "ACCOUNTING_TOKEN": keys.staff_token(stack.keys, "accounting"),
     }
     for user in stack.kafka_users:
         environment[f"KAFKA_{_name(user)}_USER"], environment[f"KAFKA_{_name(user)}_PASSWORD"] = (

@@ -1,6 +1,5 @@
 """The inventory on real Kafka and Postgres, from the events of several services and of a third party."""
 
-import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.account import ContactDisclosed
-from event_contracts.order import CloseReason, OrderClosed
+from event_contracts.order import ReadReason, TaxRecordRead
 from servicekit import quarantine
 from servicekit.batches import Applier, Batch
 from servicekit.inbox import load_positions
@@ -87,28 +86,26 @@ async def test_a_mail_names_the_mail_provider_as_recipient(world: World) -> None
     assert leaves == 1
 
 
-async def test_an_order_that_staff_close_is_one_leaf_of_the_evidence(world: World) -> None:
-    closed = OrderClosed(
-        decision_id=uuid4(),
-        order_id=uuid4(),
-        buyer_id=uuid4(),
-        staff_id=uuid4(),
-        role="support",
-        reason=CloseReason.LOST,
+async def test_a_look_that_the_order_service_reports_is_one_row_and_one_leaf(world: World) -> None:
+    """However often its event is read, and whether or not the person is erased otherwise."""
+    staff_id, buyer_id = uuid4(), uuid4()
+    look = TaxRecordRead(
+        order_id=uuid4(), buyer_id=buyer_id, staff_id=staff_id, role="accounting", reason=ReadReason.TAX_AUDIT
     )
+    record = record_of(look)
     for _ in range(2):
-        await apply(world.kit, [record_of(closed)])
+        await apply(world.kit, [record])
         await forget_positions(world)
     rows = await world.kit.db.fetch(
-        "SELECT convert_from(body, 'UTF8') AS leaf FROM evidence_leaves WHERE kind = 'order_closing'"
+        "SELECT role, kind::text, subject_id FROM staff_looks WHERE staff_id = $1", staff_id
     )
-    (leaf,) = [json.loads(row["leaf"]) for row in rows]
-    assert (leaf["order_id"], leaf["staff_id"], leaf["role"], leaf["reason"]) == (
-        str(closed.order_id),
-        str(closed.staff_id),
-        "support",
-        "lost",
+    assert [tuple(row) for row in rows] == [("accounting", "tax_record", buyer_id)]
+    (leaf,) = await world.kit.db.fetch(
+        "SELECT convert_from(body, 'UTF8') AS body FROM evidence_leaves WHERE convert_from(body, 'UTF8') LIKE $1",
+        f"%{buyer_id}%",
     )
+    assert '"reason":"tax_audit"' in leaf["body"].replace(" ", "")
+    assert (await world.rows()) == set()
 
 
 @pytest.mark.fault(6, "the inventory reads all again")

@@ -61,6 +61,7 @@ MAY_OPEN = {
     ("order", "order_record", "after_sales"),
     ("order", "order_record", "refund_settlement"),
     ("order", "order_record", "rights_request"),
+    ("order", "order_record", "tax"),
     ("order", "payment", "order_processing"),
     ("order", "payment", "refund_settlement"),
     ("order", "payment", "rights_request"),

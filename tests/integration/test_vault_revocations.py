@@ -51,6 +51,7 @@ OPENS = {
         "after_sales",
         "refund_settlement",
         "rights_request",
+        "tax",
     },
     ("order", "payment"): {"order_processing", "refund_settlement", "rights_request"},
 }
@@ -59,7 +60,7 @@ OPENS_HELD = {
     ("order", "delivery"): set(),
     ("logistics-gateway", "registration"): {"delivery"},
     ("order", "registration"): set(),
-    ("order", "order_record"): {"order_processing", "after_sales", "refund_settlement"},
+    ("order", "order_record"): {"order_processing", "after_sales", "refund_settlement", "tax"},
     ("order", "payment"): {"order_processing", "refund_settlement"},
 }
 ORDER_CLASSES = ("delivery", "registration", "order_record", "payment")

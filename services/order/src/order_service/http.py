@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from event_contracts.codes import Currency, FieldPath, Minor
 from event_contracts.order import Consignee, Invoice, OrderLine, Parcel, Registration, Service
 from order_service import corrections, handlers
+from order_service.accounting import accounting_router
 from order_service.domain import Purchase, PurchaseConsignee, Status
 from order_service.handlers import Order
 from order_service.staff_http import staff_router
@@ -157,6 +158,7 @@ def make_router(kit: Kit) -> APIRouter:
         return parcel_delivery(order, None if recipient is None else recipient.title)
 
     router.include_router(staff_router(kit))
+    router.include_router(accounting_router(kit))
     return router
 
 

@@ -220,6 +220,25 @@ class CloseReason(StrEnum):
     LOST = "lost"
 
 
+class ReadReason(StrEnum):
+    """Why accounting reads the record of an order."""
+
+    TAX_AUDIT = "tax_audit"
+    ANNUAL_ACCOUNTS = "annual_accounts"
+    BOOKKEEPING_ERROR = "bookkeeping_error"
+    COURT_ORDER = "court_order"
+
+
+class TaxRecordRead(Event, topic=ORDER_EVENTS, key="order_id"):
+    """A member of the accounting staff was shown the record of an order that the law keeps."""
+
+    order_id: UUID
+    buyer_id: UUID
+    staff_id: UUID
+    role: Word
+    reason: ReadReason
+
+
 class OrderClosed(Event, topic=ORDER_EVENTS, key="order_id"):
     """A staff member has ended an order that was stuck: for the evidence log. Its end has an event of its own."""
 
@@ -240,4 +259,5 @@ EVENTS: tuple[type[Event], ...] = (
     OrderDelivered,
     OrderProgressed,
     OrderClosed,
+    TaxRecordRead,
 )

@@ -40,7 +40,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """A staff member looked at data of these people; of nobody when a search found none."""
+    """A staff member looked at data of these people; of nobody when a search found none. `reason`: where one must be stated."""
 
     kind: ClassVar[str] = "look"
     staff_id: UUID
@@ -48,6 +48,7 @@ class Look:
     look: str
     subject_ids: tuple[UUID, ...]
     at: datetime
+    reason: str | None = None
     leaf_id: UUID = field(default_factory=uuid4)
 
 
@@ -124,22 +125,7 @@ class QuarantineDecision:
     leaf_id: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderClosing:
-    """A staff member ended an order that was stuck, as what became of it (`reason`)."""
-
-    kind: ClassVar[str] = "order_closing"
-    decision_id: UUID
-    order_id: UUID
-    subject_id: UUID
-    staff_id: UUID
-    role: str
-    reason: str
-    at: datetime
-    leaf_id: UUID
-
-
-Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision | OrderClosing
+Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision
 KEYS_PER_LEAF: Final = 200
 
 

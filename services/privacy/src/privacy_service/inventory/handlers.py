@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from event_contracts.account import ACCOUNT_EVENTS, ContactDisclosed
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
-from event_contracts.order import ORDER_EVENTS, OrderClosed
+from event_contracts.order import ORDER_EVENTS, TaxRecordRead
 from privacy_service.evidence.handlers import append
-from privacy_service.evidence.leaves import Disclosure, OrderClosing, leaf_id_of
+from privacy_service.evidence.leaves import Disclosure
 from privacy_service.inventory import store
 from privacy_service.inventory.domain import (
     Fact,
@@ -22,7 +22,7 @@ from privacy_service.inventory.domain import (
     merge_receipts,
     receipt_of,
 )
-from privacy_service.inventory.looks import write_looks
+from privacy_service.inventory.looks import note_looks, write_looks
 from servicekit.auth import Staff
 from servicekit.cloudevents import RawRecord, Received, RecordId, read_envelope, read_event, types_of
 from servicekit.errors import Poison
@@ -34,7 +34,7 @@ from servicekit.postgres import Record, Tx
 
 DISCLOSURES: Final = types_of([DeliveryDisclosed])
 MAILS: Final = types_of([ContactDisclosed])
-CLOSINGS: Final = types_of([OrderClosed])
+REPORTED_LOOKS: Final = types_of([TaxRecordRead])
 
 # What staff search by, and the blind indexes that are looked into for it: an order has our number and may have the shop's.
 Term = Literal["email", "phone", "order_number"]
@@ -46,11 +46,12 @@ _INDEXES: Final[Mapping[Term, tuple[IndexKind, ...]]] = {
 
 
 class Noted(Struct, frozen=True):
-    """What one event says: who holds what; of a disclosure also the receipt; and what is evidence."""
+    """What one event says: who holds what; of a disclosure also the receipt and the evidence; or that staff looked."""
 
     facts: list[Fact]
     receipt: Receipt | None = None
-    evidence: Disclosure | OrderClosing | None = None
+    disclosure: Disclosure | None = None
+    look: Received[TaxRecordRead] | None = None
 
 
 def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
@@ -64,7 +65,7 @@ def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
     if any(fact.data_class not in kit.policy.classes for fact in facts):
         raise Poison("unknown_class")
     noted = Noted(facts)
-    # Only the contracts of what is evidence are read: they hold ids and codes, nothing sealed.
+    # The contracts of disclosures are the only ones that are read: they hold ids and codes, nothing sealed.
     if record.topic == SHIPMENT_EVENTS:
         disclosed = read_event(record, DISCLOSURES)
         if disclosed is not None:
@@ -74,10 +75,8 @@ def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
         mailed = read_event(record, MAILS)
         if mailed is not None:
             noted = Noted(facts, mail_receipt_of(mailed.event, mailed.time), _evidence_of_mail(mailed))
-    elif record.topic == ORDER_EVENTS:
-        closed = read_event(record, CLOSINGS)
-        if closed is not None:
-            noted = Noted(facts, evidence=_evidence_of_closing(closed))
+    elif record.topic == ORDER_EVENTS and envelope.type.startswith(TaxRecordRead.__name__):
+        noted = Noted(facts, look=read_event(record, REPORTED_LOOKS))
     return Received(noted, envelope.id, envelope.time, envelope.source, *record.id)
 
 
@@ -117,20 +116,6 @@ def _evidence_of_mail(mailed: Received[ContactDisclosed]) -> Disclosure:
     )
 
 
-def _evidence_of_closing(closed: Received[OrderClosed]) -> OrderClosing:
-    event = closed.event
-    return OrderClosing(
-        decision_id=event.decision_id,
-        order_id=event.order_id,
-        subject_id=event.buyer_id,
-        staff_id=event.staff_id,
-        role=event.role,
-        reason=event.reason.value,
-        at=closed.time,
-        leaf_id=leaf_id_of(OrderClosing.kind, event.decision_id),
-    )
-
-
 async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _: Mapping[RecordId, None]) -> None:
     """A few statements for the whole batch, and two more where something was disclosed."""
     noted = [received.event for received in events]
@@ -143,7 +128,8 @@ async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _
         await store.write_facts(tx, facts)
     if receipts:
         await store.write_receipts(tx, receipts)
-    await append(tx, [each.evidence for each in noted if each.evidence is not None])
+    await append(tx, [each.disclosure for each in noted if each.disclosure is not None])
+    await note_looks(tx, [each.look for each in noted if each.look is not None])
 
 
 async def _of_the_living(

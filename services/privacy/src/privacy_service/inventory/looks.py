@@ -1,16 +1,22 @@
-"""Every look of a staff member at people: a row to be shown to them, and a leaf of the evidence log, in one transaction."""
+"""Every look of a staff member at people: a row to be shown to them, and a leaf of the evidence log, in one transaction.
+
+Looks at what another service shows to staff come as its events.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from event_contracts.order import TaxRecordRead
 from privacy_service.evidence.handlers import append
 from privacy_service.evidence.leaves import Look
 from privacy_service.inventory import store
+from servicekit.cloudevents import Received
 from servicekit.postgres import Tx
 
 PEOPLE_PER_LEAF: Final = 500
+TAX_RECORD: Final = "tax_record"
 
 
 async def write_looks(
@@ -21,4 +27,26 @@ async def write_looks(
     parts = [subject_ids[at : at + PEOPLE_PER_LEAF] for at in range(0, len(subject_ids) or 1, PEOPLE_PER_LEAF)]
     await append(
         tx, [Look(staff_id=staff_id, role=role, look=kind, subject_ids=tuple(part), at=looked_at) for part in parts]
+    )
+
+
+async def note_looks(tx: Tx, reported: Sequence[Received[TaxRecordRead]]) -> None:
+    """Looks that the order service has reported. One that is reported again adds nothing."""
+    if not reported:
+        return
+    await store.insert_reported_looks(tx, TAX_RECORD, reported)
+    await append(
+        tx,
+        [
+            Look(
+                staff_id=each.event.staff_id,
+                role=each.event.role,
+                look=TAX_RECORD,
+                subject_ids=(each.event.buyer_id,),
+                reason=each.event.reason.value,
+                at=each.time,
+                leaf_id=each.id,
+            )
+            for each in reported
+        ],
     )

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from event_contracts.order import TaxRecordRead
 from privacy_service.inventory.domain import NO_KEY, Fact, Receipt
+from servicekit.cloudevents import Received
 from servicekit.paging import Paging
 from servicekit.postgres import Database, Record, Tx
 
@@ -111,4 +113,22 @@ async def insert_looks(
         looked_at,
         kind,
         list(subject_ids) or [None],
+    )
+
+
+async def insert_reported_looks(tx: Tx, kind: str, reported: Sequence[Received[TaxRecordRead]]) -> None:
+    """One row for each event; none for one that has a row already."""
+    await tx.execute(
+        """-- insert_reported_looks
+        INSERT INTO staff_looks (staff_id, role, looked_at, kind, subject_id, event_id)
+        SELECT staff_id, role, looked_at, $1, subject_id, event_id
+        FROM unnest($2::uuid[], $3::varchar[], $4::timestamptz[], $5::uuid[], $6::uuid[])
+            AS reported (staff_id, role, looked_at, subject_id, event_id)
+        ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING""",
+        kind,
+        [each.event.staff_id for each in reported],
+        [each.event.role for each in reported],
+        [each.time for each in reported],
+        [each.event.buyer_id for each in reported],
+        [each.id for each in reported],
     )

@@ -31,6 +31,7 @@ _LOOKS: Final = {
     "find_order_number": "Searched for an order number",
     "inventory": "Looked at what is held about you",
     "probe": "Asked all systems how much they hold",
+    "tax_record": "Looked at the record of an order that the law keeps",
     "export_link": "Made a link to this package",
 }
 _INTRO: Final = {
