@@ -17,7 +17,7 @@ from deploy.local.people import PAGES, Crowd, Customer, Person
 
 T = TypeVar("T")
 R = TypeVar("R")
-AT_ONCE = 8
+AT_ONCE = 24
 
 
 @dataclass
