@@ -138,7 +138,10 @@ async def test_a_batch_of_browsing_is_one_vault_call_and_one_transaction(shop: S
     answers = [await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch))]
     assert shop.vault.calls == calls + 1
     answers.append(await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch[:10])))
-    assert [answer.json() for answer in answers] == [{"recorded": 500, "known": 0}, {"recorded": 0, "known": 10}]
+    assert [answer.json() for answer in answers] == [
+        {"recorded": 500, "known": 0, "left_out": 0},
+        {"recorded": 0, "known": 10, "left_out": 0},
+    ]
     transactions = "SELECT count(DISTINCT xmin::text) FROM browsing WHERE subject_id = $1"
     assert await shop.kit.db.fetchval(transactions, subject_id) == 1
     assert len(await shop.events(subject_id)) == 502
@@ -155,10 +158,10 @@ async def test_browsing_in_structured_and_binary_mode(shop: Shop) -> None:
     event = look(type="product_viewed", traceparent="ignored")
     structured = me | {"Content-Type": "application/cloudevents+json; charset=utf-8"}
     answer = await shop.http.post("/v1/browsing-events", headers=structured, content=json.dumps(event))
-    assert answer.json() == {"recorded": 1, "known": 0}
+    assert answer.json() == {"recorded": 1, "known": 0, "left_out": 0}
     attributes = {f"ce-{name}": value for name, value in event.items() if name != "data"}
     answer = await shop.http.post("/v1/browsing-events", headers=me | attributes, json=event["data"])
-    assert answer.json() == {"recorded": 0, "known": 1}
+    assert answer.json() == {"recorded": 0, "known": 1, "left_out": 0}
     (item,) = (await shop.http.get("/v1/accounts/me/browsing", headers=me)).json()["items"]
     assert (item["browsing_id"], item["kind"], item["seconds"]) == (event["id"], "product_viewed", 3)
     _, body = (await shop.events(subject_id))[-1]
@@ -225,6 +228,38 @@ async def test_what_is_erased_reads_as_null(shop: Shop) -> None:
     assert (shown["subject_id"], shown["identity"], shown["contact"]) == (str(subject_id), None, None)
     (item,) = (await shop.http.get("/v1/accounts/me/favourites", headers=me)).json()["items"]
     assert item["sku"] is None
+
+
+CARD = "4111 1111 1111 1111"
+
+
+@pytest.mark.parametrize("member", [("data", "page"), ("data", "sku"), ("source",), ("traceparent",)])
+async def test_an_event_with_a_card_number_costs_its_batch_nothing(shop: Shop, member: tuple[str, ...]) -> None:
+    """It alone is left out, counted, and nothing of it is kept."""
+    _, me = await shop.member()
+    batch = [look() for _ in range(500)]
+    place = batch[250]
+    for name in member[:-1]:
+        place = place[name]
+    place[member[-1]] = f"/search?q={CARD}"
+    headers = me | {"Content-Type": "application/cloudevents-batch+json"}
+    answer = await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch))
+    assert (answer.status_code, answer.json()) == (200, {"recorded": 499, "known": 0, "left_out": 1})
+    alone = await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps([batch[250]]))
+    assert alone.json() == {"recorded": 0, "known": 0, "left_out": 1}
+    structured = me | {"Content-Type": "application/cloudevents+json"}
+    single = await shop.http.post("/v1/browsing-events", headers=structured, content=json.dumps(batch[250]))
+    assert single.json()["type"] == "/problems/card_number"
+
+
+async def test_products_numbers_are_no_cards(shop: Shop) -> None:
+    _, me = await shop.member()
+    added = await shop.http.post("/v1/accounts/me/favourites", headers=me, json={"sku": "4011160109362"})
+    assert added.status_code == 201
+    batch = [look() | {"data": {"page": "/p/4011160109362", "sku": "4011160109362"}} for _ in range(500)]
+    headers = me | {"Content-Type": "application/cloudevents-batch+json"}
+    answer = await shop.http.post("/v1/browsing-events", headers=headers, content=json.dumps(batch))
+    assert answer.json() == {"recorded": 500, "known": 0, "left_out": 0}
 
 
 async def test_card_numbers_are_refused_in_an_address_and_phones_are_not(shop: Shop) -> None:

@@ -90,3 +90,10 @@ async def test_what_does_not_fit_is_refused_with_its_field_and_what_is_expected(
     assert answer.status_code == 422
     (problem,) = answer.json()["errors"]
     assert (problem["at"], bool(problem["expected"])) == (at, True)
+
+
+@pytest.mark.parametrize("number", ["4011160109362", "96385074", "036000291452", "30012345600128"])
+async def test_a_products_number_is_no_card_number(shop: Shop, number: str) -> None:
+    """As the SKU, and in the words that describe it."""
+    answer = await shop.buyer().place(lines=[a_line(sku=number, description=f"Tea pot EAN {number}")])
+    assert answer.status_code == 201, answer.text

@@ -150,6 +150,8 @@ async def record_browsing(kit: Kit, subject_id: UUID, looks: Sequence[Look]) -> 
 
     Raises `Invalid`, `NotFound`.
     """
+    if not looks:
+        return 0
     checked = check_looks(looks, kit.clock.now())
     months = [month_of(subject_id, look.at) for look in checked]
     sealed: list[Sealed[Browsing]] = await kit.seal_many(

@@ -1,5 +1,7 @@
 """Browsing as CloudEvents 1.0 over HTTP: structured, batch and binary mode (CloudEvents HTTP protocol binding §3)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,8 +13,11 @@ from account_service import shapes
 from account_service.domain import Look
 from event_contracts.account import Browsing, BrowsingKind, Line
 from event_contracts.moments import Moment
-from servicekit.admission import max_body
+from servicekit.admission import item_by_item, max_body
+from servicekit.bodies import read_json
+from servicekit.cards import find_card
 from servicekit.errors import UnsupportedMedia
+from servicekit.metrics import CARD_NUMBERS_REFUSED
 from servicekit.problems import invalid_fields
 
 MAX_EVENTS = 500
@@ -59,7 +64,15 @@ _BATCH: TypeAdapter[list[BrowsingCloudEvent]] = TypeAdapter(
 )
 
 
-async def read_looks(request: Request) -> list[Look]:
+@dataclass(frozen=True)
+class Looks:
+    """The events of a request, and how many of a batch are left out for the payment card number in them."""
+
+    kept: list[Look]
+    left_out: int = 0
+
+
+async def read_looks(request: Request) -> Looks:
     """A dependency: the events of a request. Raises `UnsupportedMedia` and `Invalid`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
@@ -68,14 +81,22 @@ async def read_looks(request: Request) -> list[Look]:
             case "application/cloudevents+json":
                 events = [BrowsingCloudEvent.model_validate_json(body)]
             case "application/cloudevents-batch+json":
-                events = _BATCH.validate_json(body)
+                return _without_cards(_BATCH.validate_json(body), read_json(body))
             case "application/json" if "ce-specversion" in request.headers:
                 events = [_binary(request, body)]
             case _:
                 raise UnsupportedMedia
     except ValidationError as error:
         raise invalid_fields(error, "body") from None
-    return [event.look() for event in events]
+    return Looks([event.look() for event in events])
+
+
+def _without_cards(events: Sequence[BrowsingCloudEvent], sent: Sequence[Any]) -> Looks:
+    """One address of a page that somebody has typed a card number into does not cost the batch: its event goes alone."""
+    kept = [event.look() for event, item in zip(events, sent, strict=True) if find_card(item) is None]
+    left_out = len(events) - len(kept)
+    CARD_NUMBERS_REFUSED.inc(left_out)
+    return Looks(kept, left_out)
 
 
 def _binary(request: Request, body: bytes) -> BrowsingCloudEvent:
@@ -96,4 +117,4 @@ def describe() -> dict[str, Any]:
         BATCH: schema(_BATCH, BATCH),
         BINARY: schema(TypeAdapter(BrowsingData), BINARY),
     }
-    return {**max_body(512 * 1024), "requestBody": {"required": True, "content": content}}
+    return {**max_body(512 * 1024), **item_by_item(), "requestBody": {"required": True, "content": content}}

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from account_service import belongings, browsing_events, handlers, shapes
 from account_service.access import REGISTER_PEER, SIGN_IN_PEER, Access
-from account_service.domain import Look
 from account_service.handlers import Account
 from account_service.registrations import handlers as registrations
 from account_service.settings import AccountSettings
@@ -219,10 +218,11 @@ def _add_browsing(router: APIRouter, kit: Kit) -> None:
         openapi_extra={**browsing_events.describe(), **limited(BROWSING)},
     )
     async def record_browsing(
-        who: Who, looks: Annotated[list[Look], Depends(browsing_events.read_looks)]
+        who: Who, looks: Annotated[browsing_events.Looks, Depends(browsing_events.read_looks)]
     ) -> shapes.RecordedAnswer:
-        recorded = await belongings.record_browsing(kit, who.subject_id, looks)
-        return shapes.RecordedAnswer(recorded=recorded, known=len(looks) - recorded)
+        """An event of a batch that holds a payment card number is left out and counted, and the others are recorded."""
+        recorded = await belongings.record_browsing(kit, who.subject_id, looks.kept)
+        return shapes.RecordedAnswer(recorded=recorded, known=len(looks.kept) - recorded, left_out=looks.left_out)
 
     @router.get("/accounts/me/browsing", summary="One's own browsing, newest first", tags=["browsing"])
     async def list_browsing(who: Who, paged: Paged) -> Page[shapes.BrowsingAnswer]:

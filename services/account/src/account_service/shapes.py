@@ -168,10 +168,11 @@ class BrowsingAnswer(BaseModel):
 
 
 class RecordedAnswer(BaseModel):
-    """How many events were new, and how many were known already."""
+    """How many events were new, how many were known already, and how many were left out for a payment card number in them."""
 
     recorded: int
     known: int
+    left_out: int
 
 
 class NoticeAnswer(BaseModel):

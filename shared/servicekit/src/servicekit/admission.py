@@ -37,12 +37,18 @@ MAX_BODY = 64 * 1024
 # What a stranger may send: the largest form of an open route has some hundred bytes.
 OPEN_MAX_BODY = 16 * 1024
 _MAX_BODY_KEY = "x-max-body-bytes"
+_ITEM_BY_ITEM_KEY = "x-card-numbers-item-by-item"
 _MOST_QUERIES: Final = 50
 
 
 def max_body(size: int) -> dict[str, Any]:
     """`openapi_extra` of a route that takes bodies of up to `size` bytes, of callers whom it knows."""
     return {_MAX_BODY_KEY: size}
+
+
+def item_by_item() -> dict[str, Any]:
+    """`openapi_extra` of a route that takes lists and looks for card numbers in each item itself, so as to leave only that out."""
+    return {_ITEM_BY_ITEM_KEY: True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Rule:
     queries: frozenset[str]
     max_body: int
     limits: tuple[Limit, ...]
+    item_by_item: bool
 
 
 def rules_of(routers: Iterable[APIRouter]) -> list[Rule]:
@@ -75,7 +82,7 @@ def _rules(route: Any) -> Iterator[Rule]:
         raise Misconfigured(f"{route.path} is open: it takes no large body, and its limits count by peer.")
     size = extra.get(_MAX_BODY_KEY, MAX_BODY if guard is not None else OPEN_MAX_BODY)
     for method in sorted(route.methods):
-        yield Rule(method, route.path, route.path_regex, guard, queries, size, own)
+        yield Rule(method, route.path, route.path_regex, guard, queries, size, own, _ITEM_BY_ITEM_KEY in extra)
 
 
 def _all(dependant: Dependant) -> Iterator[Dependant]:
@@ -106,7 +113,7 @@ class Admission:
         body = await _read_body(scope, receive, rule.max_body)
         if self._refuse_cards and any(has_card(text) for pair in query for text in pair):
             raise _refused_card(Found((), in_key=False), "query")
-        self._check_body(scope, body)
+        self._check_body(scope, rule, body)
         return body
 
     def _find(self, scope: Scope) -> Rule | None:
@@ -124,7 +131,7 @@ class Admission:
             self._strangers.take(peer(scope))
             raise
 
-    def _check_body(self, scope: Scope, body: bytes) -> None:
+    def _check_body(self, scope: Scope, rule: Rule, body: bytes) -> None:
         if not body:
             return
         found = None
@@ -136,7 +143,8 @@ class Admission:
             if is_json(Headers(scope=scope).get("content-type", "")):
                 raise Malformed(NO_JSON) from None
         else:
-            found = find_card(value) if self._refuse_cards else None
+            is_left_to_route = rule.item_by_item and isinstance(value, list)
+            found = find_card(value) if self._refuse_cards and not is_left_to_route else None
         if found is not None:
             raise _refused_card(found, "body")
 

@@ -1,9 +1,13 @@
 """Finds payment card numbers in request bodies, so that they are refused wherever they appear (policy C1: a token is
 enough).
 
-A card number is 13 to 19 digits with an issuer's prefix of that length (ISO/IEC 7812) and a right check digit (Luhn).
-It is found also in digits of other scripts, split by blanks, dashes, dots and the like, inside a longer text, as a
-JSON number or as a key. The cost grows in line with the size of the text, whatever the text is (law L13).
+A card number is 14 to 19 digits with an issuer's prefix of that length (ISO/IEC 7812) and a right check digit (Luhn);
+cards of 13 digits are no longer issued. It is found also in digits of other scripts, split by blanks, dashes, dots and the
+like, inside a longer text, as a JSON number or as a key. The cost grows in line with the size of the text, whatever the text
+is (law L13).
+
+A text that names a product may hold the product's number (GTIN: an EAN, a UPC or that of a case), which some card would have
+too: in the members `PRODUCT_FIELDS` such a number is none.
 """
 
 import re
@@ -23,14 +27,15 @@ _GAP_CHARACTERS = frozenset(".,·•‧∙・|/\\'\u2212")
 _RUN = re.compile(r"[0-9]+(?: {1,3}[0-9]+)*")
 # An id is no card, though the digits in one in some thousands would pass for it.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
-# E.164 numbers of up to 13 digits; from 14 on no country's numbers have a prefix and length of a card.
-_PHONE = re.compile(r"\+[1-9][0-9]{5,12}")
-_NO_PHONE = re.compile(r"[^0-9+]")
+# Members of a body that name a product or a page of the shop.
+PRODUCT_FIELDS: Final = frozenset(("sku", "page", "description"))
+# GTINs as long as a group of digits can be that is no part of a card (GS1 General Specifications, 7.9).
+_GTIN_LENGTHS: Final = frozenset((12, 13, 14))
 _MOST_CACHED: Final = 4096
 
 # First and last value of a prefix, and the lengths that go with it.
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
-    (4, 4, frozenset({13, 16, 19})),  # Visa
+    (4, 4, frozenset({16, 19})),  # Visa
     (51, 55, frozenset({16})),  # Mastercard
     (2221, 2720, frozenset({16})),
     (34, 34, frozenset({15})),  # American Express
@@ -48,14 +53,14 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
     (62, 62, frozenset({16, 17, 18, 19})),  # UnionPay
     (2200, 2204, frozenset({16, 17, 18, 19})),  # Mir
     (9792, 9792, frozenset({16})),  # Troy
-    (5018, 5018, frozenset(range(13, 20))),  # Maestro
-    (5020, 5020, frozenset(range(13, 20))),
-    (5038, 5038, frozenset(range(13, 20))),
-    (56, 58, frozenset(range(13, 20))),
-    (6304, 6304, frozenset(range(13, 20))),
-    (6759, 6763, frozenset(range(13, 20))),
+    (5018, 5018, frozenset(range(14, 20))),  # Maestro
+    (5020, 5020, frozenset(range(14, 20))),
+    (5038, 5038, frozenset(range(14, 20))),
+    (56, 58, frozenset(range(14, 20))),
+    (6304, 6304, frozenset(range(14, 20))),
+    (6759, 6763, frozenset(range(14, 20))),
 )
-_SHORTEST, _LONGEST = 13, 19
+_SHORTEST = 14
 
 
 _PREFIX = 4
@@ -98,12 +103,12 @@ def find_card_in_body(body: bytes) -> Found | None:
 
 def find_card(value: Any) -> Found | None:
     """The first card number in keys and values of parsed JSON at any depth."""
-    waiting: list[tuple[Any, _Place, bool]] = [(value, None, False)]
+    waiting: list[tuple[Any, _Place, bool, bool]] = [(value, None, False, False)]
     while waiting:
-        node, place, in_key = waiting.pop()
+        node, place, in_key, is_product = waiting.pop()
         match node:
             case str():
-                if has_card(node):
+                if has_card(node, is_product=is_product):
                     return Found(_path(place), in_key)
             case bool() | None:
                 pass
@@ -112,10 +117,10 @@ def find_card(value: Any) -> Found | None:
                     return Found(_path(place), in_key)
             case dict():
                 for position, (key, member) in enumerate(node.items()):
-                    waiting.append((key, (position, place), True))
-                    waiting.append((member, (position, place), False))
+                    waiting.append((key, (position, place), True, False))
+                    waiting.append((member, (position, place), False, key in PRODUCT_FIELDS))
             case list() | tuple():
-                waiting.extend((item, (position, place), False) for position, item in enumerate(node))
+                waiting.extend((item, (position, place), False, False) for position, item in enumerate(node))
     return None
 
 
@@ -127,22 +132,39 @@ def _path(place: _Place) -> tuple[int, ...]:
     return tuple(reversed(path))
 
 
-def has_card(text: str) -> bool:
-    """Whether a card number stands anywhere in `text`.
+def has_card(text: str, *, is_product: bool = False) -> bool:
+    """Whether a card number stands anywhere in `text`; one that is a UUID as a whole holds none.
 
-    A text that as a whole is a UUID or an E.164 phone holds none.
+    `is_product`: the text names a product or a page, so that a GTIN in it is no card.
     """
     if len(text) < _SHORTEST or _UUID.fullmatch(text):
         return False
-    plain = text.translate(_CHARACTERS)
-    if "a" not in plain and _PHONE.fullmatch(_NO_PHONE.sub("", plain)):
+    runs = (run[0].split() for run in _RUN.finditer(text.translate(_CHARACTERS)))
+    return any(_holds_card(groups) for run in runs for groups in (_between_gtins(run) if is_product else (run,)))
+
+
+def _between_gtins(groups: Sequence[str]) -> Iterator[list[str]]:
+    """The groups of digits in front of, between and behind those that are a GTIN."""
+    part: list[str] = []
+    for group in groups:
+        if _is_gtin(group):
+            yield part
+            part = []
+        else:
+            part.append(group)
+    yield part
+
+
+def _is_gtin(digits: str) -> bool:
+    """Whether the check digit is right: from the right, every second digit counts three times."""
+    if len(digits) not in _GTIN_LENGTHS:
         return False
-    return any(_holds_card(run[0].split()) for run in _RUN.finditer(plain))
+    return (sum(map(int, digits[::-2])) + 3 * sum(map(int, digits[-2::-2]))) % 10 == 0
 
 
 class _Characters(dict[int, str]):
     """What each character counts for, in compatibility form (NFKC): decimal digits of all scripts as 0–9, a blank for what
-    may stand between groups of digits, `a` for a letter, `+`, and `~` for anything else.
+    may stand between groups of digits, and `~` for anything else.
     """
 
     def __missing__(self, character: int) -> str:
@@ -157,9 +179,7 @@ def _counts_for(character: str) -> str:
         return str(unicodedata.decimal(character))
     if character in _GAP_CHARACTERS or unicodedata.category(character) in _GAP_CATEGORIES:
         return " "
-    if character.isalpha():
-        return "a"
-    return "+" if character == "+" else "~"
+    return "~"
 
 
 _CHARACTERS: Final = _Characters()
