@@ -182,6 +182,30 @@ def test_a_person_is_found_by_each_kind_of_term(world: World, by: str, term: str
     assert world.looks(f"find_{by}".replace("-", "_"))[before:] == [world.ann, world.ann]
 
 
+@pytest.mark.parametrize(
+    ("written", "country"),
+    [("0151 / 1234 5678", "DE"), ("0049 (0)151 12345678", "de"), ("(0)151-12345678", "DE"), ("+49 151 12345678", "NL")],
+)
+def test_a_person_is_found_by_a_phone_as_people_write_it(world: World, written: str, country: str) -> None:
+    found = call(world.environment(), "find", "--by", "phone", "--country", country, "--json", typed=written)
+    assert [item["subject_id"] for item in json.loads(found.stdout)["items"]] == [str(world.ann)]
+
+
+def test_a_phone_of_no_known_country_is_asked_about(world: World) -> None:
+    """Not "nobody was found": the number may be that of somebody."""
+    before = len(world.looks("find_phone"))
+    asked = call(world.environment(), "find", "--by", "phone", typed="0151 12345678\n")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "--country DE" in asked.stderr
+    short = call(world.environment(), "find", "--by", "phone", "--country", "FR", typed="88.60.15.31")
+    assert (short.returncode, short.stdout) == (2, "")
+    assert "as in FR: 01 23 45 67 89" in short.stderr
+    unknown = call(world.environment(), "find", "--by", "phone", "--country", "XX", typed="0151 12345678")
+    assert unknown.returncode == 2
+    assert "ISO 3166-1" in unknown.stderr
+    assert len(world.looks("find_phone")) == before
+
+
 def test_the_inventory_of_both_people_in_a_gift_order_and_of_a_third_party(world: World) -> None:
     ann = json.loads(call(world.environment(), "inventory", str(world.ann), "--json").stdout)["items"]
     assert {(item["system"], item["data_class"], item["anchor"]) for item in ann} == {
