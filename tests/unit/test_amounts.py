@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from country_data.currencies import decimals
 from event_contracts.codes import MAX_MINOR
-from lanes.amounts import decimals, kilograms, one_currency, piece_kilograms, piece_value, total_value
+from lanes.amounts import kilograms, one_currency, piece_kilograms, piece_value, total_value
 from lanes.refusal import CannotShip
 
 QUANTITIES = st.integers(1, 999)
@@ -19,11 +20,10 @@ def a_line(quantity: int, currency: str = "EUR") -> Any:
     return SimpleNamespace(quantity=quantity, currency=currency)
 
 
-@pytest.mark.parametrize(
-    ("currency", "places"), [("JPY", 0), ("ISK", 0), ("EUR", 2), ("ZAR", 2), ("KWD", 3), ("CLF", 4), ("UYW", 4)]
-)
-def test_each_currency_has_its_own_decimals(currency: str, places: int) -> None:
-    assert decimals(currency) == places
+def test_an_amount_of_no_currency_is_not_guessed() -> None:
+    for currency in ("ZZZ", "XXX"):
+        with pytest.raises(CannotShip, match=r"^unknown\.customs\.currency$"):
+            piece_value(1000, a_line(1, currency))
 
 
 def test_the_line_of_the_documents() -> None:

@@ -185,7 +185,7 @@ def test_countries_are_those_of_iso_3166() -> None:
 
 
 def test_currencies_have_the_decimals_of_iso_4217() -> None:
-    known = {"JPY": 0, "CLP": 0, "EUR": 2, "USD": 2, "KWD": 3, "IQD": 3, "CLF": 4, "UYW": 4}
+    known = {"JPY": 0, "ISK": 0, "CLP": 0, "ZAR": 2, "EUR": 2, "USD": 2, "KWD": 3, "IQD": 3, "CLF": 4, "UYW": 4}
     assert {code: decimals(code) for code in known} == known
     assert read_currency("EUR") == "EUR"
     for text in ("eur", "ZZZ", "XXX", "XTS", "XAU", "", "E" * 100_000):

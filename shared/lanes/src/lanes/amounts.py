@@ -7,30 +7,26 @@ as those of one piece and multiplies by the quantity.
 from collections.abc import Sequence
 from typing import Any
 
+from country_data import Unreadable
+from country_data.currencies import decimals
 from event_contracts.codes import Currency
 from lanes.refusal import CannotShip
 
-# ISO 4217: currencies whose minor unit is not a hundredth. All others have two decimals.
-_NO_DECIMALS = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
-     "XPF")
-)  # fmt: skip
-_THREE_DECIMALS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
-_FOUR_DECIMALS = frozenset(["CLF", "UYW"])
 # Where a total cannot be divided: so many more places that quantity × piece gives the total again when it is rounded.
 _MORE_PLACES = 6
 
 
-def decimals(currency: Currency) -> int:
-    """Decimal places of an ISO 4217 currency."""
-    if currency in _NO_DECIMALS:
-        return 0
-    return 3 if currency in _THREE_DECIMALS else 4 if currency in _FOUR_DECIMALS else 2
+def _decimals(currency: Currency) -> int:
+    """Of an amount. Raises `CannotShip` for a currency that ISO 4217 does not have: an order from before it was asked for."""
+    try:
+        return decimals(currency)
+    except Unreadable:
+        raise CannotShip("unknown.customs.currency") from None
 
 
 def major_units(minor: int, owner: Any) -> float | int:
     """Minor units of the owner's currency as the amount that people write: 1299 EUR → 12.99."""
-    places = decimals(owner.currency)
+    places = _decimals(owner.currency)
     return minor / 10**places if places else minor
 
 
@@ -41,7 +37,7 @@ def piece_value(total: int, line: Any) -> float | int:
         raise CannotShip("zero.customs.value")
     if total % line.quantity == 0:
         return major_units(total // line.quantity, line)
-    places, quantity = decimals(line.currency), int(line.quantity)
+    places, quantity = _decimals(line.currency), int(line.quantity)
     return float(round(total / quantity / 10**places, places + _MORE_PLACES))
 
 
