@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from account_service import handlers
-from event_contracts.order import CancelReason, OrderCancelled, OrderDelivered
+from event_contracts.order import CancelReason, OrderCancelled, OrderDelivered, OrderProgress, OrderProgressed
 from servicekit.cloudevents import Received
 from servicekit.leases import KeyName
 from tests.support.accounts import Shop, dsns, settings, shop
@@ -213,6 +213,18 @@ async def test_what_happens_to_an_order_becomes_one_notice_each(shop: Shop) -> N
         (str(order_id), "delivered"),
         (str(order_id), "cancelled"),
     ]
+
+
+async def test_the_buyer_is_told_of_every_end_of_a_parcel(shop: Shop) -> None:
+    subject_id, me = await shop.member()
+    order_id, at = uuid4(), datetime.now(UTC)
+    events = [
+        received(OrderProgressed(order_id=order_id, buyer_id=subject_id, status=status, at=at), at)
+        for status in OrderProgress
+    ]
+    await shop.kit.run_tx("test", lambda tx: handlers.on_order_progressed(shop.kit, tx, events))
+    items = (await shop.http.get("/v1/accounts/me/notices", headers=me)).json()["items"]
+    assert {item["kind"] for item in items} == {"out_for_delivery", "failed_attempt", "returned", "lost", "unknown"}
 
 
 def received(event: Any, at: datetime) -> Received[Any]:

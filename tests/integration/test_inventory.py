@@ -1,5 +1,6 @@
 """The inventory on real Kafka and Postgres, from the events of several services and of a third party."""
 
+import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.account import ContactDisclosed
-from event_contracts.order import ReadReason, TaxRecordRead
+from event_contracts.order import CloseReason, OrderClosed, ReadReason, TaxRecordRead
 from servicekit import quarantine
 from servicekit.batches import Applier, Batch
 from servicekit.inbox import load_positions
@@ -106,6 +107,30 @@ async def test_a_look_that_the_order_service_reports_is_one_row_and_one_leaf(wor
     )
     assert '"reason":"tax_audit"' in leaf["body"].replace(" ", "")
     assert (await world.rows()) == set()
+
+
+async def test_an_order_that_staff_close_is_one_leaf_of_the_evidence(world: World) -> None:
+    closed = OrderClosed(
+        decision_id=uuid4(),
+        order_id=uuid4(),
+        buyer_id=uuid4(),
+        staff_id=uuid4(),
+        role="support",
+        reason=CloseReason.LOST,
+    )
+    for _ in range(2):
+        await apply(world.kit, [record_of(closed)])
+        await forget_positions(world)
+    rows = await world.kit.db.fetch(
+        "SELECT convert_from(body, 'UTF8') AS leaf FROM evidence_leaves WHERE kind = 'order_closing'"
+    )
+    (leaf,) = [json.loads(row["leaf"]) for row in rows]
+    assert (leaf["order_id"], leaf["staff_id"], leaf["role"], leaf["reason"]) == (
+        str(closed.order_id),
+        str(closed.staff_id),
+        "support",
+        "lost",
+    )
 
 
 @pytest.mark.fault(6, "the inventory reads all again")

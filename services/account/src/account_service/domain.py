@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from event_contracts import Event
 from event_contracts.account import Browsing, BrowsingKind, Contact, Identity, is_birth_date
 from event_contracts.moments import EARLIEST, is_plausible
-from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced, OrderProgress
 from servicekit.errors import Conflict, Invalid
 
 MAX_ADDRESSES = 50
@@ -40,6 +40,11 @@ class NoticeKind(StrEnum):
     CANCELLED = "cancelled"
     HANDED_OVER = "handed_over"
     DELIVERED = "delivered"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    FAILED_ATTEMPT = "failed_attempt"
+    RETURNED = "returned"
+    LOST = "lost"
+    UNKNOWN = "unknown"
 
 
 NOTICE_OF: dict[type[Event], NoticeKind] = {
@@ -47,6 +52,14 @@ NOTICE_OF: dict[type[Event], NoticeKind] = {
     OrderCancelled: NoticeKind.CANCELLED,
     OrderHandedOver: NoticeKind.HANDED_OVER,
     OrderDelivered: NoticeKind.DELIVERED,
+}
+# Of what else becomes of a parcel, the buyer is told what they can act on, and every end.
+NOTICE_OF_PROGRESS = {
+    OrderProgress.OUT_FOR_DELIVERY: NoticeKind.OUT_FOR_DELIVERY,
+    OrderProgress.FAILED_ATTEMPT: NoticeKind.FAILED_ATTEMPT,
+    OrderProgress.RETURNED: NoticeKind.RETURNED,
+    OrderProgress.LOST: NoticeKind.LOST,
+    OrderProgress.UNKNOWN: NoticeKind.UNKNOWN,
 }
 
 

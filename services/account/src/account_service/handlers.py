@@ -17,7 +17,9 @@ from account_service.domain import (
     EMAIL_TAKEN,
     GUEST_RETRY,
     NOTICE_OF,
+    NOTICE_OF_PROGRESS,
     Notice,
+    NoticeKind,
     check_birth_date,
     edited,
 )
@@ -25,7 +27,7 @@ from account_service.mails import store as mails_store
 from account_service.mails.domain import Language, Mail, Template
 from account_service.mails.sending import record
 from account_service.registrations.handlers import index_entries
-from event_contracts import Erased, Sealed
+from event_contracts import Erased, Event, Sealed
 from event_contracts.account import (
     AccountRegistered,
     Contact,
@@ -34,7 +36,14 @@ from event_contracts.account import (
     Identity,
     IdentityChanged,
 )
-from event_contracts.order import DeliveryCorrected, OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced
+from event_contracts.order import (
+    DeliveryCorrected,
+    OrderCancelled,
+    OrderDelivered,
+    OrderHandedOver,
+    OrderPlaced,
+    OrderProgressed,
+)
 from servicekit.batches import in_order
 from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Conflict, Gone, KeyReused, NotFound, Unauthenticated
@@ -271,16 +280,25 @@ async def on_order_delivered(kit: Kit, tx: Tx, received: Sequence[Received[Order
     await _notify(tx, [(each, each.event.at) for each in received])
 
 
+async def on_order_progressed(kit: Kit, tx: Tx, received: Sequence[Received[OrderProgressed]]) -> None:
+    told = [each for each in received if each.event.status in NOTICE_OF_PROGRESS]
+    await _notify(tx, [(each, each.event.at) for each in told])
+
+
 async def _notify(tx: Tx, received: Sequence[tuple[Received[Any], datetime]]) -> None:
     """The buyer's notice of each event; one per order and kind, however often the event comes. None for who was erased."""
     erased = await tx.erased_subjects([each.event.buyer_id for each, _ in received])
     notices = [
-        Notice(each.event.buyer_id, each.event.order_id, NOTICE_OF[type(each.event)], at)
+        Notice(each.event.buyer_id, each.event.order_id, _kind_of(each.event), at)
         for each, at in received
         if each.event.buyer_id not in erased
     ]
     if notices:
         await store.insert_notices(tx, notices)
+
+
+def _kind_of(event: Event) -> NoticeKind:
+    return NOTICE_OF_PROGRESS[event.status] if isinstance(event, OrderProgressed) else NOTICE_OF[type(event)]
 
 
 ORDER_HANDLERS: Final[Mapping[type[Any], Callable[[Kit, Tx, Sequence[Received[Any]]], Awaitable[None]]]] = {
@@ -289,4 +307,5 @@ ORDER_HANDLERS: Final[Mapping[type[Any], Callable[[Kit, Tx, Sequence[Received[An
     OrderCancelled: on_order_cancelled,
     OrderHandedOver: on_order_handed_over,
     OrderDelivered: on_order_delivered,
+    OrderProgressed: on_order_progressed,
 }

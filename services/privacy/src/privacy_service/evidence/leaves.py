@@ -125,7 +125,22 @@ class QuarantineDecision:
     leaf_id: UUID
 
 
-Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderClosing:
+    """A staff member ended an order that was stuck, as what became of it (`reason`)."""
+
+    kind: ClassVar[str] = "order_closing"
+    decision_id: UUID
+    order_id: UUID
+    subject_id: UUID
+    staff_id: UUID
+    role: str
+    reason: str
+    at: datetime
+    leaf_id: UUID
+
+
+Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision | OrderClosing
 KEYS_PER_LEAF: Final = 200
 
 

@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from event_contracts.account import ACCOUNT_EVENTS, ContactDisclosed
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
-from event_contracts.order import ORDER_EVENTS, TaxRecordRead
+from event_contracts.order import ORDER_EVENTS, OrderClosed, TaxRecordRead
 from privacy_service.evidence.handlers import append
-from privacy_service.evidence.leaves import Disclosure
+from privacy_service.evidence.leaves import Disclosure, OrderClosing, leaf_id_of
 from privacy_service.inventory import store
 from privacy_service.inventory.domain import (
     Fact,
@@ -35,6 +35,7 @@ from servicekit.postgres import Record, Tx
 DISCLOSURES: Final = types_of([DeliveryDisclosed])
 MAILS: Final = types_of([ContactDisclosed])
 REPORTED_LOOKS: Final = types_of([TaxRecordRead])
+CLOSINGS: Final = types_of([OrderClosed])
 
 # What staff search by, and the blind indexes that are looked into for it: an order has our number and may have the shop's.
 Term = Literal["email", "phone", "order_number"]
@@ -46,11 +47,11 @@ _INDEXES: Final[Mapping[Term, tuple[IndexKind, ...]]] = {
 
 
 class Noted(Struct, frozen=True):
-    """What one event says: who holds what; of a disclosure also the receipt and the evidence; or that staff looked."""
+    """What one event says: who holds what; of a disclosure also the receipt; what is evidence; or that staff looked."""
 
     facts: list[Fact]
     receipt: Receipt | None = None
-    disclosure: Disclosure | None = None
+    evidence: Disclosure | OrderClosing | None = None
     look: Received[TaxRecordRead] | None = None
 
 
@@ -65,7 +66,7 @@ def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
     if any(fact.data_class not in kit.policy.classes for fact in facts):
         raise Poison("unknown_class")
     noted = Noted(facts)
-    # The contracts of disclosures are the only ones that are read: they hold ids and codes, nothing sealed.
+    # Only the contracts of what is evidence are read: they hold ids and codes, nothing sealed.
     if record.topic == SHIPMENT_EVENTS:
         disclosed = read_event(record, DISCLOSURES)
         if disclosed is not None:
@@ -77,6 +78,10 @@ def read_headers(kit: Kit, record: RawRecord) -> Received[Noted]:
             noted = Noted(facts, mail_receipt_of(mailed.event, mailed.time), _evidence_of_mail(mailed))
     elif record.topic == ORDER_EVENTS and envelope.type.startswith(TaxRecordRead.__name__):
         noted = Noted(facts, look=read_event(record, REPORTED_LOOKS))
+    elif record.topic == ORDER_EVENTS:
+        closed = read_event(record, CLOSINGS)
+        if closed is not None:
+            noted = Noted(facts, evidence=_evidence_of_closing(closed))
     return Received(noted, envelope.id, envelope.time, envelope.source, *record.id)
 
 
@@ -116,6 +121,20 @@ def _evidence_of_mail(mailed: Received[ContactDisclosed]) -> Disclosure:
     )
 
 
+def _evidence_of_closing(closed: Received[OrderClosed]) -> OrderClosing:
+    event = closed.event
+    return OrderClosing(
+        decision_id=event.decision_id,
+        order_id=event.order_id,
+        subject_id=event.buyer_id,
+        staff_id=event.staff_id,
+        role=event.role,
+        reason=event.reason.value,
+        at=closed.time,
+        leaf_id=leaf_id_of(OrderClosing.kind, event.decision_id),
+    )
+
+
 async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _: Mapping[RecordId, None]) -> None:
     """A few statements for the whole batch, and two more where something was disclosed."""
     noted = [received.event for received in events]
@@ -128,7 +147,7 @@ async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _
         await store.write_facts(tx, facts)
     if receipts:
         await store.write_receipts(tx, receipts)
-    await append(tx, [each.disclosure for each in noted if each.disclosure is not None])
+    await append(tx, [each.evidence for each in noted if each.evidence is not None])
     await note_looks(tx, [each.look for each in noted if each.look is not None])
 
 
