@@ -15,6 +15,7 @@ import yaml
 from account_service.settings import AccountSettings
 from deploy.check.contracts import import_file
 from deploy.check.findings import ROOT
+from event_contracts.carrier import RefusalReason, ReplyKind
 from logistics_gateway.settings import GatewaySettings
 from privacy_service.cli.client import Exit
 from privacy_service.inventory import http as inventory
@@ -24,7 +25,7 @@ from privacy_service.vault.settings import VaultSettings
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPERATOR, SUPPORT, STOREFRONT = (ROOT / "docs" / f"{name}.md" for name in ("operator", "support", "storefront"))
-THREATS = ROOT / "docs" / "threats.md"
+THREATS, CARRIER = ROOT / "docs" / "threats.md", ROOT / "docs" / "carrier.md"
 SETTINGS = (AccountSettings, GatewaySettings, PrivacySettings, VaultSettings)
 # A third party's example runs with tests/support as its path.
 THIRD_PARTIES = {"reviews"}
@@ -179,3 +180,10 @@ def test_every_limit_stands_where_the_table_says_with_its_value(row: list[str]) 
         value = value // units[row[1].split()[-1]]
     told = f"{value:,g}" if isinstance(value, float) else f"{value:,}"
     assert row[1].split()[0] == told
+
+
+def test_carriers_are_told_every_kind_of_reply_and_every_reason() -> None:
+    table = section(CARRIER, "A reply")
+    told = [_SPAN.findall(row[0]) for row in cells(table)]
+    assert {name for names in told for name in names} >= {kind.value for kind in ReplyKind}
+    assert [reason for reason in RefusalReason if f"`{reason.value}`" not in table] == []
