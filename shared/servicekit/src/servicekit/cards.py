@@ -29,8 +29,10 @@ _RUN = re.compile(r"[0-9]+(?: {1,3}[0-9]+)*")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 # Members of a body that name a product or a page of the shop.
 PRODUCT_FIELDS: Final = frozenset(("sku", "page", "description"))
-# GTINs as long as a group of digits can be that is no part of a card (GS1 General Specifications, 7.9).
-_GTIN_LENGTHS: Final = frozenset((12, 13, 14))
+# Lengths of a GTIN (GS1 General Specifications, 7.9). Eight digits may be half of a card number, so one of eight counts
+# only where nothing but GTINs stands beside it.
+_GTIN_LENGTHS: Final = frozenset((8, 12, 13, 14))
+_HALF_A_CARD: Final = 8
 _MOST_CACHED: Final = 4096
 
 # First and last value of a prefix, and the lengths that go with it.
@@ -146,8 +148,10 @@ def has_card(text: str, *, is_product: bool = False) -> bool:
 def _between_gtins(groups: Sequence[str]) -> Iterator[list[str]]:
     """The groups of digits in front of, between and behind those that are a GTIN."""
     part: list[str] = []
+    if all(map(_is_gtin, groups)):
+        return
     for group in groups:
-        if _is_gtin(group):
+        if len(group) != _HALF_A_CARD and _is_gtin(group):
             yield part
             part = []
         else:
