@@ -130,15 +130,14 @@ class Ground:
             "customer_public_key_file": folder / "customer.pub.pem",
             "staff_public_key_file": folder / "staff.pub.pem",
             "id_key_file": keys.id_key_file(folder, name),
+            "lanes_dir": POLICY / "lanes",
         }
         match name:
             case "account":
                 return AccountSettings(**common, mail_key_file=keys.mail_key_file(folder))
             case "logistics-gateway":
                 carriers: dict[str, Any] = {"carriers_dir": folder / "carriers", "reply_key_file": folder / "reply.jwk"}
-                return GatewaySettings(
-                    **common, **carriers, lanes_dir=POLICY / "lanes", blocked_retry_seconds=1, stale_seconds=1
-                )
+                return GatewaySettings(**common, **carriers, blocked_retry_seconds=1, stale_seconds=1)
             case "privacy":
                 return PrivacySettings(
                     **common,

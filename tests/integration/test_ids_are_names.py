@@ -87,6 +87,7 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
     },
     "order": {
         "POST /v1/orders": Asks.PERSON,
+        "POST /v1/quotes": Asks.PERSON,
         "GET /v1/orders": Asks.PERSON,
         "GET /v1/orders/{order_id}": Asks.PERSON,
         "GET /v1/orders/{order_id}/confirmation": Asks.PERSON,

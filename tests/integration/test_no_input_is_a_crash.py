@@ -136,6 +136,7 @@ async def _order(shop: orders.Shop) -> Api:
         {"/": buyer.headers["Authorization"].removeprefix("Bearer ")},
         {
             "POST /v1/orders": orders.a_purchase(parcels=[parcel]),
+            "POST /v1/quotes": orders.a_purchase(parcels=[parcel]),
             "PUT /v1/orders/{order_id}/consignee": CONSIGNEE,
         },
         ids={"order_id": order_id},

@@ -15,6 +15,7 @@ import pytest
 from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from deploy.local.keys import StaffRole
+from deploy.local.stack import POLICY_DIR
 from event_contracts import Event
 from event_contracts.logistics_gateway import (
     ShipmentAcknowledged,
@@ -22,7 +23,10 @@ from event_contracts.logistics_gateway import (
     ShipmentHandedOver,
     ShipmentRefused,
 )
+from lanes.choice import make_routes
+from lanes.loading import load_lanes
 from order_service.app import SERVICE, SHIPMENTS
+from order_service.quotes import Own
 from servicekit.cloudevents import Received
 from servicekit.health import Health
 from servicekit.http import make_app
@@ -36,6 +40,7 @@ from tests.support.asgi import open_client
 from tests.support.ids import order_id_of
 from tests.support.kits import FakeVault, open_test_kit
 
+ROUTES = make_routes(load_lanes(POLICY_DIR / "lanes"))
 CANARY = "Zoe Canary 7731"
 HANDED_OVER_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HANDLERS: Mapping[type[Event], Any] = SHIPMENTS.handlers
@@ -201,7 +206,7 @@ async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[S
         id_key_file=keys.id_key_file(order_keys, "order"),
     )
     async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
-        kit = replace(bare, vault=cast(Any, Vault()))
+        kit = replace(bare, vault=cast(Any, Vault()), own=Own(ROUTES))
         assert SERVICE.router is not None
         app = make_app(
             settings, kit.clock, Health("order", "api", "1", kit.clock), [SERVICE.router(kit)], limits=kit.limits

@@ -9,6 +9,7 @@ from event_contracts.order import Delivery, DeliveryCorrected
 from order_service import store
 from order_service.domain import PurchaseConsignee, Status, check_correctable, consignee_of, corrected
 from order_service.handlers import Order, read_order
+from order_service.quotes import check_correction
 from servicekit.errors import Conflict, NotFound
 from servicekit.kit import Kit
 from servicekit.postgres import Record, Tx
@@ -19,7 +20,8 @@ _TRIES = 3
 async def correct_consignee(kit: Kit, buyer_id: UUID, order_id: UUID, consignee: PurchaseConsignee) -> Order:
     """The buyer's order with the consignee as stated; the same again changes nothing.
 
-    Raises `NotFound`, `Invalid` for another country, `Conflict` once it is too late or when the delivery is erased.
+    Raises `NotFound`, `Invalid` for another country and for what the lane does not take, `Conflict` once it is too late or when
+    the delivery is erased.
     """
     for _ in range(_TRIES):
         order = await read_order(kit, buyer_id, order_id)
@@ -27,6 +29,7 @@ async def correct_consignee(kit: Kit, buyer_id: UUID, order_id: UUID, consignee:
         if order.delivery is None:
             raise Conflict("What should be corrected is erased. Nothing can be changed in it.")
         delivery = corrected(order.delivery, consignee_of(consignee))
+        check_correction(kit.own.routes, order.delivery, delivery)
         if delivery == order.delivery or await _save(kit, buyer_id, order, delivery):
             return await read_order(kit, buyer_id, order_id)
     raise Conflict("The order is being changed elsewhere. Read it again and decide.")

@@ -135,8 +135,8 @@ class PurchaseInvoice(Stated):
     issued_on: Day
 
 
-class Purchase(Stated):
-    """What a buyer states to place an order. `gift`: the consignee is another person.
+class QuotePurchase(Stated):
+    """What a buyer states to know whether a carrier takes it. `gift`: the consignee is another person.
 
     Amounts in minor units: total = lines + `shipping` - `discount`, and + `tax` when `tax_included` is false. `tax` is that of
     the whole order, by default that of the lines together. A stated `total` is compared. `parcels` follow from the lines'
@@ -154,10 +154,16 @@ class Purchase(Stated):
     consignee: PurchaseConsignee
     gift: bool
     service: Annotated[Service, Field(strict=False)]  # JSON has no enums
-    payment: PurchasePayment
+    payment: PurchasePayment | None = None
     parcels: Annotated[list[PurchaseParcel], Field(min_length=1, max_length=MAX_PARCELS)] | None = None
     invoice: PurchaseInvoice | None = None
     registration: PurchaseRegistration | None = None
+
+
+class Purchase(QuotePurchase):
+    """What a buyer states to place an order."""
+
+    payment: PurchasePayment
 
 
 @dataclass(frozen=True)
@@ -181,17 +187,8 @@ def split_purchase(order_id: UUID, purchase: Purchase, placed_on: date) -> Parts
     """Divides a purchase into its parts. Raises `Invalid` when its sum or weight is beyond what one order can have, and
     `InvalidFields` when its amounts do not fit together.
     """
-    total, number = _total(purchase), order_number(order_id)
-    invoice = purchase.invoice
-    delivery = Delivery(
-        consignee=consignee_of(purchase.consignee),
-        service=purchase.service,
-        parcels=_parcels(purchase),
-        customs=_customs(purchase),
-        invoice=Invoice(number=purchase.shop_order_number or number, issued_on=placed_on)
-        if invoice is None
-        else Invoice(number=invoice.number, issued_on=invoice.issued_on),
-    )
+    total, number = order_total(purchase), order_number(order_id)
+    delivery = delivery_of(purchase, number, placed_on)
     lines = tuple(
         OrderLine(**line.model_dump(include={"sku", "description", "quantity", "unit_price", "tax"}))
         for line in purchase.lines
@@ -210,11 +207,25 @@ def split_purchase(order_id: UUID, purchase: Purchase, placed_on: date) -> Parts
     return Parts(delivery, record, Payment(token=purchase.payment.token), registration_of(purchase.registration))
 
 
-def _tax(purchase: Purchase) -> int:
+def delivery_of(purchase: QuotePurchase, number: str, placed_on: date) -> Delivery:
+    """What the way to the consignee needs. Raises as `split_purchase` for parcels that do not follow from the lines."""
+    invoice = purchase.invoice
+    return Delivery(
+        consignee=consignee_of(purchase.consignee),
+        service=purchase.service,
+        parcels=_parcels(purchase),
+        customs=_customs(purchase),
+        invoice=Invoice(number=purchase.shop_order_number or number, issued_on=placed_on)
+        if invoice is None
+        else Invoice(number=invoice.number, issued_on=invoice.issued_on),
+    )
+
+
+def _tax(purchase: QuotePurchase) -> int:
     return sum(line.tax for line in purchase.lines) if purchase.tax is None else purchase.tax
 
 
-def _total(purchase: Purchase) -> int:
+def order_total(purchase: QuotePurchase) -> int:
     """The order's total. Raises as `split_purchase`."""
     tax = _tax(purchase)
     gross = sum(line.quantity * line.unit_price for line in purchase.lines) + purchase.shipping
@@ -229,7 +240,7 @@ def _total(purchase: Purchase) -> int:
     return total
 
 
-def _wrong_amounts(purchase: Purchase, tax: int, total: int) -> Iterator[FieldProblem]:
+def _wrong_amounts(purchase: QuotePurchase, tax: int, total: int) -> Iterator[FieldProblem]:
     formula = "the sum of quantity × unit_price + shipping - discount" + ("" if purchase.tax_included else " + tax")
     if total < 0:
         yield FieldProblem(at="discount", code=OTHER_FORM, expected="At most what the order costs without it.")
@@ -252,7 +263,7 @@ def consignee_of(stated: PurchaseConsignee) -> Consignee:
     return Consignee(**dict(stated))
 
 
-def missing_customs(purchase: Purchase) -> Iterator[str]:
+def missing_customs(purchase: QuotePurchase) -> Iterator[str]:
     """What customs needs and the lines lack, as paths such as `lines.0.hs_code`."""
     for place, line in enumerate(purchase.lines):
         for name in ("net_weight_g", "origin_country", "hs_code"):
@@ -260,7 +271,7 @@ def missing_customs(purchase: Purchase) -> Iterator[str]:
                 yield f"lines.{place}.{name}"
 
 
-def _customs(purchase: Purchase) -> tuple[CustomsLine, ...]:
+def _customs(purchase: QuotePurchase) -> tuple[CustomsLine, ...]:
     """All lines or none: a declaration that lacks goods is a wrong one."""
     lines = tuple(_customs_line(line, purchase.currency) for line in purchase.lines)
     return tuple(line for line in lines if line is not None) if None not in lines else ()
@@ -280,7 +291,7 @@ def _customs_line(line: PurchaseLine, currency: Currency) -> CustomsLine | None:
     )
 
 
-def _parcels(purchase: Purchase) -> tuple[Parcel, ...]:
+def _parcels(purchase: QuotePurchase) -> tuple[Parcel, ...]:
     if purchase.parcels is not None:
         return tuple(Parcel(**dict(parcel)) for parcel in purchase.parcels)
     weights = [line.net_weight_g for line in purchase.lines if line.net_weight_g is not None]

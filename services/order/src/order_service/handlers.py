@@ -15,6 +15,7 @@ from event_contracts.order import CancelReason, Delivery, OrderPlaced, OrderReco
 from order_service import store
 from order_service.domain import Parts, Purchase, Status, cancels, split_purchase
 from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS, TRACKING
+from order_service.quotes import check_delivery
 from order_service.shipments import advance, cancelled
 from servicekit.errors import Conflict, Gone, NotFound
 from servicekit.faults import declare, faultpoint
@@ -59,13 +60,14 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
     """Places the order, with True; or finds it, with False, when this buyer placed it before under the same id.
 
     `write` is `write_orders` for one. Raises `KeyReused` when another purchase was placed under this id, `Gone` when its record
-    is erased, `Invalid`, and what sealing raises; then there is no new order.
+    is erased, `Invalid`, also where no lane takes it, and what sealing raises; then there is no new order.
     """
     found = await _placed_before(kit, buyer_id, order_id, purchase)
     if found is not None:
         return found, False
     now = kit.clock.now()
     parts = split_purchase(order_id, purchase, now.date())
+    check_delivery(kit.own.routes, purchase, parts.delivery)
     event, digest = await _seal_order(kit, buyer_id, order_id, parts, purchase, now)
     faultpoint("order.sealed")
 

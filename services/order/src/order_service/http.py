@@ -8,16 +8,17 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
-from event_contracts.codes import Currency, FieldPath, Minor
+from event_contracts.codes import Currency, FieldPath, LaneId, Minor, SystemName
 from event_contracts.order import Consignee, Invoice, OrderLine, Parcel, Registration, Service
 from order_service import corrections, handlers
 from order_service.accounting import accounting_router
-from order_service.domain import Purchase, PurchaseConsignee, Status
+from order_service.domain import Purchase, PurchaseConsignee, QuotePurchase, Status
 from order_service.handlers import Order
+from order_service.quotes import quote
 from order_service.staff_http import staff_router
 from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
 from servicekit.auth import Customer, customer
-from servicekit.errors import Fenced
+from servicekit.errors import Fenced, FieldProblem
 from servicekit.ids import new_id
 from servicekit.kit import Kit
 from servicekit.limits import Limit, limited
@@ -26,6 +27,7 @@ from servicekit.together import Together
 
 ORDERS: Final = 100
 PLACED: Final = (Limit("orders", 30, 60), Limit("orders_a_day", 300, 86_400))
+QUOTES: Final = Limit("quotes", 60, 60)
 CHANGES: Final = Limit("changes", 60, 60)
 _buyer = customer()
 Buyer = Annotated[Customer, Depends(_buyer)]
@@ -97,6 +99,15 @@ class OrderConfirmation(OrderState):
     erased: Literal[True] | None = None
 
 
+class QuoteAnswer(BaseModel):
+    """`lane` and `carrier` are absent where no carrier takes the parcel. `fields`: what the carrier would get."""
+
+    lane: LaneId | None = None
+    carrier: SystemName | None = None
+    fields: list[str]
+    problems: list[FieldProblem]
+
+
 def make_router(kit: Kit) -> APIRouter:
     """The routes of the role `api`."""
     router = APIRouter(tags=["orders"])
@@ -120,6 +131,15 @@ def make_router(kit: Kit) -> APIRouter:
         if not new:
             response.status_code = 200
         return _confirmation(order)
+
+    @router.post("/v1/quotes", response_model_exclude_none=True, openapi_extra=limited(QUOTES))
+    async def quote_order(purchase: QuotePurchase, buyer: Buyer) -> QuoteAnswer:
+        """Whether a carrier would take an order, which fields it would get, and what does not fit. Stores nothing.
+
+        The body is that of an order without its payment. An order is accepted when `problems` is empty.
+        """
+        answer = quote(kit.own.routes, purchase, kit.clock.now().date())
+        return QuoteAnswer(**{name: getattr(answer, name) for name in QuoteAnswer.model_fields})
 
     @router.get("/v1/orders", response_model_exclude_none=True)
     async def list_orders(buyer: Buyer, paging: Annotated[Paging, Depends(paging)]) -> Page[OrderSummary]:

@@ -16,6 +16,7 @@ from event_contracts.privacy import HoldingsRectified, RectifyDelivery, Refusal
 from order_service import store
 from order_service.corrections import put_delivery
 from order_service.domain import Status, corrected, is_correctable
+from order_service.quotes import check_correction
 from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Conflict, Fenced, Invalid
 from servicekit.kit import Kit, Opening
@@ -55,6 +56,7 @@ async def _prepare(kit: Kit, command: RectifyDelivery) -> Change:
         delivery = corrected(held, wanted.consignee)
         if delivery == held:
             return Change(command, number)
+        check_correction(kit.own.routes, held, delivery)
         return Change(command, number, await kit.seal(delivery, subject=command.subject_id, anchor=command.order_id))
     except Invalid:
         return Change(command, number, refused=Refusal.NOT_UNDER_WAY)
