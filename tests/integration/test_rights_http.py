@@ -255,6 +255,29 @@ async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(s
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong_at"),
+    [
+        ({"contact": {"phone": "0228 12345617"}}, "rectification.contact.phone"),
+        ({"contact": {"phone": "0228", "country": "DE"}}, "rectification.contact.phone"),
+        ({"contact": {"email": "a..b@example.org"}}, "rectification.contact.email"),
+        ({"identity": {"birth_date": "2999-01-01"}}, None),
+        ({"identity": {"birth_date": "1899-12-31"}}, None),
+    ],
+)
+async def test_a_correction_is_checked_as_what_the_person_states(
+    shop: Shop, right: dict[str, Any], wrong_at: str | None
+) -> None:
+    subject = uuid4()
+    await shop.knows(subject)
+    body = {"kind": "rectification", "subject_ids": [str(subject)], "identity_check": "callback"}
+    async with shop.client() as client:
+        refused = await client.post("/v1/requests", json={**body, "rectification": right}, headers=shop.staff())
+    assert refused.status_code == 422, refused.text
+    assert [error["at"] for error in refused.json().get("errors", ())] == ([wrong_at] if wrong_at else [])
+    assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
+
+
 async def test_the_check_of_an_identity_is_on_record_for_each_person(shop: Shop) -> None:
     people = sorted([uuid4(), uuid4()])
     await shop.knows(*people)

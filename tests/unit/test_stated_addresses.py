@@ -6,11 +6,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from account_service.shapes import AddressBody, EditBody, GuestBody, RegistrationBody, SignInBody
-from event_contracts.account import Address
+from event_contracts.account import Address, ContactCorrection
 from event_contracts.order import Consignee
 from order_service.domain import Purchase, PurchaseConsignee, consignee_of
 from privacy_service.inventory.http import FindBody
-from privacy_service.rights.shapes import ContactBody, DeliveryBody
+from privacy_service.rights.handlers import Corrections
+from privacy_service.rights.http import _corrections
+from privacy_service.rights.shapes import ContactBody, DeliveryBody, RectificationBody
 from servicekit.expected import expected
 
 HONG_KONG = {
@@ -152,6 +154,18 @@ def test_one_mailbox_has_one_spelling_of_its_domain_everywhere(model: type[BaseM
     assert stated(model, body | {"email": "info@faß.example"}).email == "info@faß.example"
     for wrong in ("a@b", "a..b@example.org", "a@example.invalid"):
         assert refusals(model, body | {"email": wrong})["email"] is not None
+
+
+def test_a_correction_holds_the_normal_forms_and_no_country_of_a_phone() -> None:
+    body = RectificationBody.model_validate({"contact": {"phone": "0228 123456-17", "country": "DE"}})
+    assert _corrections(body) == Corrections(None, ContactCorrection(phone="+4922812345617"))
+    delivery = {"order_id": "2b0e4c1a-0a53-4c5e-9a61-7d1f3f6f1c11", "consignee": SAN_JOSE}
+    given = _corrections(RectificationBody.model_validate({"delivery": delivery}))
+    assert given is not None
+    assert given.delivery is not None
+    assert (given.delivery.consignee.phone, given.delivery.consignee.state) == ("+15035557555", "CA")
+    nothing = _corrections(RectificationBody.model_validate({"contact": {"country": "DE"}}))
+    assert nothing == Corrections(None, None)
 
 
 @pytest.mark.parametrize(
