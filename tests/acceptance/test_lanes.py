@@ -100,6 +100,7 @@ async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any]]]) -> tupl
             "parcels",
             "parcels[]",
             "customs",
+            "payment",
             "service",
         }
     return len(leaving), len(ours) - len(leaving)

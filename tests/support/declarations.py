@@ -1,20 +1,20 @@
 """What karrio declares for our carrier message: its `ShipmentRequest` for MyDHL, UPS, FedEx and DPD, with no network.
 
 karrio is the judge of the message's units: it reads amounts and weights per piece, and two address lines. karrio drops what it
-does not know; here that is an error, since a carrier would get less than we think. Its mappers lose some digits by themselves:
-MyDHL's cuts a piece's price to whole units, FedEx's rounds amounts to two places, and all round kilograms to two places
-(`rounded`).
+does not know; here that is an error, since a carrier would get less than we think. What its mappers cut by themselves, and what
+they make up where nothing is given, stands in `as_declared`; all else has to be equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
 import attr
 import karrio.lib
 from karrio.core.models import ShipmentRequest
+from karrio.core.utils.number import NUMBERFORMAT
 from karrio.mappers.dpd.mapper import Mapper as DpdMapper
 from karrio.mappers.dpd.settings import Settings as DpdSettings
 from karrio.mappers.fedex.mapper import Mapper as FedexMapper
@@ -73,9 +73,52 @@ class Declaration:
     tax_number: str | None = None
 
 
-def rounded(number: float) -> float:
-    """As karrio rounds kilograms, and amounts for FedEx: two places, unless nothing would be left."""
-    return float(karrio.lib.to_decimal(number))
+def _kilograms(weight: float) -> float:
+    """As karrio rounds: two places, unless nothing would be left."""
+    return float(NUMBERFORMAT.decimal(weight))
+
+
+def _money(amount: float) -> float:
+    """As karrio rounds amounts for FedEx: two places."""
+    return float(karrio.lib.to_money(amount))
+
+
+def as_declared(carrier: str, exact: Declaration) -> Declaration:
+    """What this carrier is told of a shipment, as karrio cuts it."""
+    changes: dict[str, Any] = {"parcels": tuple(map(_kilograms, exact.parcels))}
+    if carrier == "mydhl":
+        changes |= {"company": exact.company or exact.name, "tax_number": None}
+    if carrier == "fedex" and (exact.country, exact.state) == ("CA", "QC"):
+        changes["state"] = "PQ"
+    if exact.customs is not None:
+        changes["customs"] = _customs_declared(carrier, exact.customs)
+    return replace(exact, **changes)
+
+
+def _customs_declared(carrier: str, exact: Customs) -> Customs:
+    value: Callable[[float], float] = int if carrier == "mydhl" else _money if carrier == "fedex" else float
+    goods = tuple(
+        replace(
+            line,
+            description=line.description[: 35 if carrier in ("ups", "fedex") else None],
+            quantity=None if carrier == "dpd" else line.quantity,
+            value=value(line.value),
+            weight=_kilograms(line.weight),
+        )
+        for line in exact.goods
+    )
+    total = exact.total
+    if carrier == "fedex":
+        total = sum(_money(line.value * (line.quantity or 0)) for line in exact.goods)
+    dates = {"fedex": None, "mydhl": exact.invoice_date}
+    short = exact.invoice_date and exact.invoice_date.replace("-", "")
+    incoterm = None if carrier == "dpd" else exact.incoterm
+    return replace(exact, goods=goods, total=_sum(total), invoice_date=dates.get(carrier, short), incoterm=incoterm)
+
+
+def _sum(amount: float) -> float:
+    """Without the errors of adding up floats; no currency has more than four places."""
+    return round(amount, 4)
 
 
 def shipment_request(shipment: Tree) -> ShipmentRequest:
@@ -110,13 +153,14 @@ def _model_of(field: Any) -> Any:
     return None
 
 
-def _mydhl(request: Any, _: Tree) -> Declaration:
+def _mydhl(request: Any, shipment: Tree) -> Declaration:
     content = request.serialize()["shipment"]
     receiver, goods = content["customerDetails"]["receiverDetails"], content["content"]
     address, contact = receiver["postalAddress"], receiver["contactInformation"]
     assert goods["unitOfMeasurement"] == "metric"
     customs = None
-    if goods["isCustomsDeclarable"]:
+    # Without customs in the message, karrio declares something of its own to every other country.
+    if "customs" in shipment:
         export = goods["exportDeclaration"]
         customs = Customs(
             currency=goods["declaredValueCurrency"],
@@ -170,7 +214,7 @@ def _ups(request: Any, _: Tree) -> Declaration:
         customs = Customs(
             currency=form["CurrencyCode"],
             # The form has no total: UPS adds up what the pieces cost.
-            total=sum(line.value * (line.quantity or 0) for line in goods),
+            total=_sum(sum(line.value * (line.quantity or 0) for line in goods)),
             goods=goods,
             invoice=form.get("InvoiceNumber"),
             invoice_date=form["InvoiceDate"],
@@ -206,7 +250,7 @@ def _fedex(request: Any, _: Tree) -> Declaration:
         total = clearance.get("totalCustomsValue", {"amount": sum(line["customsValue"]["amount"] for line in lines)})
         customs = Customs(
             currency=currency,
-            total=total["amount"],
+            total=_sum(total["amount"]),
             goods=tuple(
                 Goods(
                     description=line["description"],

@@ -1,11 +1,12 @@
 """Deliveries to test with: one with everything in it, and a hypothesis strategy for any that the contract allows."""
 
 import unicodedata
+from datetime import date
 from typing import Any
 
 from hypothesis import strategies as st
 
-from event_contracts.order import Consignee, CustomsLine, Delivery, Parcel, Service
+from event_contracts.order import Consignee, CustomsLine, Delivery, Invoice, Parcel, Service
 
 
 def make_delivery(*, country: str = "DE", service: str = "standard", **consignee: Any) -> Delivery:
@@ -25,7 +26,7 @@ def make_delivery(*, country: str = "DE", service: str = "standard", **consignee
         description="Bicycle lamp, LED, with a mount for the handlebar and a spare battery",
         quantity=2,
         net_weight_g=180,
-        value=1299,
+        value=2598,
         currency="EUR",
         origin_country="NL",
         hs_code="851210",
@@ -34,7 +35,8 @@ def make_delivery(*, country: str = "DE", service: str = "standard", **consignee
         consignee=Consignee.model_validate(person | consignee),
         service=Service(service),
         parcels=(Parcel(weight_g=750, length_cm=30, width_cm=20, height_cm=10),),
-        customs=(line, line.model_copy(update={"currency": "JPY"})),
+        customs=(line, line.model_copy(update={"quantity": 1})),
+        invoice=Invoice(number="R-2026/117", issued_on=date(2026, 11, 30)),
     )
 
 
@@ -49,6 +51,7 @@ def _text(longest: int) -> st.SearchStrategy[str]:
 
 _TEXT, _WORD = _text(60), _text(9)
 _ADDRESS_LINE = st.lists(_WORD, min_size=1, max_size=4).map(" ".join)
+_CURRENCIES = st.sampled_from([{"currency": currency} for currency in ("EUR", "JPY", "KWD")])
 _COUNTRIES = ["DE", "FR", "GB", "US", "BR", "AR", "JP", "CN", "TH", "NO", "UA", "AQ"]
 
 
@@ -80,7 +83,6 @@ def deliveries() -> st.SearchStrategy[dict[str, Any]]:
             "quantity": st.integers(1, 999),
             "net_weight_g": st.integers(1, 10**6),
             "value": st.integers(0, 10**11),
-            "currency": st.sampled_from(["EUR", "JPY", "KWD"]),
             "origin_country": st.sampled_from(_COUNTRIES),
             "hs_code": st.from_regex(r"\A[0-9]{6,10}\Z"),
         }
@@ -90,6 +92,9 @@ def deliveries() -> st.SearchStrategy[dict[str, Any]]:
             "consignee": consignee,
             "service": st.sampled_from(["standard", "express"]),
             "parcels": st.lists(parcel, min_size=1, max_size=3),
-            "customs": st.lists(line, min_size=1, max_size=3),
-        }
+            "customs": _CURRENCIES.flatmap(
+                lambda currency: st.lists(line.map(lambda each: each | currency), min_size=1, max_size=3)
+            ),
+        },
+        optional={"invoice": st.fixed_dictionaries({"number": _WORD, "issued_on": st.dates().map(str)})},
     )

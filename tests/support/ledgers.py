@@ -14,7 +14,7 @@ from joserfc.jwk import OKPKey
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Event
 from event_contracts.carrier import CarrierReply, ReplyKind, replies_topic
-from event_contracts.order import DeliveryCorrected
+from event_contracts.order import DeliveryCorrected, OrderPlaced, Registration
 from event_contracts.privacy import TellRecipients
 from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
@@ -83,6 +83,7 @@ class Order:
     order_id: UUID = field(default_factory=uuid4)
     subject_id: UUID = field(default_factory=uuid4)
     key_id: UUID = field(default_factory=uuid4)
+    registration_key_id: UUID = field(default_factory=uuid4)
 
     @property
     def shipment_id(self) -> UUID:
@@ -94,6 +95,14 @@ class Order:
         )
         self.key_id = sealed.key_id
         return placed(self.order_id, self.subject_id, sealed)
+
+    async def placed_with(self, registration: Registration, **delivery: Any) -> OrderPlaced:
+        """Its numbers are sealed apart, under a key of their own."""
+        event = await self.placed(**delivery)
+        (sealed,) = await self.kit.seal_many([(registration, self.subject_id, self.order_id)])
+        self.registration_key_id = sealed.key_id
+        assert isinstance(event, OrderPlaced)
+        return event.model_copy(update={"registration": sealed})
 
     async def corrected(self, number: int, **delivery: Any) -> Event:
         (sealed,) = await self.kit.seal_many(

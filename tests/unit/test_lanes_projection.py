@@ -43,40 +43,48 @@ def test_a_delivery_is_projected_onto_its_lane() -> None:
             "company_name": "Maashaven Goods B.V.",
             "person_name": "Dispatch desk",
             "address_line1": "Maashaven 12",
+            "street_number": "",
             "city": "Rotterdam",
             "postal_code": "3072 AE",
             "country_code": "NL",
             "phone_number": "+31105550100",
+            "federal_tax_id": "NL001234567B01",
+            "state_tax_id": "NL001234567",
         },
         "recipient": {
             "person_name": "Ἀλεξάνδρα Παπαδοπούλου-Χατζηγεωργίο",
             "company_name": "Kontor 7",
             "address_line1": "Lange Straße 12 a",
             "address_line2": "Hinterhaus 3. Stock",
+            "street_number": "",
             "city": "Rotenburg ob der Tauber",
             "state_code": "Bayern",
             "postal_code": "SW1A 1AA",
             "country_code": "GB",
             "phone_number": "+4915112345678",
         },
+        "payment": {"paid_by": "sender"},
         "parcels": [
-            {"weight_unit": "G", "dimension_unit": "CM", "weight": 750, "length": 30, "width": 20, "height": 10}
+            {"weight_unit": "KG", "dimension_unit": "CM", "weight": 0.75, "length": 30, "width": 20, "height": 10}
         ],
         "customs": {
             "content_type": "merchandise",
             "incoterm": "DDP",
+            "invoice": "R-2026/117",
+            "invoice_date": "2026-11-30",
+            "duty": {"paid_by": "sender", "currency": "EUR", "declared_value": 51.96},
             "commodities": [
                 {
-                    "weight_unit": "G",
+                    "weight_unit": "KG",
                     "description": "Bicycle lamp, LED, with a mount for the handlebar",
-                    "quantity": 2,
-                    "weight": 180,
+                    "quantity": quantity,
+                    "weight": weight,
                     "value_amount": amount,
-                    "value_currency": currency,
+                    "value_currency": "EUR",
                     "origin_country": "NL",
                     "hs_code": "851210",
                 }
-                for amount, currency in ((12.99, "EUR"), (1299, "JPY"))
+                for quantity, weight, amount in ((2, 0.09, 12.99), (1, 0.18, 25.98))
             ],
         },
     }

@@ -12,7 +12,7 @@ from msgspec import Struct, convert
 
 from event_contracts import Erased
 from event_contracts.carrier import MessageKind
-from event_contracts.order import Delivery
+from event_contracts.order import Delivery, Registration
 from lanes.choice import Routes, choose_lane
 from lanes.projection import Message, Route, disclosed_fields, project
 from lanes.refusal import CannotShip
@@ -76,16 +76,20 @@ class Decision(Struct, frozen=True):
         return None if self.route is None else recorded_at + timedelta(hours=self.route.lane.not_after_hours)
 
 
-def decide(routes: Routes, delivery: Delivery | Erased, fixed: Route | None = None) -> Decision:
+def decide(
+    routes: Routes, delivery: Delivery | Erased, fixed: Route | None = None, registration: Registration | None = None
+) -> Decision:
     """`fixed` is the lane version of an earlier disclosure that must be sent as it was recorded."""
     if isinstance(delivery, Erased):
         return Decision(State.WITHHELD, ERASED)
     try:
         route = fixed or choose_lane(routes, delivery)
-        shipment = project(route, delivery)
+        shipment = project(route, delivery, registration)
     except CannotShip as error:
         return Decision(State.BLOCKED, error.reason_code)
-    return Decision(State.RECORDED, route=route, fields=disclosed_fields(route, delivery), shipment=shipment)
+    return Decision(
+        State.RECORDED, route=route, fields=disclosed_fields(route, delivery, registration), shipment=shipment
+    )
 
 
 def shipment_message(shipment_id: UUID, not_after: datetime, shipment: Message, number: int = 1) -> bytes:

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from event_contracts import Sealed
+from event_contracts import Erased, Sealed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.order import Delivery, DeliveryCorrected, OrderCancelled, OrderPlaced
 from logistics_gateway import store
@@ -26,6 +26,7 @@ from logistics_gateway.domain import (
     shipment_id_of,
     shipment_message,
 )
+from logistics_gateway.registrations.handlers import Wanted, keep, open_registrations, stated
 from logistics_gateway.sending import Gateway, Marks, Outgoing, catch_up, mark, open_again, send
 from logistics_gateway.stuck.events import emit_blocked, emit_unblocked, reasons
 from servicekit.consuming import Received, RecordId
@@ -60,10 +61,13 @@ class Prepared(Struct, frozen=True):
 
 
 class Draft(Struct, frozen=True):
-    """What is kept for the event that has the last version of an order: its line, and its message if one is to leave."""
+    """What is kept for the event that has the last version of an order: its line, and its message if one is to leave.
+
+    `registration_key_id`: the key of the registration that numbers in the message are from."""
 
     prepared: Prepared
     message: Outgoing | None
+    registration_key_id: UUID | None = None
 
 
 class Leaving(Struct, frozen=True):
@@ -75,7 +79,10 @@ class Leaving(Struct, frozen=True):
 
 
 async def prepare_orders(kit: Kit, events: Sequence[Received[Any]]) -> dict[RecordId, Draft]:
-    """Opens all deliveries with one vault call, projects them and seals the messages; runs beside the batch before."""
+    """Opens all deliveries with one vault call, projects them and seals the messages; runs beside the batch before.
+
+    Registrations, which few orders have, take a second call where a lane sends some of their numbers.
+    """
     gateway: Gateway = kit.own
     if gateway.behind:
         await catch_up(kit)
@@ -83,15 +90,27 @@ async def prepare_orders(kit: Kit, events: Sequence[Received[Any]]) -> dict[Reco
     read = gateway.routes.read
     openings = [Opening(s.delivery, Delivery, s.subject_id, s.order_id, read) for s in sources]
     opened = await kit.open_many(openings, purpose=PURPOSE) if openings else []
+    registrations = await open_registrations(kit, _wanted(gateway, sources, opened), events)
     now = kit.clock.now()
     drafts: dict[RecordId, Draft] = {}
     for source, delivery in zip(sources, opened, strict=True):
-        prepared, message = prepare(kit, source, decide(gateway.routes, delivery), now), None
+        registration, key_id = registrations.get(source.order_id, (None, None))
+        decision = decide(gateway.routes, delivery, registration=registration)
+        prepared, message = prepare(kit, source, decision, now), None
         if prepared.message is not None and prepared.row.carrier is not None:
             record = gateway.seal_for(prepared.row.carrier, source.subject_id, prepared.message)
-            message = Outgoing(prepared.row.shipment_id, record, source.delivery.key_id, source.number)
-        drafts[source.topic, source.partition, source.position] = Draft(prepared, message)
+            keys = source.delivery.key_id, *((key_id,) if key_id else ())
+            message = Outgoing(prepared.row.shipment_id, record, keys, source.number)
+        drafts[source.topic, source.partition, source.position] = Draft(prepared, message, key_id)
     return drafts
+
+
+def _wanted(gateway: Gateway, sources: Sequence[Source], opened: Sequence[Delivery | Erased]) -> list[Wanted]:
+    return [
+        Wanted(source.order_id, source.subject_id, gateway.routes.find(delivery))
+        for source, delivery in zip(sources, opened, strict=True)
+        if not isinstance(delivery, Erased)
+    ]
 
 
 def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
@@ -157,7 +176,9 @@ async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts
     cancelled = {r.event.order_id for r in events if type(r.event) is OrderCancelled}
     drafted = [draft for received in events if (draft := drafts.get(received.record_id)) is not None]
     # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
-    revoked = await tx.revoked([draft.prepared.row.key_id for draft in drafted])
+    numbers = {sealed.key_id for _, sealed in stated(events).values()}
+    numbers |= {draft.registration_key_id for draft in drafted if draft.registration_key_id is not None}
+    revoked = await tx.revoked([*(draft.prepared.row.key_id for draft in drafted), *numbers])
     early = await remembered(tx, [draft.prepared.row.shipment_id for draft in drafted])
     wanted: list[Prepared] = []
     never: list[store.Row] = []
@@ -167,8 +188,12 @@ async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts
             never.append(withheld(row, CANCELLED))
         elif row.key_id in revoked:
             never.append(withheld(row, ERASED))
+        elif draft.registration_key_id in revoked:
+            # It leaves without the numbers, as soon as it is tried again.
+            wanted.append(Prepared(unnumbered(row), (), None))
         else:
             wanted.append(draft.prepared)
+    await keep(tx, events, revoked)
     leaving = await store.record(tx, [*(prepared.row for prepared in wanted), *never])
     # Not at the beginning: while Postgres marks, the next batch is opened, for which the vault is asked now.
     marks = gateway.marks.copy()
@@ -185,7 +210,11 @@ async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts
     leaving -= {row.order_id for row in never}
     await emit_disclosed(tx, [prepared for prepared in wanted if prepared.row.order_id in leaving])
     faultpoint("gateway.recorded")
-    shipments = [draft.message for draft in drafted if draft.message and draft.prepared.row.order_id in leaving]
+    shipments = [
+        draft.message
+        for draft in drafted
+        if draft.message and draft.prepared.row.order_id in leaving and draft.registration_key_id not in revoked
+    ]
     return Leaving(shipments, recalls, marks)
 
 
@@ -234,6 +263,23 @@ def withheld(row: store.Row, reason: str) -> store.Row:
         delivery=None,
         next_try_at=None,
         blocked_since=None,
+    )
+
+
+def unnumbered(row: store.Row) -> store.Row:
+    """The line of an order whose registration was erased after its numbers were put into the message."""
+    return replace(
+        row,
+        state=State.BLOCKED.value,
+        reason="registration_erased",
+        carrier=None,
+        lane=None,
+        lane_version=None,
+        fields="",
+        digest=None,
+        not_after=None,
+        next_try_at=row.recorded_at,
+        blocked_since=row.recorded_at,
     )
 
 

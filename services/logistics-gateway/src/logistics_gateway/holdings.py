@@ -1,6 +1,6 @@
-"""What the gateway holds about people: the disclosure ledger, with the sealed delivery until it was sent."""
+"""What the gateway holds about people: the ledger, with the sealed delivery until it was sent; sealed registrations."""
 
-from event_contracts.order import Delivery
+from event_contracts.order import Delivery, Registration
 from logistics_gateway.erasures import store
 from servicekit.holdings import Holding
 
@@ -23,4 +23,6 @@ RECIPIENT_REQUESTS = Holding(
     "recipient_requests", subject="subject_id", anchor="request_id", sealed={}, plain=("asked_at",), outlives=True
 )
 
-HOLDINGS = (DISCLOSURES, RECIPIENT_REQUESTS)
+REGISTRATIONS = Holding("registrations", subject="subject_id", anchor="order_id", sealed={"registration": Registration})
+
+HOLDINGS = (DISCLOSURES, REGISTRATIONS, RECIPIENT_REQUESTS)

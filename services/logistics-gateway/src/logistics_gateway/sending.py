@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from event_contracts import Sealed
+from event_contracts import Erased, Sealed
 from event_contracts.carrier import MessageKind, shipments_topic
 from event_contracts.order import Delivery
 from lanes.choice import Routes, make_routes
@@ -34,6 +34,7 @@ from logistics_gateway.domain import (
 )
 from logistics_gateway.erasures import store as erasures
 from logistics_gateway.erasures.handlers import tell
+from logistics_gateway.registrations.handlers import Wanted, open_registrations
 from logistics_gateway.settings import GatewaySettings
 from logistics_gateway.stuck.events import emit_blocked, reasons
 from servicekit.errors import Misconfigured, Poison
@@ -51,13 +52,13 @@ declare("gateway.sent", "gateway.caught_up", "gateway.stale_sent")
 
 
 class Outgoing(Struct, frozen=True):
-    """One message on its way out. `key_id` is the key whose lease allows it; None for a recall and for a notice of erasure.
+    """One message on its way out. `key_ids` are the keys whose leases allow it; none for a recall and for a notice of erasure.
 
     `number` is the version of the delivery in it."""
 
     shipment_id: UUID
     record: OutRecord
-    key_id: UUID | None = None
+    key_ids: tuple[UUID, ...] = ()
     number: int = 1
     kind: MessageKind = MessageKind.SHIPMENT
 
@@ -172,7 +173,7 @@ async def send(kit: Kit, messages: Sequence[Outgoing]) -> None:
     """
     gateway: Gateway = kit.own
     async with gateway.sending:
-        if gateway.behind or not kit.vault.is_live(PURPOSE, {m.key_id for m in messages if m.key_id is not None}):
+        if gateway.behind or not kit.vault.is_live(PURPOSE, {key_id for m in messages for key_id in m.key_ids}):
             await _catch_up(kit, gateway)
             return
         await _produce(gateway, messages)
@@ -236,7 +237,7 @@ async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
                 blocked[shipment_id] = "differs_from_record"
                 continue
             record = gateway.seal_for(decision.route.lane.carrier, row["subject_id"], message)
-            messages.append(Outgoing(shipment_id, record, sealed.key_id, row["number"]))
+            messages.append(Outgoing(shipment_id, record, (sealed.key_id,), row["number"]))
     if erased or blocked:
 
         async def work(tx: Tx) -> None:
@@ -254,6 +255,11 @@ async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) 
     openings = [Opening(Sealed[Delivery](r["delivery"]), Delivery, r["subject_id"], r["order_id"]) for r in rows]
     try:
         opened = await kit.open_many(openings, purpose=PURPOSE)
+        routes = [
+            _route_again(gateway, row, delivery, by_stored_lane=by_stored_lane)
+            for row, delivery in zip(rows, opened, strict=True)
+        ]
+        registrations = await open_registrations(kit, _wanted(rows, routes))
     except Poison as poison:
         if len(rows) == 1:
             return [Decision(State.BLOCKED, poison.reason)]
@@ -262,17 +268,35 @@ async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) 
         halves = [await open_again(kit, half, by_stored_lane=by_stored_lane) for half in (rows[:middle], rows[middle:])]
         return [decision for half in halves for decision in half]
     decisions = []
-    for row, delivery in zip(rows, opened, strict=True):
-        try:
-            stored = (row["lane"], row["lane_version"])
-            if by_stored_lane:
-                fixed: Route | None = gateway.routes.version(*stored)
-            else:
-                fixed = lane_kept(gateway.routes, delivery, row["carrier"], stored)
-            decisions.append(decide(gateway.routes, delivery, fixed))
-        except CannotShip as error:
-            decisions.append(Decision(State.BLOCKED, error.reason_code))
+    for row, delivery, route in zip(rows, opened, routes, strict=True):
+        registration, _ = registrations.get(row["order_id"], (None, None))
+        if isinstance(route, Decision):
+            decisions.append(route)
+        else:
+            decisions.append(decide(gateway.routes, delivery, route, registration))
     return decisions
+
+
+def _route_again(
+    gateway: Gateway, row: Record, delivery: Delivery | Erased, *, by_stored_lane: bool
+) -> Route | Decision | None:
+    """The lane that a line leaves on now; what becomes of the line where there is none."""
+    stored = (row["lane"], row["lane_version"])
+    try:
+        if by_stored_lane:
+            return gateway.routes.version(*stored)
+        kept = lane_kept(gateway.routes, delivery, row["carrier"], stored)
+        return kept or (None if isinstance(delivery, Erased) else gateway.routes.find(delivery))
+    except CannotShip as error:
+        return Decision(State.BLOCKED, error.reason_code)
+
+
+def _wanted(rows: Sequence[Record], routes: Sequence[Route | Decision | None]) -> list[Wanted]:
+    return [
+        Wanted(row["order_id"], row["subject_id"], route)
+        for row, route in zip(rows, routes, strict=True)
+        if isinstance(route, Route)
+    ]
 
 
 async def mark(kit: Kit, tx: Tx, marks: Marks) -> None:

@@ -23,6 +23,7 @@ EACH = "[]"
 Length = Annotated[int, Field(ge=1, le=200)]
 # What `required: by_country` may stand for: `country_data.addresses` knows it.
 BY_COUNTRY = "by_country"
+Number = Literal["vat", "tax_id", "eori"]
 COUNTRY_FIELDS = ("consignee.postal_code", "consignee.state")
 
 
@@ -98,7 +99,8 @@ class Lane(BaseModel):
     """One version of a lane. `constants` are the shop's own address and codes, never a person's.
 
     `border` says on which side of a border the destinations lie, since a country can have places on both; a lane without it,
-    as all had before, takes both. `version` 1 lanes of before cut what is too long (`truncate_35`).
+    as all had before, takes both. `registration`: which numbers of the consignee the carrier gets, if the order has them, and
+    where in the message; they are sealed apart from the delivery. `version` 1 lanes of before cut what is too long (`truncate_35`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +117,7 @@ class Lane(BaseModel):
     limits: tuple[LaneLimit, ...] = ()
     joined: tuple[Joined, ...] = ()
     fields: Annotated[tuple[LaneField, ...], Field(min_length=1)]
+    registration: dict[Number, Path_] = {}
 
     @property
     def paths(self) -> frozenset[str]:
@@ -138,6 +141,7 @@ class Lane(BaseModel):
         for place, field in enumerate(self.fields):
             problems += [f"fields[{place}]: {problem}" for problem in _source_problems(field)]
         problems += [*_wrap_problems(self), *_limit_problems(self), *_joined_problems(self)]
+        problems += [f"registration.{n}: {to} names a list" for n, to in self.registration.items() if "[" in to]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -153,7 +157,7 @@ def in_force(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
 
 def _filled(lane: Lane) -> list[str]:
     wrapped = lane.wrap.to if lane.wrap else ()
-    return [*lane.constants, *wrapped, *(field.to for field in lane.fields)]
+    return [*lane.constants, *wrapped, *(field.to for field in lane.fields), *lane.registration.values()]
 
 
 def _doubled_paths(lane: Lane) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from event_contracts.order import Delivery
+from event_contracts.order import Delivery, Registration
 from lanes.fitting import Finder, Misfit, compile_fitting, compile_joined
 from lanes.lane import BY_COUNTRY, EACH, Lane, LaneField, Wrap
 from lanes.reading import CHOICE, reader_of
@@ -39,13 +39,15 @@ class Route:
     optional: tuple[tuple[str, Getter], ...]
 
 
-def project(route: Route, delivery: Delivery) -> Message:
+def project(route: Route, delivery: Delivery, registration: Registration | None = None) -> Message:
     """What leaves: the lane's fields that are present, and nothing else. Raises `CannotShip`.
 
     The result is checked against the lane's paths once more and refused when anything else is in it (law L9).
     """
     _refuse(route.misfits(delivery))
     message = route.build(delivery)
+    for _, path, number in _numbers(route.lane, registration):
+        _put(message, path, number)
     if not _within(message, route.shape):
         raise CannotShip("outside_lane")
     _refuse(route.too_long(message))
@@ -58,9 +60,25 @@ def _refuse(misfits: Iterable[Misfit]) -> None:
         raise CannotShip(misfit.code)
 
 
-def disclosed_fields(route: Route, delivery: Delivery) -> tuple[str, ...]:
-    """The delivery's own fields that leave on this lane, as codes such as `consignee.name`, for the ledger."""
-    return (*route.always, *(code for code, get in route.optional if get(delivery) is not None))
+def disclosed_fields(route: Route, delivery: Delivery, registration: Registration | None = None) -> tuple[str, ...]:
+    """The fields of the order's that leave on this lane, as codes such as `consignee.name`, for the ledger."""
+    present = (code for code, get in route.optional if get(delivery) is not None)
+    return (*route.always, *present, *(code for code, _, _ in _numbers(route.lane, registration)))
+
+
+def _numbers(lane: Lane, registration: Registration | None) -> Iterator[tuple[str, str, str]]:
+    """Code, place in the message and value of each number that the lane lists and the order has."""
+    for name, path in lane.registration.items():
+        number = getattr(registration, name, None)
+        if number is not None:
+            yield f"registration.{name}", path, number
+
+
+def _put(message: Message, path: str, value: str) -> None:
+    *parents, key = path.split(".")
+    for name in parents:
+        message = message.setdefault(name, {})
+    message[key] = value
 
 
 def leaf_paths(value: Any, path: str = "") -> Iterator[str]:

@@ -29,12 +29,12 @@ def value_reader(entry: LaneField, source: str) -> Getter:
 
 
 def _transformed(entry: LaneField, source: str) -> Getter:
+    if EACH in source and entry.transform is not None:
+        return _whole_reader(source, TRANSFORMS[entry.transform].apply)
     get = value_getter(source)
     if entry.transform is None:
         return get
     apply = TRANSFORMS[entry.transform].apply
-    if EACH in source:
-        return _whole_reader(source, apply)
     owner_path = source.rpartition(".")[0]
     owner: Getter = attrgetter(owner_path) if owner_path else lambda part: part
 
