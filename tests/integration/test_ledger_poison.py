@@ -83,6 +83,18 @@ async def test_unknown_kinds_and_extra_fields_cost_nothing(kit: Kit) -> None:
     assert await replies.waiting() == 0
 
 
+@pytest.mark.fault(30, "hundreds of replies of one kind about one parcel, then its end")
+async def test_a_carrier_that_repeats_itself_costs_one_event_and_its_end_is_read(kit: Kit) -> None:
+    replies = await Replies(kit).open()
+    again = replies.sealed("in_transit", depot="Jane Canary's")
+    for _ in range(5):
+        await replies.read([again] * 200)
+    await replies.read([replies.sealed("delivered")])
+    assert len(await emitted(kit, "ShipmentProgressed")) == 1
+    assert (await replies.order.line())["progress"] == "delivered"
+    assert await replies.waiting() == 0
+
+
 @pytest.mark.attack("a carrier floods its replies with garbage", expected="its next good reply counts; nobody waits")
 @pytest.mark.fault(30, "1,100 records in clear, then a good reply; the operator puts the bad ones away")
 async def test_a_flood_of_bad_replies_leaves_the_good_one_readable_and_can_be_put_away(

@@ -1,7 +1,7 @@
 """What carriers say of a parcel, step by step on Postgres: a state never goes back, and tracking is the consignee's."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +11,7 @@ from event_contracts import Sealed
 from event_contracts.carrier import CarrierReply, ReplyKind
 from event_contracts.logistics_gateway import Tracking
 from logistics_gateway.replies.progress import STEPS
-from servicekit.errors import Fenced
+from servicekit.errors import Fenced, Poison
 from servicekit.kit import Kit, Opening
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, answer, answer_all, apply, emitted, kit
@@ -178,6 +178,17 @@ async def test_nothing_is_sealed_for_a_person_who_is_erased_and_others_do_not_wa
     )
     assert [event["order_id"] for event in await emitted(kit, "ShipmentTracked")] == [str(other.order_id)]
     assert [(await o.line())["progress"] for o in (gone, other)] == ["in_transit"] * 2
+
+
+async def test_a_reply_that_does_not_count_makes_no_key(kit: Kit) -> None:
+    """A key that no event names is destroyed after a day, and the parcel's next reply could not be sealed any more."""
+    order = await sent(kit)
+    vault: Any = kit.vault
+    late = {"at": datetime.now(UTC) + timedelta(hours=1)}
+    for carrier, more in (("meridian", late), ("pacifica", {})):
+        with pytest.raises(Poison):
+            await answer(kit, order.shipment_id, ReplyKind.IN_TRANSIT, carrier, tracking_number="3SABC123", **more)
+    assert [name for name in vault.keys if name.data_class == "tracking"] == []
 
 
 async def test_a_parcel_that_is_recalled_or_erased_gets_no_tracking(kit: Kit) -> None:

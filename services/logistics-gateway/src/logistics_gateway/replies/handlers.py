@@ -22,7 +22,7 @@ from event_contracts.logistics_gateway import (
 from event_contracts.moments import EARLIEST, IMPLAUSIBLE, bounded, is_plausible
 from logistics_gateway.erasures.handlers import tell
 from logistics_gateway.replies import store
-from logistics_gateway.replies.progress import STEPS
+from logistics_gateway.replies.progress import STEPS, Step
 from logistics_gateway.sending import Gateway
 from servicekit.cloudevents import RawRecord
 from servicekit.consuming import Received, RecordId
@@ -72,11 +72,16 @@ async def prepare_replies(kit: Kit, events: Sequence[Received[CarrierReply]]) ->
     wanted: dict[RecordId, tuple[Tracking, UUID, UUID]] = {}
     for record_id, (received, tracking) in named.items():
         line, step = lines.get(received.event.shipment_id), STEPS.get(received.event.kind)
-        # A late or doubled reply changes nothing.
-        if line and step and line["carrier"] == received.source and line["rank"] < step.rank:
+        if line and step and _will_count(received, line, step, kit.clock.now()):
             wanted[record_id] = (tracking, line["subject_id"], line["order_id"])
     sealed = await kit.seal_living(list(wanted.values()))
     return {record_id: each for record_id, each in zip(wanted, sealed, strict=True) if each is not None}
+
+
+def _will_count(received: Received[CarrierReply], line: Record, step: Step, now: datetime) -> bool:
+    """Whether the reply is news, as far as is known. A key that no event names is destroyed after a day, and stays so."""
+    is_ours = line["carrier"] == received.source and line["rank"] < step.rank
+    return is_ours and is_plausible(received.event.at, since=bounded(line["since"]), now=now)
 
 
 def tracking_of(gateway: Gateway, received: Received[CarrierReply]) -> Tracking | None:

@@ -93,10 +93,10 @@ async def erasures_answered(tx: Tx, answers: Sequence[Answer]) -> set[UUID]:
 
 
 async def followed(db: Database, shipment_ids: Sequence[UUID]) -> dict[UUID, Record]:
-    """Of these shipments those that can be followed: whose they are, who has them, and how far they are."""
+    """Of these shipments those that can be followed: whose they are, who has them, since when, and how far."""
     rows = await db.fetch(
         """-- followed
-        SELECT shipment_id, order_id, subject_id, carrier, rank FROM disclosures
+        SELECT shipment_id, order_id, subject_id, carrier, rank, least(recorded_at, ordered_at) AS since FROM disclosures
         WHERE shipment_id = ANY($1::uuid[]) AND recall IS NULL AND erasure IS NULL""",
         list(shipment_ids),
     )
