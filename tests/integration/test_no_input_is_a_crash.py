@@ -127,17 +127,20 @@ async def _account(shop: accounts.Shop) -> Api:
 
 
 async def _order(shop: orders.Shop) -> Api:
-    buyer = shop.buyer()
+    buyer, support = shop.buyer(), shop.staff("support")
     order_id = await buyer.placed()
+    staff_paths = ("/v1/orders/find", "/v1/orders/{order_id}/close")
     parcel = {"weight_g": 3_000, "length_cm": 30, "width_cm": 20, "height_cm": 10}
     return Api(
         "order",
         _app(shop.kit, ORDER),
-        {"/": buyer.headers["Authorization"].removeprefix("Bearer ")},
+        {path: who.token for path, who in (("/", buyer), *((path, support) for path in staff_paths))},
         {
             "POST /v1/orders": orders.a_purchase(parcels=[parcel]),
             "POST /v1/quotes": orders.a_purchase(parcels=[parcel]),
             "PUT /v1/orders/{order_id}/consignee": CONSIGNEE,
+            "POST /v1/orders/find": {"order_number": "7ZK3M-0Q9XA"},
+            "POST /v1/orders/{order_id}/close": {"reason": "undeliverable"},
         },
         ids={"order_id": order_id},
     )

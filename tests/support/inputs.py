@@ -159,7 +159,7 @@ TOKENS: Final = (
 
 
 _OPEN: Final = ("/v1/accounts", "/v1/accounts/{registration_id}/confirmation", "/v1/sign-in", "/v1/guests")
-_LAST: Final = ("/cancel", "/approve", "/deny")
+_LAST: Final = ("/cancel", "/close", "/approve", "/deny")
 
 
 @dataclass(frozen=True)

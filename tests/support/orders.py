@@ -142,6 +142,10 @@ class Buyer:
     subject_id: UUID
     headers: dict[str, str]
 
+    @property
+    def token(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
     async def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
         return await self.shop.http.post(path, json=body, headers=self.headers | headers)
 

@@ -5,12 +5,13 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from event_contracts.codes import FieldPath
 from event_contracts.order import CloseReason
 from order_service import closing
 from order_service.domain import Status
+from order_service.numbers import ShopNumber
 from servicekit.auth import Staff, staff
 from servicekit.kit import Kit
 
@@ -21,7 +22,7 @@ class OrderNumber(BaseModel):
     """Ours, or the shop's own."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    order_number: Annotated[str, Field(min_length=1, max_length=64)]
+    order_number: ShopNumber
 
 
 class Closing(BaseModel):
