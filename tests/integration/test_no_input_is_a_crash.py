@@ -65,6 +65,11 @@ __all__ = [  # fixtures
 ME = UUID("0f3c1a52-7a5e-4c0a-8f3e-2b8f6f0d9c11")
 ADDRESS = {"name": "Jane", "lines": ["Street 1", "Back door"], "city": "Bern", "postal_code": "3000", "country": "CH"}
 CONSIGNEE = orders.a_purchase()["consignee"] | {"company": "Tea Ltd", "email": "zoe@example.org"}
+WHOLE: dict[str, Any] = {
+    "shop_order_number": "#2026/0042", "shipping": 490, "discount": 300, "tax": 700, "tax_included": True, "total": 4188,
+    "invoice": {"number": "R-77", "issued_on": "2026-11-28"},
+    "registration": {"vat": "PL 5260250995", "eori": "PL526025099500000", "tax_id": "526-025-09-95"},
+}  # fmt: skip
 REGISTRATION = {
     "email": "jane@example.org",
     "password": PASSWORD,
@@ -127,17 +132,22 @@ async def _account(shop: accounts.Shop) -> Api:
 
 
 async def _order(shop: orders.Shop) -> Api:
-    buyer, support = shop.buyer(), shop.staff("support")
+    buyer, support, accountant = shop.buyer(), shop.staff("support"), shop.staff("accounting")
     order_id = await buyer.placed()
-    staff_paths = ("/v1/orders/find", "/v1/orders/{order_id}/close")
+    actors = {
+        "/": buyer,
+        "/v1/orders/find": support,
+        "/v1/orders/{order_id}/close": support,
+        "/v1/tax-records": accountant,
+    }
     parcel = {"weight_g": 3_000, "length_cm": 30, "width_cm": 20, "height_cm": 10}
     return Api(
         "order",
         _app(shop.kit, ORDER),
-        {path: who.token for path, who in (("/", buyer), *((path, support) for path in staff_paths))},
+        {path: who.token for path, who in actors.items()},
         {
-            "POST /v1/orders": orders.a_purchase(parcels=[parcel]),
-            "POST /v1/quotes": orders.a_purchase(parcels=[parcel]),
+            "POST /v1/orders": orders.a_purchase(parcels=[parcel], **WHOLE),
+            "POST /v1/quotes": orders.a_purchase(parcels=[parcel], **WHOLE),
             "PUT /v1/orders/{order_id}/consignee": CONSIGNEE,
             "POST /v1/orders/find": {"order_number": "7ZK3M-0Q9XA"},
             "POST /v1/orders/{order_id}/close": {"reason": "undeliverable"},
