@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from string import ascii_lowercase
@@ -14,6 +14,7 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType, example_number_for_
 
 from country_data import Unreadable
 from country_data.addresses import address_rules, read_postal_code
+from lanes.wrapping import wrap
 
 # The gateway's lanes reach each of these countries.
 PLACES = (
@@ -28,6 +29,7 @@ GOODS = (
     ("LAMP-DESK", "Desk lamp", 7990, 1900, "CN", "940520"),
     ("SOAP-OLIVE", "Olive soap", 690, 120, "GR", "340111"),
 )
+LINE = 35  # characters of an address line at every carrier
 PAGES = ("home", "new-arrivals", "tea-and-coffee", "gifts", "reading-corner", "sale")
 
 
@@ -88,15 +90,13 @@ class Crowd:
         country = locale[-2:]
         self._drawn += 1
         faker = self._fakers[locale]
-        street = " ".join(faker.street_address().split())
         return Person(
             # a surname that no one else has, so that a find is a find
             name=f"{' '.join(faker.name().split())} {self._tag(8).title()}",
             email=f"customer.{self._drawn}.{self._tag(8)}@shop.example",
             phone=self._phone(country),
-            # a number that no other street has
-            street=f"{street} {self.random.randrange(10_000, 99_999)}"[:190],
-            city=faker.city()[:190],
+            street=self._street(faker),
+            city=_until(faker.city, lambda city: len(city) <= LINE),
             state=self._state(country),
             postal_code=_postal_code(faker, country),
             country=country,
@@ -132,6 +132,14 @@ class Crowd:
             "payment": {"token": f"tok_{self._tag(24)}"},
         }
 
+    def _street(self, faker: Faker) -> str:
+        """With a number that no other street has, short enough for a carrier's two lines."""
+
+        def draw() -> str:
+            return f"{' '.join(faker.street_address().split())} {self.random.randrange(10_000, 99_999)}"
+
+        return _until(draw, lambda street: wrap([street], 2, LINE) is not None)
+
     def _phone(self, country: str) -> str:
         """As long as a mobile number of the country."""
         example = example_number_for_type(country, PhoneNumberType.MOBILE)
@@ -153,3 +161,9 @@ def _postal_code(faker: Faker, country: str) -> str:
         with suppress(Unreadable):
             return read_postal_code(faker.postcode(), country) or ""
     return address_rules(country).postal_examples[0]
+
+
+def _until(draw: Callable[[], str], is_right: Callable[[str], bool]) -> str:
+    while not is_right(text := draw()):
+        pass
+    return text

@@ -126,6 +126,7 @@ async def test_what_a_lane_takes_is_accepted(shop: Shop, consignee: dict[str, An
     ("change", "at"),
     [
         (to(country="XX"), "consignee.country"),
+        (to(postal_code="9" * 150), "consignee.postal_code"),
         (to() | {"currency": "XXX"}, "currency"),
         (to() | {"lines": [a_line(origin_country="ZZ")]}, "lines.0.origin_country"),
     ],
