@@ -68,10 +68,10 @@ def deliveries() -> st.SearchStrategy[dict[str, Any]]:
         },
         optional={"company": _WORD, "state": _WORD, "email": st.just("someone@example.org")},
     )
-    centimetres = st.integers(1, 121)
+    centimetres = st.integers(9, 121)
     parcel = st.fixed_dictionaries(
         {
-            "weight_g": st.integers(1, 33_000),
+            "weight_g": st.integers(9, 33_000),
             "length_cm": centimetres,
             "width_cm": centimetres,
             "height_cm": centimetres,
