@@ -258,12 +258,12 @@ async def test_a_blocked_order_leaves_once_there_is_a_lane(world: World) -> None
         order = await world.order()
         await until(lambda: _is(world, order, "blocked"))
     assert (await world.line(order))["reason"] == "no_lane"
-    assert await world.emitted() == []
+    assert await world.emitted() == ["ShipmentBlocked.v1"]
     world.gateway.routes = replace(world.gateway.routes, serving=serving)
     await asyncio.sleep(1.1)
     await retry_blocked(world.kit)
     assert await _is(world, order, "recorded")
-    assert await world.emitted() == ["DeliveryDisclosed.v1"]
+    assert await world.emitted() == ["ShipmentBlocked.v1", "DeliveryDisclosed.v1", "ShipmentUnblocked.v1"]
     await asyncio.sleep(1.1)
     async with Carrier(world.accounts["meridian"]) as carrier:
         await send_stale(world.kit)
