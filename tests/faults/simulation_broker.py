@@ -17,10 +17,11 @@ from msgspec import structs
 from event_contracts.topics import TOPICS
 from servicekit.batches import AWAY, UNHELPED, Applier, Batch, Consumes
 from servicekit.cloudevents import RawRecord
-from servicekit.inbox import Place, load_positions
+from servicekit.inbox import Place
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
 from servicekit.quarantine import waiting
+from tests.support.positions import load_positions
 
 # Two are enough for records to overtake each other; more only make the lists of operations longer.
 MOST_PARTITIONS = 2

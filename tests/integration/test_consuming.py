@@ -195,7 +195,7 @@ async def test_a_zombie_rolls_back_because_its_position_has_moved(kit: Kit) -> N
     from servicekit.batches import Applier, Batch
     from servicekit.cloudevents import RawRecord
     from servicekit.errors import PositionLost
-    from servicekit.inbox import load_positions
+    from tests.support.positions import load_positions
 
     places = [("counted.events", 0)]
     zombie, owner = Applier(kit, consumes()), Applier(kit, consumes())

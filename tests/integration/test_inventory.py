@@ -13,7 +13,6 @@ from event_contracts.account import ContactDisclosed
 from event_contracts.order import CloseReason, OrderClosed, ReadReason, TaxRecordRead
 from servicekit import quarantine
 from servicekit.batches import Applier, Batch
-from servicekit.inbox import load_positions
 from servicekit.kafka import OutRecord
 from servicekit.postgres import Tx
 from servicekit.quarantine_room import QuarantineFull
@@ -30,6 +29,7 @@ from tests.support.inventories import (
     world,
 )
 from tests.support.inventory_events import START, Shopper, as_read, disclosed, record_of
+from tests.support.positions import load_positions
 
 __all__ = ["kafka_server", "postgres_server", "secrets_folder", "world"]
 

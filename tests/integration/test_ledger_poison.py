@@ -13,7 +13,6 @@ from logistics_gateway.app import ORDERS, REPLIES
 from servicekit import quarantine_command
 from servicekit.batches import Applier, Batch
 from servicekit.cloudevents import RawRecord, to_headers
-from servicekit.inbox import load_positions
 from servicekit.kit import Kit
 from servicekit.metrics import IGNORED
 from servicekit.policy import Policy
@@ -21,6 +20,7 @@ from servicekit.replay import discard, tend
 from tests.support.carrier import seal_reply
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, apply, emitted, kit
+from tests.support.positions import load_positions
 
 __all__ = ["kit", "postgres_server"]
 

@@ -15,10 +15,10 @@ from privacy_service.app import answers_of
 from servicekit import batches
 from servicekit.batches import Applier, Batch
 from servicekit.cloudevents import RawRecord, Received, RecordId, to_headers
-from servicekit.inbox import load_positions
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
 from tests.support.infra import postgres_server
+from tests.support.positions import load_positions
 from tests.support.rights import SYSTEMS, Shop, open_erasure, shop
 
 __all__ = ["postgres_server", "shop"]

@@ -19,7 +19,6 @@ from servicekit.batches import Applier, Batch
 from servicekit.consuming import Consumes, run_reader
 from servicekit.health import Health, Progress
 from servicekit.http import make_app
-from servicekit.inbox import load_positions
 from servicekit.kafka import OutRecord, Producer
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
@@ -29,6 +28,7 @@ from servicekit.settings import Settings
 from tests.support.asgi import open_client
 from tests.support.inventory_events import as_read
 from tests.support.kits import FakeVault, open_test_kit
+from tests.support.positions import load_positions
 
 ROOT = Path(__file__).resolve().parents[2]
 REVIEWS = ROOT / "tests" / "support" / "reviews"

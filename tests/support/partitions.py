@@ -10,9 +10,9 @@ from pydantic import Field
 from event_contracts import Event
 from servicekit.batches import Applier, Batch, Consumes
 from servicekit.cloudevents import RawRecord, Received, to_headers
-from servicekit.inbox import load_positions
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
+from tests.support.positions import load_positions
 
 TOPIC = "counted.events"
 EFFECTS = "CREATE TABLE effects (counter_id uuid, number integer)"

@@ -23,7 +23,7 @@ from servicekit.cloudevents import RawRecord, Received, RecordId, read_event, re
 from servicekit.database_errors import CONNECTION_ERRORS
 from servicekit.errors import DeliveryFailed, Doubtful, Fenced, Poison, PositionLost, TooMany, Unavailable
 from servicekit.faults import declare, faultpoint
-from servicekit.inbox import Place, first_time, move_positions
+from servicekit.inbox import Place, Position, first_time, move_positions
 from servicekit.kafka import Producer
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -294,11 +294,11 @@ class Applier:
 
     async def _transact(self, batch: Batch) -> Any:
         kept = await admit(self._kit, self._consumes.reader, batch.rejected)
-        moves, hashes = self._moves(batch.records)
+        moves = self._moves(batch.records)
         reader = self._consumes.reader
 
         async def work(tx: Tx) -> Any:
-            await move_positions(tx, reader, moves, hashes)
+            await move_positions(tx, reader, moves)
             if batch.blocked and await self._blocked(batch, tx) != batch.blocked:
                 raise _Unblocked
             if kept:
@@ -313,7 +313,7 @@ class Applier:
             POSITION_LOST.labels(batch.records[0].topic).inc()
             raise
         for place, (_, onto) in moves.items():
-            self.next[place] = onto
+            self.next[place] = onto.next
         self.waiting = self.waiting or any(each.blocks for each in batch.rejected)
         return result
 
@@ -333,14 +333,16 @@ class Applier:
             raise DeliveryFailed from error
         faultpoint("consume.delivered")
 
-    def _moves(self, records: Sequence[RawRecord]) -> tuple[dict[Place, tuple[int, int]], dict[Place, UUID]]:
-        """Where each position moves, and the hash of the record that it moves past."""
+    def _moves(self, records: Sequence[RawRecord]) -> dict[Place, tuple[int, Position]]:
+        """Where each position moves, with the hash of the record that it moves past."""
         last = {(record.topic, record.partition): record for record in records}
         if not last.keys() <= self.next.keys():
             raise PositionLost  # the partitions were revoked meanwhile
         key = hash_key(self._kit.settings)
-        moves = {place: (self.next[place], record.offset + 1) for place, record in last.items()}
-        return moves, {place: hash_of(record, key) for place, record in last.items()}
+        return {
+            place: (self.next[place], Position(record.offset + 1, hash_of(record, key)))
+            for place, record in last.items()
+        }
 
     async def handle(self, tx: Tx, batch: Batch) -> Any:
         """Calls the handlers, or `apply`; with an inbox only for events that were never applied. Returns what it returns."""

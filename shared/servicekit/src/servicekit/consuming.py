@@ -22,7 +22,7 @@ from servicekit.clock import pause_until
 from servicekit.cloudevents import RawRecord, Received, RecordId
 from servicekit.errors import LookAgain, PositionLost
 from servicekit.health import Progress
-from servicekit.inbox import Place, Position, load_places, start_at
+from servicekit.inbox import Place, Position, load_places, move_positions
 from servicekit.kafka import FEW, GATHER_SECONDS, make_broker, to_raw
 from servicekit.kit import Kit
 from servicekit.logs import code, get_log
@@ -307,13 +307,13 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             if standing not in (Standing.SAME, Standing.NEW_READER):
                 where = {"partition": place[1], "position": stored[place].next, "begin": looks[place].begin}
                 log.error(standing.value, reader=code(reader), topic=code(place[0]), end=looks[place].end, **where)
-        moves = {p: (at.next, begin_of(at, looks[p], s)) for p, at in stored.items() if not (s := standings[p]).stops}
-        ids = {place: found.topic_id for place, found in looks.items()}
-        if any(since != onto or ids[p] != stored[p].topic_id for p, (since, onto) in moves.items()):
-            await self._kit.run_tx("start_at", lambda tx: start_at(tx, reader, moves, ids))
-        self._topics = {topic: topic_id for (topic, _), topic_id in ids.items() if topic_id is not None}
-        self._stop({place: stored[place] for place in standings.keys() - moves.keys()}, standings)
-        return {place: onto for place, (_, onto) in moves.items()}
+        begins = {p: begin_of(at, looks[p], s) for p, at in stored.items() if not (s := standings[p]).stops}
+        moves = {place: (stored[place].next, begin) for place, begin in begins.items()}
+        if any(stored[place] != begin for place, begin in begins.items()):
+            await self._kit.run_tx("begin", lambda tx: move_positions(tx, reader, moves))
+        self._topics = {topic: look.topic_id for (topic, _), look in looks.items() if look.topic_id is not None}
+        self._stop({place: stored[place] for place in standings.keys() - begins.keys()}, standings)
+        return {place: begin.next for place, begin in begins.items()}
 
     def _stop(self, stopped: Mapping[Place, Position], standings: Mapping[Place, Standing]) -> None:
         self._stopped = dict(stopped)

@@ -26,11 +26,6 @@ class Position:
     topic_id: UUID | None = None
 
 
-async def load_positions(db: Database, reader: str, places: Sequence[Place]) -> dict[Place, int]:
-    """The next offset of each place; a place that is new to this reader begins at 0."""
-    return {place: position.next for place, position in (await load_places(db, reader, places)).items()}
-
-
 async def load_places(db: Database, reader: str, places: Sequence[Place]) -> dict[Place, Position]:
     """The whole position at each place."""
 
@@ -66,31 +61,6 @@ async def known_places(db: Database, reader: str | None = None) -> list[Place]:
     return [(row["topic"], row["partition"]) for row in rows]
 
 
-async def start_at(
-    tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]], ids: Mapping[Place, UUID | None]
-) -> None:
-    """Notes the topics' ids, and moves each place without any effect; one that moves forgets its hash.
-
-    Raises `PositionLost` if any is not where it was.
-    """
-    status = await tx.execute(
-        """-- start_at
-        UPDATE kit.positions p SET next = u.onto, topic_id = coalesce(u.topic_id, p.topic_id),
-            hash = CASE WHEN u.onto = u.since AND coalesce(p.topic_id = u.topic_id, true) THEN p.hash END
-        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
-            AS u(topic, partition, since, onto, topic_id)
-        WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since""",
-        reader,
-        [topic for topic, _ in moves],
-        [partition for _, partition in moves],
-        [since for since, _ in moves.values()],
-        [onto for _, onto in moves.values()],
-        [ids[place] for place in moves],
-    )
-    if int(status.split()[-1]) != len(moves):
-        raise PositionLost
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Where a stopped reader goes on in one partition, as an operator decided."""
@@ -105,30 +75,22 @@ async def decide(
     tx: Tx, reader: str, decisions: Sequence[Decision], action: str, reason: str, operator: str, now: datetime
 ) -> None:
     """Moves the positions, which then no hash binds, and puts each on record. Raises `PositionLost` if one has moved."""
-    status = await tx.execute(
+    await move_positions(tx, reader, {d.place: (d.since, Position(d.onto, topic_id=d.topic_id)) for d in decisions})
+    await tx.execute(
         """-- decide
-        WITH moved AS (
-            UPDATE kit.positions p SET next = u.onto, hash = NULL, topic_id = coalesce(u.topic_id, p.topic_id)
-            FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
-                AS u(topic, partition, since, onto, topic_id)
-            WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since
-            RETURNING p.topic, p.partition, u.since, u.onto
-        )
         INSERT INTO kit.position_decisions (reader, topic, partition, since, onto, action, reason, operator, decided_at)
-        SELECT $1, moved.*, $7, $8, $9, $10 FROM moved""",
+        SELECT $1, u.*, $6, $7, $8, $9
+        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS u(topic, partition, since, onto)""",
         reader,
         [decision.place[0] for decision in decisions],
         [decision.place[1] for decision in decisions],
         [decision.since for decision in decisions],
         [decision.onto for decision in decisions],
-        [decision.topic_id for decision in decisions],
         action,
         reason,
         operator,
         now,
     )
-    if int(status.split()[-1]) != len(decisions):
-        raise PositionLost
 
 
 async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None) -> int:
@@ -149,25 +111,25 @@ async def set_back(tx: Tx, onto: Mapping[Place, int], reader: str | None = None)
     return int(status.split()[-1])
 
 
-async def move_positions(
-    tx: Tx, reader: str, moves: Mapping[Place, tuple[int, int]], hashes: Mapping[Place, UUID]
-) -> None:
-    """Moves each place from one offset to another; `hashes` are of the last records before that.
+async def move_positions(tx: Tx, reader: str, moves: Mapping[Place, tuple[int, Position]]) -> None:
+    """Moves each place from an offset to a position; the topic's id stays where the new position has none.
 
     Raises `PositionLost` if any is not where it was: another process has the partition, or this one is a zombie.
     """
+    onto = [position for _, position in moves.values()]
     status = await tx.execute(
         """-- move_positions
-        UPDATE kit.positions p SET next = u.onto, hash = u.hash
-        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
-            AS u(topic, partition, since, onto, hash)
+        UPDATE kit.positions p SET next = u.onto, hash = u.hash, topic_id = coalesce(u.topic_id, p.topic_id)
+        FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[], $7::uuid[])
+            AS u(topic, partition, since, onto, hash, topic_id)
         WHERE p.reader = $1 AND p.topic = u.topic AND p.partition = u.partition AND p.next = u.since""",
         reader,
         [topic for topic, _ in moves],
         [partition for _, partition in moves],
         [since for since, _ in moves.values()],
-        [onto for _, onto in moves.values()],
-        [hashes[place] for place in moves],
+        [position.next for position in onto],
+        [position.hash for position in onto],
+        [position.topic_id for position in onto],
     )
     if int(status.split()[-1]) != len(moves):
         raise PositionLost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -67,11 +67,12 @@ def judge(position: Position, look: Look, key: bytes) -> Standing:
     return Standing.SAME
 
 
-def begin_of(position: Position, look: Look, standing: Standing) -> int:
+def begin_of(position: Position, look: Look, standing: Standing) -> Position:
     """Where a reader goes on that is not stopped."""
+    topic_id = look.topic_id or position.topic_id
     if standing in (Standing.NEW_READER, Standing.MADE_ANEW):
-        return look.begin
-    return position.next
+        return Position(look.begin, topic_id=topic_id)
+    return replace(position, topic_id=topic_id)
 
 
 async def look(settings: Settings, positions: Mapping[Place, Position]) -> dict[Place, Look]:
