@@ -270,6 +270,21 @@ async def test_edits_at_once_get_numbers_without_gaps_in_the_order_of_events(sho
     assert [body["number"] for _, body in events[2:]] == list(range(2, len(done) + 2))
 
 
+async def test_a_phone_is_kept_and_found_in_one_form_however_it_is_written(shop: Shop) -> None:
+    """The directory's digest is that of the form in which staff's search comes."""
+    subject_id, me = await shop.member(phone="0151 / 1234 5678", country="DE")
+    shown = (await shop.http.get("/v1/accounts/me", headers=me)).json()["contact"]
+    assert (shown["phone"], "country" in shown) == ("+4915112345678", False)
+    key = KeyName(subject_id, "contact", subject_id)
+    assert (key, "phone", await shop.kit.digest("phone", "+4915112345678")) in shop.vault.index
+    same = {"phone": "0049 (0)151 12345678", "country": "DE"}
+    answer = await shop.http.patch("/v1/accounts/me", headers=me, json=same)
+    assert answer.json()["contact"]["number"] == 1
+    answer = await shop.http.patch("/v1/accounts/me", headers=me, json={"phone": "0151 12345678"})
+    assert (answer.status_code, answer.json()["errors"][0]["at"]) == (422, "phone")
+    assert answer.json()["errors"][0]["expected"].endswith("or say its country.")
+
+
 async def test_guests_have_a_token_and_no_account(shop: Shop) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     contact = {"email": f"guest.{uuid4().hex[:12]}@example.org", "phone": "+4915112345678"}

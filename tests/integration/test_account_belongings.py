@@ -48,6 +48,50 @@ async def test_address_book(shop: Shop) -> None:
     assert kinds == ["AccountRegistered.v1", "ContactDisclosed.v1", *["AddressSaved.v1"] * 3, "AddressDeleted.v1"]
 
 
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        (
+            {"city": "Hong Kong", "country": "HK", "phone": "2123 4567"},
+            {"postal_code": None, "state": None, "country": "HK", "phone": "+85221234567"},
+        ),
+        (
+            {"city": "Bonn", "country": "DE", "postal_code": "D-53113", "phone": "0049 (0)228 12345617"},
+            {"postal_code": "53113", "country": "DE", "phone": "+4922812345617"},
+        ),
+        (
+            {"city": "San Jose", "state": "California", "country": "US", "postal_code": "95113", "phone": None},
+            {"state": "CA", "postal_code": "95113", "phone": None},
+        ),
+        ({"city": "London", "country": "UK", "postal_code": "sw1a1aa"}, {"country": "GB", "postal_code": "SW1A 1AA"}),
+    ],
+)
+async def test_an_address_is_kept_as_its_country_has_it(
+    shop: Shop, stated: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    _, me = await shop.member()
+    url = "/v1/accounts/me/addresses"
+    answer = await shop.http.post(url, headers=me, json={"name": "A", "lines": ["Street 1"], **stated})
+    assert answer.status_code == 201, answer.text
+    shown = (await shop.http.get(f"{url}/{answer.json()['address_id']}", headers=me)).json()["address"]
+    assert {name: shown[name] for name in kept} == kept
+
+
+async def test_a_refused_address_names_the_field_and_an_example_of_its_country(shop: Shop) -> None:
+    _, me = await shop.member()
+    wrong = {**ADDRESS, "country": "US", "postal_code": "9511", "phone": "555-7555"}
+    answer = await shop.http.post("/v1/accounts/me/addresses", headers=me, json=wrong)
+    assert answer.status_code == 422
+    errors = {error["at"]: error["expected"] for error in answer.json()["errors"]}
+    assert errors == {
+        "state": "Send the state by its name or code; in US one is Wyoming or WY.",
+        "postal_code": "Send a whole postal code; in US one looks like 95014.",
+        "phone": "Send the whole phone number with its area code and no extension, "
+        "as in US: (201) 555-0123 or +1 201-555-0123.",
+    }
+    assert "7555" not in answer.text
+
+
 @pytest.mark.fault(40, "one key, two addresses or favourites")
 async def test_the_same_key_with_another_entry_is_refused_and_a_deleted_one_is_gone(shop: Shop) -> None:
     _, me = await shop.member()
