@@ -94,6 +94,7 @@ ROUTES: Final[dict[str, dict[str, Asks]]] = {
         "POST /v1/orders/{order_id}/cancel": Asks.PERSON,
         "PUT /v1/orders/{order_id}/consignee": Asks.PERSON,
         "GET /v1/orders/{order_id}/tracking": Asks.PERSON,
+        "GET /v1/tax-records/{order_id}": Asks.STAFF,
         "POST /v1/orders/find": Asks.STAFF,
         "POST /v1/orders/{order_id}/close": Asks.STAFF,
     },
