@@ -62,7 +62,7 @@ async def test_the_record_is_read_after_everything_else_is_erased(shop: Shop) ->
     await shop.receive(delivered(order_id))
     for holding, data_class in ((DELIVERIES, "delivery"), (PAYMENTS, "payment")):
         key = shop.vault.keys[KeyName(buyer.subject_id, data_class, UUID(order_id))].key_id
-        gone = Erasure(uuid4(), buyer.subject_id, frozenset({key}), is_final=False)
+        gone = Erasure(uuid4(), buyer.subject_id, [key], is_final=False)
         await shop.kit.run_tx("erase", lambda tx, holding=holding, gone=gone: holding.erase(tx, [gone]))
     assert (await accountant.get(path(order_id))).json()["record"]["total"] == 4488
     shop.vault.erased.add(shop.vault.keys[KeyName(buyer.subject_id, "order_record", UUID(order_id))].key_id)

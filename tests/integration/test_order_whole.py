@@ -8,6 +8,7 @@ import pytest
 
 from order_service.domain import order_number
 from order_service.holdings import REGISTRATIONS
+from servicekit.holdings import Erasure
 from servicekit.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import Shop, a_line, delivered, order_dsns, order_keys, shop
@@ -69,7 +70,9 @@ async def test_erasing_a_consignee_takes_their_registration(shop: Shop) -> None:
     await shop.receive(delivered(order_id))
     assert await REGISTRATIONS.count(shop.kit.db, buyer.subject_id) == 1
     key_id = shop.vault.keys[KeyName(buyer.subject_id, "registration", UUID(order_id))].key_id
-    shop.vault.erased.add(key_id)
+    gone = Erasure(uuid4(), buyer.subject_id, [key_id], is_final=False)
+    await shop.kit.run_tx("erase", lambda tx: REGISTRATIONS.erase(tx, [gone]))
+    assert await REGISTRATIONS.count(shop.kit.db, buyer.subject_id) == 0
     assert "registration" not in (await buyer.get(f"/v1/orders/{order_id}")).json()
 
 
