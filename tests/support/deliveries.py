@@ -49,8 +49,7 @@ def _text(longest: int) -> st.SearchStrategy[str]:
     return texts.map(lambda t: unicodedata.normalize("NFC", t))
 
 
-_TEXT, _WORD = _text(60), _text(9)
-_ADDRESS_LINE = st.lists(_WORD, min_size=1, max_size=4).map(" ".join)
+_TEXT, _ADDRESS_LINE, _WORD = _text(60), _text(30), _text(9)
 _CURRENCIES = st.sampled_from([{"currency": currency} for currency in ("EUR", "JPY", "KWD")])
 _COUNTRIES = ["DE", "FR", "GB", "US", "BR", "AR", "JP", "CN", "TH", "NO", "UA", "AQ"]
 
@@ -63,15 +62,16 @@ def deliveries() -> st.SearchStrategy[dict[str, Any]]:
             "lines": st.lists(_ADDRESS_LINE, min_size=1, max_size=3),
             "city": _WORD,
             "postal_code": _WORD,
+            "state": _WORD,
             "country": st.sampled_from(_COUNTRIES),
             "phone": st.from_regex(r"\A\+[1-9][0-9]{6,14}\Z"),
         },
-        optional={"company": _WORD, "state": _WORD, "email": st.just("someone@example.org")},
+        optional={"company": _WORD, "email": st.just("someone@example.org")},
     )
-    centimetres = st.integers(9, 121)
+    centimetres = st.integers(10, 120)
     parcel = st.fixed_dictionaries(
         {
-            "weight_g": st.integers(9, 33_000),
+            "weight_g": st.integers(10, 30_000),
             "length_cm": centimetres,
             "width_cm": centimetres,
             "height_cm": centimetres,
@@ -82,7 +82,7 @@ def deliveries() -> st.SearchStrategy[dict[str, Any]]:
             "description": _TEXT,
             "quantity": st.integers(1, 999),
             "net_weight_g": st.integers(1, 10**6),
-            "value": st.integers(0, 10**11),
+            "value": st.integers(1, 10**11),
             "origin_country": st.sampled_from(_COUNTRIES),
             "hs_code": st.from_regex(r"\A[0-9]{6,10}\Z"),
         }

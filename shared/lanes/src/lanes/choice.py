@@ -9,7 +9,7 @@ from country_data.borders import crosses_border
 from event_contracts.order import Delivery, Service
 from lanes.fitting import Misfit
 from lanes.lane import Lane, in_force
-from lanes.projection import Route, compile_lane, disclosed_fields, project
+from lanes.projection import Route, compile_lane, disclosed_fields
 from lanes.reading import CHOICE, reader_of
 from lanes.refusal import CannotShip
 
@@ -83,7 +83,7 @@ def check(routes: Routes, delivery: Delivery) -> Check:
     misfits = tuple(route.misfits(delivery))
     if not misfits:
         try:
-            project(route, delivery)
+            misfits = tuple(route.too_long(route.build(delivery)))
         except CannotShip as refused:
             misfits = (Misfit(refused.reason_code, refused.reason_code.partition(".")[2], _REFUSED),)
     return Check(route.lane, disclosed_fields(route, delivery), misfits)
