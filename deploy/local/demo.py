@@ -23,6 +23,8 @@ from deploy.local.showing import console, privacyctl, step
 from deploy.local.stack import Stack
 from event_contracts.topics import CARRIERS
 from tests.support.carrier import Carrier
+from tests.support.declarations import CARRIERS as MAPPED
+from tests.support.declarations import declared
 from tests.support.stacks import FAST_PASSWORDS, account_of
 
 REPORT = ROOT / ".local" / "demo.json"
@@ -133,13 +135,16 @@ async def run() -> dict[str, Any]:
         shop = Shop(stack.url("account"), stack.url("order"), stack.mailbox)
         async with AsyncExitStack() as running:
             running.push_async_callback(shop.close)
-            carriers = [await running.enter_async_context(Carrier(account_of(stack, name))) for name in CARRIERS]
+            carriers = [
+                await running.enter_async_context(Carrier(account_of(stack, name), tracks=True)) for name in CARRIERS
+            ]
             console.rule("[bold]A day in the shop")
-            day = await shop_for_a_day(shop, Crowd(secrets.randbits(32)))
+            crowd = Crowd(secrets.randbits(32))
+            day = await shop_for_a_day(shop, crowd)
             with step(f"{len(day.orders)} parcels reach their carriers, are acknowledged, handed over and delivered"):
                 await wait_for_parcels(shop, carriers, day)
             who = next(person for person in day.people if person.customer.friends)
-            await show(stack, carriers, who)
+            await show(stack, shop, crowd, carriers, who)
             report = await count(stack, carriers, day)
             report |= await show_rights(stack, who, day.canaries - day.passwords, day.of(who))
         console.rule("[bold]Is anything in clear?")
@@ -153,13 +158,20 @@ async def run() -> dict[str, Any]:
     return report
 
 
-async def show(stack: Stack, carriers: list[Carrier], who: Registered) -> None:
-    """One order in its four forms, and what the inventory knows of one person."""
+async def show(stack: Stack, shop: Shop, crowd: Crowd, carriers: list[Carrier], who: Registered) -> None:
+    """A refused order, one order in its four forms, its customs papers, its parcel, and what is known of one person."""
     gift = who.orders[-1]
+    console.rule("[bold]An order with a mistake")
+    views.show_refusal(console, await shop.refusal(who, with_mistake(crowd, gift.consignee)))
     console.rule("[bold]One order, four times")
     shipments = [shipment for carrier in carriers for shipment in carrier.desk.shipments.values()]
     at_carrier = next(s for s in shipments if s["recipient"]["person_name"] == gift.consignee.name)
     await views.show_order(console, stack, gift, at_carrier)
+    console.rule("[bold]What carriers declare to customs")
+    abroad = next(shipment for shipment in shipments if "customs" in shipment)
+    views.show_declarations(console, abroad, {carrier: declared(carrier, abroad) for carrier in MAPPED})
+    console.rule("[bold]Where the parcel is")
+    views.show_parcel(console, await shop.follow(who, gift.order_id))
     console.rule("[bold]What is held about one person")
     console.print(
         "[dim]$ privacyctl find --by email   (the address is asked for, never typed on the command line)[/dim]"
@@ -167,6 +179,13 @@ async def show(stack: Stack, carriers: list[Carrier], who: Registered) -> None:
     console.print(await privacyctl(stack, "find", "--by", "email", term=who.customer.person.email + "\n"))
     console.print(f"[dim]$ privacyctl inventory {who.subject_id}[/dim]")
     console.print(await privacyctl(stack, "inventory", str(who.subject_id)))
+
+
+def with_mistake(crowd: Crowd, consignee: Person) -> dict[str, Any]:
+    """An order whose phone number is too short."""
+    body = crowd.order(consignee, gift=True)
+    body["consignee"]["phone"] = "12"
+    return body
 
 
 async def count(stack: Stack, carriers: list[Carrier], day: Day) -> dict[str, Any]:

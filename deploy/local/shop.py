@@ -102,6 +102,19 @@ class Shop:
         who.orders.append(placed)
         return placed
 
+    async def refusal(self, who: Registered, body: dict[str, Any]) -> dict[str, Any]:
+        """What the shop says to an order that it does not take. Raises `RuntimeError` when it takes it."""
+        headers = {"Authorization": f"Bearer {who.token}", "Idempotency-Key": str(uuid4())}
+        response = await self._order.post("/v1/orders", json=body, headers=headers)
+        if response.status_code != 422:
+            raise RuntimeError(f"The order was not refused: {response.status_code}.")
+        refused: dict[str, Any] = response.json()
+        return refused
+
+    async def follow(self, who: Registered, order_id: UUID) -> dict[str, Any]:
+        """Where the parcel is."""
+        return await self._get(self._order, f"/v1/orders/{order_id}/tracking", who.token)
+
     async def order(self, who: Registered, order_id: UUID) -> dict[str, Any]:
         return await self._get(self._order, f"/v1/orders/{order_id}", who.token)
 

@@ -19,6 +19,7 @@ from deploy.local.scan import Findings
 from deploy.local.shop import Placed
 from deploy.local.stack import Stack
 from event_contracts.order import ORDER_EVENTS
+from tests.support.declarations import Declaration, Goods
 
 WIDTH = 72
 
@@ -41,20 +42,20 @@ def _panel(title: str, lines: list[str]) -> Panel:
     return Panel(Text("\n".join(lines)), title=title, width=WIDTH, title_align="left")
 
 
-def _lines(body: Any, indent: str = "") -> list[str]:
-    """A JSON value the way YAML writes it, long texts cut."""
+def _lines(body: Any, indent: str = "", width: int = 58) -> list[str]:
+    """A JSON value the way YAML writes it, texts of `width` characters and more cut."""
     lines: list[str] = []
     items = body.items() if isinstance(body, Mapping) else ((f"{place}", each) for place, each in enumerate(body))
     for name, value in items:
         if isinstance(value, (Mapping, list)):
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ", width)]
         else:
-            lines.append(f"{indent}{name}: {_short(str(value))}")
+            lines.append(f"{indent}{name}: {_short(str(value), width)}")
     return lines
 
 
-def _short(text: str) -> str:
-    return text if len(text) < 58 else f"{text[:46]}… ({len(text)} long)"
+def _short(text: str, width: int = 58) -> str:
+    return text if len(text) < width else f"{text[:46]}… ({len(text)} long)"
 
 
 def _text(value: str | bytes | None) -> str:
@@ -99,6 +100,33 @@ async def _read_row(stack: Stack, order_id: UUID) -> dict[str, Any]:
     finally:
         await connection.close()
     return {} if row is None else {name: v.hex() if isinstance(v, bytes) else v for name, v in row.items()}
+
+
+def show_refusal(console: Console, refusal: Mapping[str, Any]) -> None:
+    """What the shop answers, with the help for each field."""
+    console.print(_panel("POST /v1/orders with a phone number that is too short", _lines(refusal, width=WIDTH * 2)))
+
+
+def show_parcel(console: Console, parcel: Mapping[str, Any]) -> None:
+    """As schema.org's `ParcelDelivery`."""
+    console.print(_panel("GET /v1/orders/…/tracking", _lines(parcel)))
+
+
+def show_declarations(console: Console, shipment: Mapping[str, Any], declarations: Mapping[str, Declaration]) -> None:
+    """The goods as our message has them, and what each carrier's own request says when karrio builds it from the message."""
+    table = Table("request of", "declared", "currency", "goods: pieces × value, weight of one", "to")
+    for carrier, declared in declarations.items():
+        if declared.customs is not None:
+            goods = ", ".join(map(_goods, declared.customs.goods))
+            place = f"{declared.postal_code or ''} {declared.country}".strip()
+            table.add_row(carrier, f"{declared.customs.total:,.2f}", declared.customs.currency, goods, place)
+    console.print(_panel("the message's customs data", _lines(shipment["customs"])))
+    console.print(table)
+
+
+def _goods(goods: Goods) -> str:
+    pieces = "" if goods.quantity is None else f"{goods.quantity} × "
+    return f"{pieces}{goods.value}, {goods.weight} kg"
 
 
 def show_search(console: Console, findings: Findings, canaries: set[str], controls: int, control_hits: int) -> None:

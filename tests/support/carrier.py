@@ -169,14 +169,22 @@ class Carrier:
     """A running carrier. It commits no offsets: what it did is in its memory, so a new one begins at the earliest."""
 
     def __init__(
-        self, account: Account, answers: Sequence[str] = USUAL, pause: float = 0.0, *, is_silent: bool = False
+        self,
+        account: Account,
+        answers: Sequence[str] = USUAL,
+        pause: float = 0.0,
+        *,
+        is_silent: bool = False,
+        tracks: bool = False,
     ) -> None:
-        """`answers` to every accepted shipment, in this order, `pause` seconds apart; none to erasures if `is_silent`."""
+        """`answers` to every accepted shipment, in this order, `pause` seconds apart; none to erasures if `is_silent`. With
+        `tracks` it says at the hand-over how the parcel can be followed."""
         self.account = account
         self.desk = Desk(account.private_jwk, answers)
         self.desk.is_silent = is_silent
         self.replied = 0
         self._pause = pause
+        self._tracks = tracks
         self._replies: asyncio.Queue[list[tuple[UUID, str]]] = asyncio.Queue()
         self._news = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -257,13 +265,20 @@ class Carrier:
             answers = await self._replies.get()
             acknowledged = []
             for shipment_id, kind in answers:
-                acknowledged.append(await self._send_reply(shipment_id, kind))
+                more = self._tracking(shipment_id) if self._tracks and kind == "handed_over" else {}
+                acknowledged.append(await self._send_reply(shipment_id, kind, **more))
                 await asyncio.sleep(self._pause)
             await asyncio.gather(*acknowledged)
 
+    def _tracking(self, shipment_id: UUID) -> dict[str, Any]:
+        carrier = self.account.carrier
+        number = f"{carrier[:2].upper()}{shipment_id.int % 10**12:012}"
+        return {"tracking_number": number, "tracking_url": f"https://track.{carrier}.example/{number}"}
+
 
 async def _main(carrier: str) -> None:
-    async with Carrier(Account.from_environment(carrier), pause=float(os.environ.get("CARRIER_PAUSE", "0"))) as running:
+    account, pause = Account.from_environment(carrier), float(os.environ.get("CARRIER_PAUSE", "0"))
+    async with Carrier(account, pause=pause, tracks=True) as running:
         while True:
             await asyncio.sleep(5)
             desk = running.desk
