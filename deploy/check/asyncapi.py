@@ -10,12 +10,21 @@ from collections.abc import Iterator
 
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
+from pydantic import create_model
 
 from deploy.check.findings import ROOT, Finding, files
+from event_contracts.carrier import CarrierMessage, shipments_topic
+from event_contracts.shipment import Shipment
+from event_contracts.topics import CARRIERS, TOPICS
 from servicekit.service import Service
 from servicekit.subscription import describe
 
 FOLDER = ROOT / "docs" / "asyncapi"
+SEALED = (
+    "A JWE to the carrier's key; this is what is inside. Which fields leave, the lane's file says (docs/carrier.md)."
+)
+# The contract, with what a lane's fields mean in the place of any object.
+_MESSAGE = create_model("CarrierMessage", __base__=CarrierMessage, shipment=(Shipment | None, None))
 WHY = "Storefront engineers read it instead of the code."
 DO = "Run: make asyncapi"
 
@@ -60,6 +69,10 @@ def document(service: Service) -> str:
     """The AsyncAPI 3 document as JSON text. Every sealed field has `x-privacy` and `x-about`, from the contract itself."""
     broker = KafkaBroker("kafka")
     describe(broker, service.name, service.readers, service.publishes)
+    for carrier in CARRIERS:
+        if any(topic.name == shipments_topic(carrier) and topic.owner == service.name for topic in TOPICS):
+            title = f"{service.name}.{shipments_topic(carrier)}"
+            broker.publisher(shipments_topic(carrier), schema=_MESSAGE, title=title, description=SEALED)
     title = f"{service.name}: what it consumes and publishes"
     # Keys are sorted because FastStream lists channels in the order of a set.
     specification = AsyncAPI(broker, title=title, version="1", schema_version="3.0.0").to_specification()

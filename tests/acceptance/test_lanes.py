@@ -23,6 +23,7 @@ from tests.support.stacks import account_of
 from tests.support.traffic import produce_orders, seal_orders
 
 SECRET = "SECRET-4711"
+VAT = "GB123456789"
 LANES = ROOT / "shared" / "policy" / "lanes"
 
 names = st.sampled_from(
@@ -37,14 +38,16 @@ extras = st.dictionaries(names | st.just("internal note"), hostile_values, max_s
 
 
 @st.composite
-def hostile_orders(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
-    """The plaintext of a delivery with unknown fields at every level, and unknown fields for the event around it."""
+def hostile_orders(draw: st.DrawFn) -> tuple[bytes, dict[str, Any], bytes]:
+    """The plaintext of a delivery with unknown fields at every level, unknown fields for the event around it, and the plaintext
+    of a registration with more than its numbers."""
     body = draw(deliveries())
     for target in (body, body["consignee"], *body["parcels"], *body["customs"]):
         for name, value in draw(extras).items():
             target.setdefault(name, value)
     body["consignee"].pop("email", None)
-    return json.dumps(body).encode(), draw(extras)
+    numbers = draw(extras) | {"vat": VAT, "eori": None}
+    return json.dumps(body).encode(), draw(extras), json.dumps(numbers).encode()
 
 
 def leaf_paths(value: Any, path: str = "") -> set[str]:
@@ -63,6 +66,7 @@ def allowed_paths() -> dict[tuple[str, int], set[str]]:
         (lane["id"], lane["version"]): {field["to"] for field in lane["fields"]}
         | set(lane["constants"])
         | set(lane.get("wrap", {}).get("to", ()))
+        | set(lane.get("registration", {}).values())
         for lane in lanes
     }
 
@@ -74,9 +78,10 @@ async def ledger(stack: Stack) -> dict[Any, Any]:
     return {row["order_id"]: row for row in rows}
 
 
-async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any]]]) -> tuple[int, int]:
+async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any], bytes]]) -> tuple[int, int]:
     """Sends the orders through the gateway and compares. Returns how many left and how many could not."""
-    raw = await seal_orders(stack, [plaintext for plaintext, _ in orders], [extra for _, extra in orders])
+    plaintexts, extra, registrations = zip(*orders, strict=True)
+    raw = await seal_orders(stack, plaintexts, extra, registrations)
     async with AsyncExitStack() as running:
         carriers = {name: await running.enter_async_context(Carrier(account_of(stack, name))) for name in CARRIERS}
         produce_orders(stack, raw)
@@ -90,10 +95,14 @@ async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any]]]) -> tupl
             theirs = {shipment for shipment, row in leaving.items() if row["carrier"] == name}
             await carrier.wait_until(lambda desk, theirs=theirs: theirs <= set(desk.shipments), timeout=300)  # type: ignore[misc]
     lanes = allowed_paths()
+    numbered = 0
     for shipment_id, row in leaving.items():
         opened = carriers[row["carrier"]].desk.shipments[shipment_id]
         assert leaf_paths(opened) <= lanes[row["lane"], row["lane_version"]]
         assert SECRET not in json.dumps(opened)
+        lists_vat = "registration.vat" in row["fields"]
+        assert (VAT in json.dumps(opened)) is lists_vat is ("customs" in opened)
+        numbered += lists_vat
         assert {path.partition(".")[0] for path in leaf_paths(opened)} <= {
             "shipper",
             "recipient",
@@ -103,17 +112,18 @@ async def ship(stack: Stack, orders: list[tuple[bytes, dict[str, Any]]]) -> tupl
             "payment",
             "service",
         }
+    assert 0 < numbered < len(leaving)
     return len(leaving), len(ours) - len(leaving)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.fault(22, "events with fields that only a later version knows")
 def test_the_carrier_opens_nothing_but_the_fields_of_the_lane(stack: Stack) -> None:
-    orders: list[tuple[bytes, dict[str, Any]]] = []
+    orders: list[tuple[bytes, dict[str, Any], bytes]] = []
 
     @settings(max_examples=80, deadline=None, phases=[Phase.generate], database=None)
     @given(hostile_orders())
-    def collect(order: tuple[bytes, dict[str, Any]]) -> None:
+    def collect(order: tuple[bytes, dict[str, Any], bytes]) -> None:
         orders.append(order)
 
     collect()

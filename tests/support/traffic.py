@@ -20,6 +20,8 @@ from servicekit.token import SealingKey, seal
 from servicekit.vault_client import ServiceIdentity, VaultClient
 
 PARTS = (("delivery", "Delivery"), ("order_record", "OrderRecord"), ("payment", "Payment"))
+REGISTRATION = ("registration", "Registration")
+OF_CONSIGNEE = ("delivery", "registration")
 
 
 @dataclass(frozen=True)
@@ -32,43 +34,52 @@ class RawOrder:
 
 
 async def seal_orders(
-    stack: Stack, deliveries: Sequence[bytes], extra: Iterable[dict[str, Any]] = ()
+    stack: Stack,
+    deliveries: Sequence[bytes],
+    extra: Iterable[dict[str, Any]] = (),
+    registrations: Sequence[bytes] = (),
 ) -> list[RawOrder]:
-    """An order for each plaintext of a delivery; `extra` are fields that nobody knows, beside the known ones of the event."""
+    """An order for each plaintext of a delivery; `extra` are fields that nobody knows, beside the known ones of the event.
+    `registrations`: plaintexts for all orders, or for none."""
+    parts = (*PARTS, REGISTRATION) if registrations else PARTS
     clock = Clock()
     identity = ServiceIdentity("order", identity_file(stack.keys, "order").read_bytes(), clock)
     client = VaultClient(stack.url("vault"), identity, clock, patience=30)
     ids = [(uuid4(), uuid4(), uuid4()) for _ in deliveries]
     names = [
-        KeyName(consignee if data_class == "delivery" else buyer, data_class, order)
+        KeyName(consignee if data_class in OF_CONSIGNEE else buyer, data_class, order)
         for order, buyer, consignee in ids
-        for data_class, _ in PARTS
+        for data_class, _ in parts
     ]
     keys = await client.ensure(names)
     await client.sign_off()  # or an erasure waits until the leases of this holder are over
     await client.close()
     fields = [*extra] or [{} for _ in deliveries]
+    count = len(parts)
     return [
-        _raw_order(ids[place], keys[place * 3 : place * 3 + 3], delivery, fields[place])
-        for place, delivery in enumerate(deliveries)
+        _raw_order(ids[n], keys[n * count : (n + 1) * count], (delivery, *registrations[n : n + 1]), fields[n])
+        for n, delivery in enumerate(deliveries)
     ]
 
 
 def _raw_order(
-    ids: tuple[UUID, UUID, UUID], keys: Sequence[SealingKey], delivery: bytes, extra: dict[str, Any]
+    ids: tuple[UUID, UUID, UUID], keys: Sequence[SealingKey], consignees: Sequence[bytes], extra: dict[str, Any]
 ) -> RawOrder:
+    """`consignees`: the delivery and, if there is one, the registration."""
     order, buyer, consignee = ids
     line = {"sku": "MUG", "description": "Mug", "quantity": 1, "unit_price": 900}
     record = {"order_number": "00000-00000", "lines": [line], "currency": "EUR", "total": 900}
-    plaintexts = (delivery, json.dumps(record).encode(), b'{"token":"tok_123456789"}')
+    delivery, *registration = consignees
+    plaintexts = (delivery, json.dumps(record).encode(), b'{"token":"tok_123456789"}', *registration)
     parts = []
-    for (data_class, model), key, plaintext in zip(PARTS, keys, plaintexts, strict=True):
-        subject = consignee if data_class == "delivery" else buyer
+    for (data_class, model), key, plaintext in zip((*PARTS, REGISTRATION), keys, plaintexts, strict=False):
+        subject = consignee if data_class in OF_CONSIGNEE else buyer
         token = seal(key, plaintext, data_class=data_class, model_name=model, subject=subject, anchor=order)
         parts.append((data_class, subject, key.key_id, Sealed[Any](token).to_text()))
     now = datetime.now(UTC).isoformat()
     body = {"order_id": str(order), "buyer_id": str(buyer), "consignee_id": str(consignee), "placed_at": now}
-    body |= {"delivery": parts[0][3], "record": parts[1][3], "payment": parts[2][3]}
+    names = ("delivery", "record", "payment", "registration")
+    body |= {name: part[3] for name, part in zip(names, parts, strict=False)}
     sealed = [{"class": c, "subject": str(s), "anchor": str(order), "key": str(k)} for c, s, k, _ in parts]
     attributes = {
         "ce_specversion": "1.0",

@@ -1,10 +1,14 @@
 """Lanes as data: what is in force, and every mistake refused with file and entry named."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from event_contracts.shipment import Shipment
 from lanes.choice import make_routes
 from lanes.lane import Border, Lane, in_force
 from lanes.loading import LaneError, load_lanes
@@ -166,3 +170,22 @@ def test_every_lane_file_is_named_after_its_lane_and_version() -> None:
     for file in LANES.glob("*.yaml"):
         lane = Lane.model_validate(yaml.safe_load(file.read_text()))
         assert file.name == f"{lane.id}-{lane.version}.yaml"
+
+
+def test_every_field_that_leaves_stands_in_the_contract_with_its_unit() -> None:
+    """`event_contracts.shipment` is what AsyncAPI and docs/carrier.md say to carriers."""
+    known = set(_paths(Shipment))
+    for lane in in_force(load_lanes(LANES)):
+        assert lane.paths <= known, lane.id
+
+
+def _paths(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        here = f"{path}.{name}" if path else name
+        kinds = [kind for kind in get_args(info.annotation) if kind is not type(None)]
+        is_list = get_origin(kinds[0]) is list
+        inner = get_args(kinds[0])[0] if is_list else kinds[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _paths(inner, f"{here}[]" if is_list else here)
+        else:
+            yield here
