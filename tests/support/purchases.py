@@ -250,8 +250,8 @@ def _exact_customs(body: Mapping[str, Any]) -> Customs:
 
 
 def _state(country: str, state: str | None) -> str | None:
-    """By its code where carriers need it, from the country's own data."""
-    if state is None or country not in STATE_NEEDED:
+    """By its code where carriers want it, from the country's own data."""
+    if state is None or country not in {*STATE_NEEDED, "MX"}:
         return state
     root = load_validation_data(country)[country]
     codes = dict(zip(root["sub_keys"].split("~"), root.get("sub_isoids", root["sub_keys"]).split("~"), strict=True))

@@ -154,6 +154,7 @@ def test_each_countrys_own_postal_codes_are_read_and_stay() -> None:
         ("Colombie-Britannique", "CA", "BC"),
         ("sao paulo", "BR", "SP"),
         ("Ciudad de México", "MX", "CMX"),
+        (None, "MX", None),
         ("Victoria", "AU", "VIC"),
         ("Orissa", "DE", "Orissa"),
         ("OR", "IN", "OD"),

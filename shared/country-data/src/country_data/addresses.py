@@ -21,7 +21,9 @@ from country_data.unreadable import Unreadable
 
 # Countries whose addresses carriers refuse without a state. No library says it: Google's data asks for one in 28 more
 # countries, where many people leave it out and parcels arrive.
-STATE_NEEDED: Final = frozenset(("AU", "BR", "CA", "IN", "MX", "US"))
+STATE_NEEDED: Final = frozenset(("AU", "BR", "CA", "IN", "US"))
+# Where a state is stated, carriers want its code in these, too.
+_STATE_BY_CODE: Final = STATE_NEEDED | {"MX"}
 _LONGEST_POSTAL_CODE: Final = 20
 _LONGEST_STATE: Final = 100
 _PREFIX: Final = re.compile(r"([A-Z]{1,3})[ -]+")
@@ -40,7 +42,7 @@ class AddressRules:
     """The rules of one country.
 
     `postal_examples` stand as people there write them. `postal_prefixes`: letters that may stand before a code. `states`
-    leads from folded names and codes to codes of ISO 3166-2 without the country; it is empty where none is needed.
+    leads from folded names and codes to codes of ISO 3166-2 without the country; it is empty where no carrier wants them.
     """
 
     country: str
@@ -69,7 +71,7 @@ def address_rules(country: str) -> AddressRules:
         postal_examples=tuple(example for example in rules.get("zipex", "").split(",") if example),
         postal_prefixes=frozenset(_postal_prefixes(country, rules)),
         state=Use.NEEDED if needs_state else Use.OPTIONAL,
-        states=dict(_states(country, data)) if needs_state else {},
+        states=dict(_states(country, data)) if country in _STATE_BY_CODE else {},
     )
 
 
@@ -98,11 +100,11 @@ def read_postal_code(text: str | None, country: str) -> str | None:
 
 
 def read_state(text: str | None, country: str) -> str | None:
-    """The state: by its code of ISO 3166-2 where carriers need it (`CA` for `California` in US), elsewhere as it is written.
-    Raises `Unreadable` where one is needed and none of that name is known.
+    """The state: by its code of ISO 3166-2 where carriers want it (`CA` for `California` in US), elsewhere as it is written.
+    Raises `Unreadable` where one is needed and none is stated, or where none of that name is known.
     """
     rules = address_rules(country)
-    if rules.state is not Use.NEEDED:
+    if not rules.states or (text is None and rules.state is not Use.NEEDED):
         return text
     code = rules.states.get(_folded(text)) if text is not None and len(text) <= _LONGEST_STATE else None
     if code is None:
