@@ -22,6 +22,7 @@ from deploy.local.shop import Placed, Registered, Shop, all_of
 from deploy.local.showing import console, privacyctl, step
 from deploy.local.stack import Stack
 from event_contracts.topics import CARRIERS
+from logistics_gateway.domain import shipment_id_of
 from tests.support.carrier import Carrier
 from tests.support.declarations import CARRIERS as MAPPED
 from tests.support.declarations import declared
@@ -165,7 +166,9 @@ async def show(stack: Stack, shop: Shop, crowd: Crowd, carriers: list[Carrier], 
     views.show_refusal(console, await shop.refusal(who, with_mistake(crowd, gift.consignee)))
     console.rule("[bold]One order, four times")
     shipments = [shipment for carrier in carriers for shipment in carrier.desk.shipments.values()]
-    at_carrier = next(s for s in shipments if s["recipient"]["person_name"] == gift.consignee.name)
+    # By its id: a lane may send a long name in a shorter form.
+    shipment_id = shipment_id_of(gift.order_id)
+    at_carrier = next(c.desk.shipments[shipment_id] for c in carriers if shipment_id in c.desk.shipments)
     await views.show_order(console, stack, gift, at_carrier)
     console.rule("[bold]What carriers declare to customs")
     abroad = next(shipment for shipment in shipments if "customs" in shipment)
