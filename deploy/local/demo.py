@@ -30,6 +30,8 @@ from tests.support.stacks import FAST_PASSWORDS, account_of
 
 REPORT = ROOT / ".local" / "demo.json"
 CUSTOMERS = 300
+# Mails of several registrations go over one connection to the mail server.
+AT_ONCE = 24
 PATIENCE = 120.0
 
 
@@ -71,10 +73,10 @@ async def shop_for_a_day(shop: Shop, crowd: Crowd) -> Day:
 
     with step(f"{CUSTOMERS} people from {len(PLACES)} countries register and sign in"):
         customers: list[Customer] = list(crowd.customers(CUSTOMERS))
-        day.people = await all_of(shop.register, customers)
+        day.people = await all_of(shop.register, customers, AT_ONCE)
         day.strangers = [friend for customer in customers for friend in customer.friends]
     with step("they keep addresses and favourites, browse, and order, some of them gifts"):
-        day.orders = [order for orders in await all_of(visit, day.people) for order in orders]
+        day.orders = [order for orders in await all_of(visit, day.people, AT_ONCE) for order in orders]
     return day
 
 

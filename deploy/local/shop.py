@@ -17,7 +17,8 @@ from deploy.local.people import PAGES, Crowd, Customer, Person
 
 T = TypeVar("T")
 R = TypeVar("R")
-AT_ONCE = 24
+AT_ONCE = 8
+MOST_CONNECTIONS = 48
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Shop:
         """`mailbox` is the folder of the stack's mails."""
         self._mailbox = mailbox
         # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
-        limits = httpx.Limits(max_connections=AT_ONCE * 2, keepalive_expiry=2)
+        limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=2)
         self._account = open_http(account_url, limits=limits, timeout=30)
         self._order = open_http(order_url, limits=limits, timeout=30)
 

@@ -100,9 +100,14 @@ class Visits:
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())} | headers
         url, deadline = f"{self._stack.url(system)}{path}", time.monotonic() + PATIENCE
         while True:
-            response = await self._http.post(url, content=json.dumps(body), headers=headers)
-            if response.status_code != 503 or time.monotonic() > deadline:
-                break
+            try:
+                response = await self._http.post(url, content=json.dumps(body), headers=headers)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if response.status_code != 503 or time.monotonic() > deadline:
+                    break
             await asyncio.sleep(0.5)
         if response.status_code >= 400:
             self.answers.append(response.text)
