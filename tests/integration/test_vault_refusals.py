@@ -156,7 +156,7 @@ async def test_services_seal_and_index_what_the_hand_written_tables_say(world: W
                 may_find.add((service, kind))
     assert may_seal == MAY_SEAL
     assert index_keys == INDEX_KEYS
-    assert may_find == {pair for pair in INDEX_KEYS if pair[0] == "privacy"}
+    assert may_find == {pair for pair in INDEX_KEYS if pair[0] in ("privacy", "order")}
 
 
 async def is_granted(call: Any) -> bool:

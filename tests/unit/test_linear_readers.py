@@ -81,7 +81,7 @@ def test_idempotency_keys(part: str) -> None:
 @LINEAR
 @pytest.mark.parametrize("part", ["a", "a&", "a=1&", "&", ";", "%", "%41", "%C3%A9", "+", "=", "%ff", "cursor=1&"])
 def test_query_strings(part: str) -> None:
-    rule = Rule("GET", "/", None, None, frozenset({"cursor"}), 0, ())  # type: ignore[arg-type]
+    rule = Rule("GET", "/", None, None, frozenset({"cursor"}), 0, (), item_by_item=False)  # type: ignore[arg-type]
 
     def read(text: str) -> None:
         scope: Scope = {"query_string": text.encode()}
