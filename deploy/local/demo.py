@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+import uvloop
 
 from deploy.local import views
 from deploy.local.controls import make_controls, plant
@@ -29,7 +30,7 @@ from tests.support.declarations import declared
 from tests.support.stacks import FAST_PASSWORDS, account_of
 
 REPORT = ROOT / ".local" / "demo.json"
-CUSTOMERS = 300
+CUSTOMERS = 200
 # Mails of several registrations go over one connection to the mail server.
 AT_ONCE = 24
 PATIENCE = 120.0
@@ -207,7 +208,7 @@ async def count(stack: Stack, carriers: list[Carrier], day: Day) -> dict[str, An
 
 def main() -> None:
     try:
-        report = asyncio.run(run())
+        report = uvloop.run(run())
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         raise SystemExit(130) from None
