@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 # Stands in every odd text that has room for it; no refusal may show it.
 CANARY: Final = "zq7Canary"
+# Routes that ask for a password or a code, and answer 401 to a wrong one.
+SECRETS_ASKED: Final = ("/sign-in", "/confirmation", "/password")
 _ZERO, _MAX = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 _MOMENTS: Final = (
     "0001-01-01T00:00:00+14:00",
@@ -179,8 +181,8 @@ class Api:
 
     name: str
     app: FastAPI
-    actors: Mapping[str, str]
-    """Token by the beginning of a path; of several the longest counts."""
+    actors: Mapping[str, str | Callable[[], str]]
+    """Token by the beginning of a path, or what makes one that is still good; of several the longest counts."""
     bodies: Mapping[str, Any] = field(default_factory=dict)
     media_types: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -197,7 +199,7 @@ class Api:
 
     def who(self, path: str) -> tuple[bytes, bytes]:
         token = self.actors[max((each for each in self.actors if path.startswith(each)), key=len)]
-        return b"authorization", f"Bearer {token}".encode()
+        return b"authorization", f"Bearer {token if isinstance(token, str) else token()}".encode()
 
     def media_type(self, path: str) -> tuple[bytes, bytes]:
         return b"content-type", self.media_types.get(path, "application/json").encode()
