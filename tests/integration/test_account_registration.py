@@ -144,7 +144,7 @@ STRANGERS_PASSWORD = "the stranger's own password"
     "register a victim's address first, and have the victim confirm it",
     expected="401: the victim's password is not that of the registration; their own registration works",
 )
-async def test_whoever_confirms_has_the_password_of_the_registration(shop: Shop) -> None:
+async def test_a_confirmation_needs_the_password_of_the_registration(shop: Shop) -> None:
     email = f"victim.{uuid4().hex[:12]}@example.org"
     strangers, _ = await shop.begin(email=email, password=STRANGERS_PASSWORD)
     victims, _ = await shop.begin(email=email)

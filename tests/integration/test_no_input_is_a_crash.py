@@ -290,7 +290,7 @@ class Seen:
                     self._note(f"{name} does not help: {error}", sent)
 
     def assert_reached(self) -> None:
-        """What is refused is refused for what it says: nobody is stopped, and nearly nobody is unknown."""
+        """The input is the reason of a refusal: no limit stops a request, and few callers are unknown."""
         assert self.statuses[429] == 0, self.statuses
         assert 20 * self.statuses[401] < self.statuses.total(), self.statuses
 

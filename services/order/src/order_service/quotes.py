@@ -1,4 +1,4 @@
-"""Whether a carrier's lane takes what a buyer states: asked before an order is stored, and by whoever only wants to know."""
+"""Whether a carrier's lane takes what a buyer states. The route of orders asks before it stores; that of quotes asks only."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class ShipmentUnblocked(Event, topic=SHIPMENT_EVENTS, key="order_id"):
 
 
 class Tracking(PersonalData, data_class="tracking"):
-    """Where the parcel can be followed; whoever has it learns of the delivery, so it is the consignee's."""
+    """Where the parcel can be followed. Its page shows the delivery, so these are data of the consignee."""
 
     number: Annotated[str, Field(min_length=7, max_length=40)] | None = category(
         "user.unique_id.pseudonymous", default=None

@@ -1,4 +1,4 @@
-"""What of a delivery does not fit its lane. Pure; compiled once per lane, from the lane's data.
+"""Finds the fields of a delivery that do not fit its lane. Pure; compiled once per lane, from the lane's data.
 
 The order service asks before it accepts an order, the gateway before anything leaves.
 """

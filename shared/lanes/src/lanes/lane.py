@@ -100,7 +100,7 @@ class Lane(BaseModel):
 
     `border` says on which side of a border the destinations lie, since a country can have places on both; a lane without it,
     as all had before, takes both. `registration`: which numbers of the consignee the carrier gets, if the order has them, and
-    where in the message; they are sealed apart from the delivery. `version` 1 lanes of before cut what is too long (`truncate_35`).
+    where in the message; they are sealed apart from the delivery. Lanes of version 1 cut texts that are too long (`truncate_35`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

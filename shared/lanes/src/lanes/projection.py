@@ -26,7 +26,7 @@ Message = dict[str, Any]
 class Route:
     """A lane ready for use. `read` takes the lane's fields, and what a lane is chosen by, out of a delivery's JSON.
 
-    `misfits` finds what of a delivery does not fit, `too_long` what of a built message is too long together.
+    `misfits` finds the fields of a delivery that do not fit, `too_long` the texts of a message that are too long when joined.
     """
 
     lane: Lane

@@ -19,7 +19,7 @@ from servicekit.postgres import Tx
 
 
 class Wanted(Struct, frozen=True):
-    """An order that is to be projected, and the lane that it leaves on, if there is one."""
+    """An order before its projection. `route` is None when no lane takes it."""
 
     order_id: UUID
     subject_id: UUID

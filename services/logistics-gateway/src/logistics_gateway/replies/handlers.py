@@ -39,7 +39,7 @@ EARLY_REPLIES_KEPT = timedelta(hours=96)
 ByKind: TypeAlias = dict[ReplyKind, list[store.Answer]]
 Trackings: TypeAlias = Mapping[RecordId, Sealed[Tracking]]
 
-# What has no event of its own is a `ShipmentProgressed`. The answer to an erasure goes back to whoever asked for it.
+# Kinds with an event of their own; the others become a `ShipmentProgressed`. The answer to an erasure goes to the privacy service.
 EVENTS: Mapping[ReplyKind, Callable[[Record], Event]] = {
     ReplyKind.REFUSED: lambda row: ShipmentRefused(
         **_ids(row), carrier=row["carrier"], reason=RefusalReason(row["refusal"] or RefusalReason.OTHER)
