@@ -30,6 +30,8 @@ Record = asyncpg.Record
 ATTEMPTS = 8
 # As long as the longest statement and the longest idle moment in it together: `wait_out` waits a little longer.
 TRANSACTION_SECONDS = 45
+# All who used the pool have ended by then: it waits for nobody who is wanted.
+CLOSE_SECONDS = 1
 _RETRIED = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -241,7 +243,7 @@ class Database:
 
     async def close(self) -> None:
         try:
-            await asyncio.wait_for(self._pool.close(), timeout=5)
+            await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
         except TimeoutError:
             self._pool.terminate()
 

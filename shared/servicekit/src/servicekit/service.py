@@ -223,35 +223,40 @@ async def _serve(
 async def _run_parts(service: Service, kit: Kit, roles: Sequence[str], health: Health, stopping: asyncio.Event) -> None:
     # Shuts the gate before anything is served.
     follower = Follower(kit, service.holdings, health, is_alone=not service.participates)
-    async with AsyncExitStack() as listeners:
-        if "api" in roles:
-            routers = [service.router(kit)] if service.router is not None else []
-            app = make_app(kit.settings, kit.clock, health, routers, work=kit.works, limits=kit.limits)
-            await listeners.enter_async_context(serving(app, kit.settings))
-        parts = [
-            ("revocations", follower.run(stopping, health.loop("revocations"))),
-            *_parts(service, kit, roles, health, stopping),
-        ]
-        tasks = {asyncio.ensure_future(run): name for name, run in parts}
-        settle()
-        health.accept(STARTING)
-        log.info("started", parts=len(tasks))
-        stop = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            stopping.set()
-            # Whatever hangs then, in a part or in what is closed after them: a kill loses nothing.
-            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
-            _, late = await asyncio.wait([stop, *tasks], timeout=PARTS_SECONDS)
-            for task in late:
-                log.warning("cancelled", part=code(tasks.get(task, "stop")))
-                task.cancel()
-            # A part that failed ends the process: better none than one that only seems to work.
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
-        finally:
-            stop.cancel()
+    parts = [
+        ("revocations", follower.run(stopping, health.loop("revocations"))),
+        *_parts(service, kit, roles, health, stopping),
+    ]
+    if "api" in roles:
+        # A part as the others: requests get their time to end while the readers get theirs, and not after it.
+        parts.append(("http", _serve_http(service, kit, health, stopping)))
+    tasks = {asyncio.ensure_future(run): name for name, run in parts}
+    settle()
+    health.accept(STARTING)
+    log.info("started", parts=len(tasks))
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        stopping.set()
+        # Whatever hangs then, in a part or in what is closed after them: a kill loses nothing.
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+        _, late = await asyncio.wait([stop, *tasks], timeout=PARTS_SECONDS)
+        for task in late:
+            log.warning("cancelled", part=code(tasks.get(task, "stop")))
+            task.cancel()
+        # A part that failed ends the process: better none than one that only seems to work.
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+    finally:
+        stop.cancel()
+
+
+async def _serve_http(service: Service, kit: Kit, health: Health, stopping: asyncio.Event) -> None:
+    routers = [service.router(kit)] if service.router is not None else []
+    app = make_app(kit.settings, kit.clock, health, routers, work=kit.works, limits=kit.limits)
+    async with serving(app, kit.settings):
+        await stopping.wait()
 
 
 def _parts(
