@@ -1,4 +1,4 @@
-"""Proof 16: what README and docs name exists: files, functions, links, make targets, variables, exit codes, limits."""
+"""What README and docs name exists: files, functions, links, make targets, variables, exit codes, limits, laws, clauses."""
 
 import ast
 import importlib
@@ -17,15 +17,19 @@ from deploy.check.contracts import import_file
 from deploy.check.findings import ROOT
 from event_contracts.carrier import RefusalReason, ReplyKind
 from logistics_gateway.settings import GatewaySettings
+from privacy_service.clauses import CLAUSES
 from privacy_service.cli.client import Exit
 from privacy_service.inventory import http as inventory
 from privacy_service.settings import PrivacySettings
 from privacy_service.vault.settings import VaultSettings
+from tests.defects.run import read_all
+from tests.faults.rows import ROWS
 
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPERATOR, SUPPORT, STOREFRONT = (ROOT / "docs" / f"{name}.md" for name in ("operator", "support", "storefront"))
 THREATS, CARRIER = ROOT / "docs" / "threats.md", ROOT / "docs" / "carrier.md"
+LAWS, POLICY, FAULTS = (ROOT / "docs" / f"{name}.md" for name in ("laws", "policy", "faults"))
 SETTINGS = (AccountSettings, GatewaySettings, PrivacySettings, VaultSettings)
 # A third party's example runs with tests/support as its path.
 THIRD_PARTIES = {"reviews"}
@@ -35,6 +39,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|json|txt|toml|sql|lock)")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 _QUOTED_FILE = re.compile(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -68,11 +73,25 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def cells_of_all(document: Path) -> list[list[str]]:
+    """The rows of all tables of a document, their heads among them."""
+    lines = [line for line in document.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines]
+    return [row for row in rows if not row[0].startswith("-")]
+
+
 def threats() -> list[list[str]]:
     """The lines of all tables of the threats: what is tried, what stops it, the test."""
-    lines = [line for line in THREATS.read_text().splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in rows if row[0] != "tries to" and not row[0].startswith("-")]
+    return [row for row in cells_of_all(THREATS) if row[0] != "tries to"]
+
+
+def carried(path: Path, name: str) -> set[int]:
+    """The rows of faults that a test's own markers name."""
+    test = names(path)[name]
+    assert isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef)
+    marks = [mark for mark in test.decorator_list if isinstance(mark, ast.Call)]
+    found = [mark.args[0] for mark in marks if ast.unparse(mark.func) == "pytest.mark.fault"]
+    return {row.value for row in found if isinstance(row, ast.Constant) and isinstance(row.value, int)}
 
 
 def is_document(path: Path) -> str:
@@ -101,9 +120,43 @@ def test_every_link_and_every_file_that_is_named_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("row", threats(), ids=lambda row: row[0])
-def test_every_threat_names_a_test_that_exists(row: list[str]) -> None:
-    path, _, name = row[2].strip("`").partition("::")
-    assert name in names(ROOT / path) if name else (ROOT / path).exists()
+def test_every_threat_names_a_test(row: list[str]) -> None:
+    assert _TEST.fullmatch(row[2])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=is_document)
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    named = _TEST.findall(document.read_text())
+    missing = [f"{path}::{name}" for path, name in named if not (ROOT / path).exists()]
+    missing += [f"{path}::{name}" for path, name in named if name and name not in names(ROOT / path)]
+    assert missing == []
+
+
+def test_every_law_has_its_tests_and_all_its_planted_defects() -> None:
+    """A new patch needs its name in docs/laws.md; a law without one says so."""
+    laws = re.findall(r"^## (L\d+) (.*?)(?=^## |\Z)", LAWS.read_text(), re.MULTILINE | re.DOTALL)
+    assert [law for law, _ in laws] == [f"L{number}" for number in range(1, 15)]
+    planted = {law: {defect.name for defect in read_all() if defect.law == law} for law, _ in laws}
+    assert {law: set(re.findall(rf"`({law}-[\w-]+)`", text)) for law, text in laws} == planted
+    assert [law for law, text in laws if ("Nothing yet" in text) == bool(planted[law])] == []
+    assert [law for law, text in laws if not _TEST.search(text)] == []
+
+
+def test_every_clause_says_what_enforces_it_and_by_which_test() -> None:
+    rows = [row for row in cells_of_all(POLICY) if row[0] != "clause"]
+    assert {row[0] for row in rows} == CLAUSES.keys()
+    assert [row[0] for row in rows if not _TEST.search(row[3]) and "othing yet" not in row[2]] == []
+
+
+def test_every_fault_has_its_row_and_names_tests_that_carry_it() -> None:
+    """The tests of a row are those with its marker, or such as take the rows of what they are given."""
+    rows = re.findall(r"^## (\d+)\. (.*?)\n(.*?)(?=^## |\Z)", FAULTS.read_text(), re.MULTILINE | re.DOTALL)
+    assert {int(row) for row, _, _ in rows} == ROWS.keys() | {38}
+    for row, _, text in rows:
+        named = _TEST.findall(text)
+        assert named or "No test carries this row" in text, row
+        marks = {name: carried(ROOT / path, name) for path, name in named}
+        assert [name for name, found in marks.items() if found and int(row) not in found] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=is_document)
