@@ -1,5 +1,6 @@
 """Addresses are wrapped and never cut; what may be shortened ends with a whole grapheme."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -30,6 +31,7 @@ GRAPHEMES = [
     "a",
     "東",
 ]
+_WIDE = "東|한|ᄀ\u1161\u11a8"
 
 
 @pytest.mark.parametrize(
@@ -47,16 +49,41 @@ GRAPHEMES = [
         (["x" * 35, "y" * 35], ("x" * 35, "y" * 35)),
         # a blank that breaks no line
         ([f"Eerste Jan van der Heijdens 157{NO_BREAK}H-IV"], ("Eerste Jan van der Heijdens", f"157{NO_BREAK}H-IV")),
+        # no blank, as is usual in Chinese and Japanese
+        (
+            ["広東省深圳市南山区粤海街道科技園社区科苑南路五千六百号深圳湾科技生態園七棟十二楼"],
+            ("広東省深圳市南山区粤海街道科技園社区科苑南路五千六百号深圳湾科技生態園", "七棟十二楼"),
+        ),
+        # between words, although more would fit into the first line
+        (
+            ["서울특별시강남구테헤란로일백오십이번지 강남파이낸스센터이십칠층이천칠백일호실안내데스크"],
+            ("서울특별시강남구테헤란로일백오십이번지", "강남파이낸스센터이십칠층이천칠백일호실안내데스크"),
+        ),
+        # a number stays whole, in narrow form, in wide form and in letters
+        (["東" * 34 + "12345丁目"], ("東" * 33, "東12345丁目")),
+        (["東" * 34 + "１２３丁目"], ("東" * 33, "東１２３丁目")),
+        (["東" * 34 + "二十三丁目"], ("東" * 34, "二十三丁目")),
+        # no line begins with closing punctuation, a length or iteration mark, or a small kana; none ends with an opening bracket
+        (["東" * 34 + "西）南"], ("東" * 34, "西）南")),
+        (["東" * 34 + "西、南"], ("東" * 34, "西、南")),
+        (["東" * 34 + "マー南"], ("東" * 34, "マー南")),
+        (["東" * 34 + "代々木"], ("東" * 34, "代々木")),
+        (["東" * 34 + "しゃも"], ("東" * 34, "しゃも")),
+        (["東" * 34 + "（南）"], ("東" * 34, "（南）")),
+        # a grapheme of two characters: a kanji and the selector of its variant
+        (["東" * 34 + "葛\U000e0100城市"], ("東" * 34, "葛\U000e0100城市")),
     ],
 )
-def test_an_address_is_wrapped_at_blanks(lines: list[str], leaving: tuple[str, ...]) -> None:
+def test_an_address_is_wrapped_where_a_line_may_end(lines: list[str], leaving: tuple[str, ...]) -> None:
     assert wrap(lines, 2, 35) == leaving
     delivery = make_delivery(lines=tuple(lines))
     recipient = project(choose_lane(ROUTES, delivery), delivery)["recipient"]
     assert tuple(recipient[key] for key in ("address_line1", "address_line2") if key in recipient) == leaving
 
 
-@pytest.mark.parametrize("lines", [["x" * 36], ["word " * 20], ["x" * 30] * 3, ["東" * 36]])
+@pytest.mark.parametrize(
+    "lines", [["x" * 36], ["word " * 20], ["x" * 30] * 3, ["東" * 71], ["１" * 36], ["東" * 33 + "（" + "x" * 36]]
+)
 def test_an_address_that_does_not_fit_is_refused_and_not_cut(lines: list[str]) -> None:
     assert wrap(lines, 2, 35) is None
     (misfit,) = check(ROUTES, make_delivery(lines=tuple(lines))).misfits
@@ -70,14 +97,22 @@ LINES = st.lists(st.lists(WORDS, min_size=1, max_size=6).map(" ".join), min_size
 
 @given(LINES, st.integers(1, 3), st.integers(1, 40))
 def test_wrapping_loses_nothing_and_divides_no_word(lines: list[str], count: int, length: int) -> None:
+    """But between two wide characters."""
     words = " ".join(lines).split()
+    parts = [part for word in words for part in _parts(word)]
     wrapped = wrap(lines, count, length)
     if wrapped is None:
-        assert _least_lines(words, length) > count or any(len(word) > length for word in words)
+        assert _least_lines(words, length) > count or any(len(part) > length for part in parts)
     else:
-        assert " ".join(wrapped).split() == words
+        assert "".join(wrapped).replace(" ", "") == "".join(words)
+        assert [part for line in wrapped for word in line.split() for part in _parts(word)] == parts
         assert len(wrapped) <= count
         assert all(len(line) <= length for line in wrapped)
+
+
+def _parts(word: str) -> list[str]:
+    """What is left when a word of `GRAPHEMES` is divided wherever it may be."""
+    return re.sub(f"({_WIDE})(?={_WIDE})", r"\1 ", word).split()
 
 
 def _least_lines(words: list[str], length: int) -> int:

@@ -111,7 +111,8 @@ def _is_needed_in(field: str, country: str) -> bool:
 def _wrap_finder(entry: Wrap) -> Finder:
     get, field = value_getter(entry.source), code_of(entry.source)
     expected = (
-        f"Send an address that fits into {len(entry.to)} lines of {entry.length} characters. Words are not divided."
+        f"Send an address that fits into {len(entry.to)} lines of {entry.length} characters. Words are not divided,"
+        " except between Chinese, Japanese and Korean characters."
     )
 
     def find(delivery: Any) -> Iterator[Misfit]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 _ZERO_WIDTH_JOINER: Final = "\u200d"
 _VIRAMA: Final = 9  # canonical combining class
 # Vowels of Thai and Lao that belong to the letter before them, although Unicode calls them letters (UAX 29, SpacingMark).
 _SARA_AM: Final = frozenset("\u0e33\u0eb3")
+# General categories: letters, numbers that are letters (〇), and brackets; modifier letters such as ー and 々 begin no line.
+_AFTER_BREAK: Final = frozenset({"Lo", "Nl", "Ps"})
+_BEFORE_BREAK: Final = frozenset({"Lo", "Nl", "Lm", "Pe", "Po"})
+_SHORT: Final = 2
 # Blanks that do not break a line stay in their word.
 _BLANKS: Final = re.compile(r"[^\S\u00a0\u2007\u202f]+")
 
@@ -29,65 +33,103 @@ def shorten(text: str, length: int) -> str:
     return text[:end].rstrip()
 
 
-def wrap(lines: Sequence[str], count: int, length: int) -> tuple[str, ...] | None:
-    """The same words in the same order, in at most `count` lines of at most `length` characters; None if they do not fit.
+class _Piece(NamedTuple):
+    """A part of an address that no line divides, and what stands between it and the one before: a blank or nothing."""
 
-    Lines that fit stay as they are. Otherwise words move, and none is divided. The lines end where the stated lines ended
-    as far as that fits, and a house number is not torn from its addition (`157 H`) unless nothing else fits.
+    text: str
+    blank: str
+
+
+def wrap(lines: Sequence[str], count: int, length: int) -> tuple[str, ...] | None:
+    """The same text in the same order, in at most `count` lines of at most `length` characters; None if it does not fit.
+
+    Lines that fit stay as they are. Otherwise words move. A word is divided between two wide characters only, where Chinese,
+    Japanese and Korean may be. The lines end where the stated lines ended as far as that fits, then between words; and a
+    house number is not torn, nor parted from its addition (`157 H`), unless nothing else fits.
     """
     if len(lines) <= count and all(len(line) <= length for line in lines):
         return tuple(lines)
-    words: list[str] = []
-    ends: set[int] = set()  # places behind the last word of a stated line
+    pieces: list[_Piece] = []
+    ends: set[int] = set()  # places behind the last piece of a stated line
     for line in lines:
-        words += _words(line)
-        ends.add(len(words))
-    packed = _pack(words, ends, 0, count, length)
+        pieces += _pieces(line)
+        ends.add(len(pieces))
+    packed = _pack(pieces, ends, 0, count, length)
     return None if packed is None else tuple(packed)
 
 
-def _words(line: str) -> list[str]:
-    return [word for word in _BLANKS.split(line) if word]
+def _pieces(line: str) -> Iterator[_Piece]:
+    for word in filter(None, _BLANKS.split(line)):
+        start, blank = 0, " "
+        for place in range(1, len(word)):
+            if _may_divide(word, place):
+                yield _Piece(word[start:place], blank)
+                start, blank = place, ""
+        yield _Piece(word[start:], blank)
 
 
-def _pack(words: Sequence[str], ends: set[int], start: int, count: int, length: int) -> list[str] | None:
-    """The words from `start` on, in at most `count` lines."""
-    if start == len(words):
+def _pack(pieces: Sequence[_Piece], ends: set[int], start: int, count: int, length: int) -> list[str] | None:
+    """The pieces from `start` on, in at most `count` lines."""
+    if start == len(pieces):
         return []
-    rest = len(" ".join(words[start:]))
-    if rest > count * (length + 1):
+    if len(_joined(pieces[start:])) > count * (length + 1):
         return None
-    for end in _breaks(words, ends, start, length):
-        following = _pack(words, ends, end, count - 1, length)
+    for end in _breaks(pieces, ends, start, length):
+        following = _pack(pieces, ends, end, count - 1, length)
         if following is not None:
-            return [" ".join(words[start:end]), *following]
+            return [_joined(pieces[start:end]), *following]
     return None
 
 
-def _breaks(words: Sequence[str], ends: set[int], start: int, length: int) -> Iterator[int]:
+def _joined(pieces: Sequence[_Piece]) -> str:
+    return "".join(piece.blank + piece.text for piece in pieces).lstrip(" ")
+
+
+def _breaks(pieces: Sequence[_Piece], ends: set[int], start: int, length: int) -> list[int]:
     """Where a line that begins at `start` may end, the best place first."""
     places = []
-    size = -1
-    for place in range(start, len(words)):
-        size += 1 + len(words[place])
+    size = -len(pieces[start].blank)
+    for place in range(start, len(pieces)):
+        size += len(pieces[place].blank) + len(pieces[place].text)
         if size > length:
             break
         places.append(place + 1)
-    stated = [place for place in places if place in ends]
-    others = [place for place in reversed(places) if place not in ends]
-    yield from stated
-    yield from (place for place in others if not _tears(words, place))
-    yield from (place for place in others if _tears(words, place))
+    return sorted(places, key=lambda end: (0, end) if end in ends else (_harm(pieces[end - 1], pieces[end]), -end))
 
 
-def _tears(words: Sequence[str], place: int) -> bool:
-    """Whether a break there would part a number from a short word beside it."""
-    before, after = words[place - 1], words[place]
-    return (_has_digit(before) and len(after) <= 2) or (len(before) <= 2 and _has_digit(after))
+def _harm(before: _Piece, after: _Piece) -> int:
+    """Of a line's end between them: 1 between words, 2 within a word, 3 where it parts a number from what belongs to it."""
+    if not after.blank:
+        return 3 if _has_number(before) else 2
+    beside = (_has_number(before) and len(after.text) <= _SHORT) or (len(before.text) <= _SHORT and _has_number(after))
+    return 3 if beside else 1
 
 
-def _has_digit(word: str) -> bool:
-    return any(character.isdigit() for character in word)
+def _has_number(piece: _Piece) -> bool:
+    return any(character.isnumeric() for character in piece.text)
+
+
+def _may_divide(word: str, place: int) -> bool:
+    """Whether a line may end there within a word: between two wide graphemes, by the rules of UAX 14 for these.
+
+    None begins a line that is a mark, an iteration or length mark, a small kana or closing punctuation, and none ends one
+    that is opening punctuation. Digits and Latin letters in wide form stay together, as in narrow form.
+    """
+    after = word[place]
+    if not _is_wide(after):
+        return False
+    before = next((c for c in reversed(word[:place]) if unicodedata.category(c)[0] != "M"), after)
+    return (
+        _is_wide(before)
+        and unicodedata.category(before) in _BEFORE_BREAK
+        and unicodedata.category(after) in _AFTER_BREAK
+        and " SMALL " not in unicodedata.name(after, "")
+        and _may_break(word, place)
+    )
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
 
 
 def _may_break(text: str, place: int) -> bool:
