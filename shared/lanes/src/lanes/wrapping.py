@@ -139,7 +139,9 @@ def _may_break(text: str, place: int) -> bool:
         return False
     if _ZERO_WIDTH_JOINER in (before, after) or unicodedata.combining(before) == _VIRAMA:
         return False
-    if (_is_jamo(after) and (_is_jamo(before) or _is_syllable(before))) or (_is_jamo(before) and _is_syllable(after)):
+    if _begins_syllable(after):
+        return not _is_leading_jamo(before)
+    if _is_jamo(after) and (_is_jamo(before) or _begins_syllable(before)):
         return False
     return not (_is_flag_letter(before) and _is_flag_letter(after)) or _flag_letters_before(text, place) % 2 == 0
 
@@ -154,9 +156,13 @@ def _is_jamo(character: str) -> bool:
     return "\u1100" <= character <= "\u11ff" or "\ua960" <= character <= "\ua97f" or "\ud7b0" <= character <= "\ud7ff"
 
 
-def _is_syllable(character: str) -> bool:
-    """A whole Hangul syllable, which a part may follow."""
-    return "\uac00" <= character <= "\ud7a3"
+def _begins_syllable(character: str) -> bool:
+    """A whole Hangul syllable, or its first part. Several first parts may follow each other."""
+    return "\uac00" <= character <= "\ud7a3" or _is_leading_jamo(character)
+
+
+def _is_leading_jamo(character: str) -> bool:
+    return "\u1100" <= character <= "\u115f" or "\ua960" <= character <= "\ua97f"
 
 
 def _is_flag_letter(character: str) -> bool:
