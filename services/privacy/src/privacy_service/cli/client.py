@@ -1,4 +1,4 @@
-"""Asks the privacy service over HTTP; every failure has its exit code. Nothing here prints or keeps a search term."""
+"""Asks a service over HTTP; every failure has its exit code. Nothing here prints or keeps a search term."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from uuid import UUID
 
 import httpx
@@ -42,22 +42,31 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """The service at `url`, asked with a staff member's `token`; `transport` replaces the network in tests."""
+    """The service at `url`, asked with a staff member's `token`; `transport` replaces the network in tests.
+
+    `service` is its name to people, and in capitals that of the variable with its address: `ORDER_URL`.
+    """
 
     url: str
     token: str
     transport: httpx.BaseTransport | None = None
+    service: str = "privacy"
 
     @classmethod
-    def from_environment(cls) -> "Client":
-        """From PRIVACY_URL and PRIVACY_TOKEN, or SUPPORT_TOKEN as in the local stack's `stack.env`. Raises `Failed`."""
-        url = os.environ.get("PRIVACY_URL", "")
+    def from_environment(cls, service: str = "privacy") -> "Client":
+        """From PRIVACY_URL (ORDER_URL, GATEWAY_URL) and PRIVACY_TOKEN, or SUPPORT_TOKEN as in the local stack's `stack.env`.
+
+        Raises `Failed`.
+        """
+        variable = f"{service.upper()}_URL"
+        url = os.environ.get(variable, "")
         token = os.environ.get("PRIVACY_TOKEN") or os.environ.get("SUPPORT_TOKEN", "")
         if not url.startswith(("http://", "https://")):
-            raise Failed(Exit.WRONG_CALL, "PRIVACY_URL is not set to an http address: set it to the privacy service's.")
+            said = f"{variable} is not set to an http address: set it to that of the {service} service."
+            raise Failed(Exit.WRONG_CALL, said)
         if not token.isascii() or not token.strip():
             raise Failed(Exit.WRONG_CALL, "PRIVACY_TOKEN is not set: set it to your staff access token.")
-        return cls(url.rstrip("/"), token.strip())
+        return cls(url.rstrip("/"), token.strip(), service=service)
 
     def find(self, by: str, term: str, country: str | None = None) -> list[dict[str, Any]]:
         """The people behind the term; `country` is that of a phone. Raises `Failed`."""
@@ -66,10 +75,14 @@ class Client:
         return items
 
     def inventory(self, subject_id: UUID) -> Iterator[dict[str, Any]]:
-        """All rows of one person, page by page. Raises `Failed`."""
-        asked: dict[str, Any] = {"limit": PAGE}
+        """All rows of one person. Raises `Failed`."""
+        return self.items(f"/v1/subjects/{subject_id}/inventory")
+
+    def items(self, path: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        """All items, page by page; `asked` goes into the query. Raises `Failed`."""
+        asked["limit"] = PAGE
         while True:
-            page = self.ask("GET", f"/v1/subjects/{subject_id}/inventory", "items", "next", params=asked)
+            page = self.ask("GET", path, "items", "next", params=asked)
             yield from page["items"]
             if not page["next"]:
                 return
@@ -94,14 +107,24 @@ class Client:
 
         Raises `Failed`.
         """
-        with self.open(method, path, missing=missing, **content) as response:
-            try:
-                answer = response.json() if response.read() else {}
-            except ValueError:
-                answer = None
+        answer = self._json(method, path, missing=missing, **content)
         if not isinstance(answer, dict) or not answer.keys() >= set(fields):
-            _away("it answers in a way that this version does not know")
+            raise _unknown(self.service)
         return answer
+
+    def ask_list(self, method: str, path: str, **content: Any) -> list[dict[str, Any]]:
+        """The JSON array that is answered. Raises `Failed`."""
+        answer = self._json(method, path, **content)
+        if not isinstance(answer, list):
+            raise _unknown(self.service)
+        return answer
+
+    def _json(self, method: str, path: str, **content: Any) -> Any:
+        with self.open(method, path, **content) as response:
+            try:
+                return response.json() if response.read() else {}
+            except ValueError:
+                return None
 
     @contextmanager
     def open(self, method: str, path: str, *, missing: str = "", **content: Any) -> Iterator[httpx.Response]:
@@ -121,19 +144,21 @@ class Client:
             ):
                 if response.status_code not in _GOOD:
                     response.read()
-                    raise _refused(response, missing)
+                    raise _refused(self.service, response, missing)
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            _away(f"it does not answer ({type(error).__name__})")
+            raise _away(self.service, f"cannot be asked: it does not answer ({type(error).__name__})") from None
 
 
-def _away(why: str) -> NoReturn:
-    raise Failed(
-        Exit.AWAY, f"The privacy service cannot be asked: {why}. Check PRIVACY_URL, or try again later."
-    ) from None
+def _unknown(service: str) -> Failed:
+    return _away(service, "cannot be asked: it answers in a way that this version does not know")
 
 
-def _refused(response: httpx.Response, missing: str) -> Failed:
+def _away(service: str, why: str) -> Failed:
+    return Failed(Exit.AWAY, f"The {service} service {why}. Check {service.upper()}_URL, or try again later.")
+
+
+def _refused(service: str, response: httpx.Response, missing: str) -> Failed:
     match response.status_code:
         case 401:
             return Failed(Exit.REFUSED, "The token is not valid (any more). Get a new one and set PRIVACY_TOKEN.")
@@ -154,10 +179,7 @@ def _refused(response: httpx.Response, missing: str) -> Failed:
             wrong = "".join(map(_field, problem.get("errors") or ()))
             said = f"The service cannot work with this input.{wrong} Check it and call again."
             return Failed(Exit.WRONG_CALL, said if wrong else str(problem.get("detail") or said))
-    return Failed(
-        Exit.AWAY,
-        f"The privacy service failed (HTTP {response.status_code}). Check PRIVACY_URL, or try again later.",
-    )
+    return _away(service, f"failed (HTTP {response.status_code})")
 
 
 def _field(error: dict[str, Any]) -> str:

@@ -4,21 +4,19 @@ fast. Exit codes: `common.EXIT_CODES`.
 
 import json
 import re
-import sys
 from enum import StrEnum
-from getpass import getpass
 from typing import Annotated, Any, Final
 
 import typer
 
-from privacy_service.cli import operator_commands, request_commands
-from privacy_service.cli.common import EXIT_CODES, Json, SubjectId, failures
+from privacy_service.cli import operator_commands, order_commands, request_commands
+from privacy_service.cli.common import EXIT_CODES, Json, SubjectId, failures, read_term
 
 # A plus before the first digit.
 _INTERNATIONAL: Final = re.compile(r"[^0-9]*[+\uff0b]")
 _EPILOG = (
-    "Set PRIVACY_URL to the privacy service and PRIVACY_TOKEN to your staff token (SUPPORT_TOKEN works too).  "
-    + EXIT_CODES
+    "Set PRIVACY_URL to the privacy service and PRIVACY_TOKEN to your staff token (SUPPORT_TOKEN works too); for `order`"
+    " also ORDER_URL and GATEWAY_URL.  " + EXIT_CODES
 )
 app = typer.Typer(
     help="Who holds what about a person, and what people ask about their data. Every look is recorded.",
@@ -69,7 +67,7 @@ def find(
                 Exit.WRONG_CALL, "The search term is no argument, because those are kept. Leave it away; you are asked."
             )
         client = Client.from_environment()
-        term = _read_term(by)
+        term = read_term(by.replace("-", " "))
         country = country and country.upper()
         if by is By.PHONE and country is None and not _INTERNATIONAL.match(term):
             raise Failed(
@@ -128,20 +126,6 @@ def probe(
     _finish([item for item in items if item["row_count"]], "No participant holds anything about this subject id.")
 
 
-def _read_term(by: By) -> str:
-    """The term, hidden while it is typed. It is never an argument: those show in the process list and in histories."""
-    from privacy_service.cli.client import Exit, Failed
-
-    try:
-        # One line, bounded: a file piped in by mistake is not read to its end.
-        term = (getpass(f"{by.replace('-', ' ')}: ") if sys.stdin.isatty() else sys.stdin.readline(4096)).strip()
-    except (EOFError, UnicodeDecodeError):
-        term = ""
-    if not term:
-        raise Failed(Exit.WRONG_CALL, "No search term was given: type it at the prompt, or pipe one line in.")
-    return term
-
-
 def _print_json(items: list[dict[str, Any]]) -> None:
     typer.echo(json.dumps({"items": items}, indent=2))
 
@@ -156,6 +140,7 @@ def _finish(items: list[dict[str, Any]], nothing: str) -> None:
 
 app.add_typer(request_commands.commands)
 app.add_typer(operator_commands.commands)
+app.add_typer(order_commands.order, name="order")
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """What all commands share: parsers that repeat nothing that was typed, output, and the end of a failed command."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from getpass import getpass
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -47,6 +49,23 @@ RequestId = Annotated[UUID, typer.Argument(parser=parse_id, metavar="REQUEST", h
 SubjectId = Annotated[
     UUID, typer.Argument(parser=parse_id, metavar="SUBJECT", help="The person's subject id, as `find` gives it.")
 ]
+
+
+def read_term(what: str) -> str:
+    """The term, hidden while it is typed. It is never an argument: those show in the process list and in histories.
+
+    Raises `Failed`.
+    """
+    from privacy_service.cli.client import Exit, Failed
+
+    try:
+        # One line, bounded: a file piped in by mistake is not read to its end.
+        term = (getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline(4096)).strip()
+    except (EOFError, UnicodeDecodeError):
+        term = ""
+    if not term:
+        raise Failed(Exit.WRONG_CALL, "No search term was given: type it at the prompt, or pipe one line in.")
+    return term
 
 
 @contextmanager
