@@ -18,6 +18,16 @@ from lanes.values import Getter, code_of, value_getter, value_reader
 from lanes.wrapping import wrap
 
 _NEEDED: Final = "Send it: the carrier needs it for this destination and service."
+_NEEDED_EMAIL: Final = (
+    "Send an e-mail address such as ann@example.org: the carrier needs it for this destination and service."
+)
+_UNITS: Final = {
+    "weight_g": " grams",
+    "length_cm": " centimetres",
+    "width_cm": " centimetres",
+    "height_cm": " centimetres",
+    "value": " in the smallest unit of the currency, such as cents",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,9 @@ def _value_finder(entry: LaneField, source: str) -> Finder:
 
 
 def _missing(field: str, part: Any) -> str:
-    return expected_phone(part.consignee.country) if field == "consignee.phone" else _NEEDED
+    if field == "consignee.phone":
+        return expected_phone(part.consignee.country)
+    return _NEEDED_EMAIL if field == "consignee.email" else _NEEDED
 
 
 def _is_needed_in(field: str, country: str) -> bool:
@@ -126,6 +138,7 @@ def _limit_finder(limit: LaneLimit) -> Finder:
     code = code_of(limit.of)
     items_of, _, source = limit.of.partition(f"{EACH}.")
     items: Getter = attrgetter(items_of)
+    unit = _UNITS.get(source, "")
 
     def find_count(delivery: Any) -> Iterator[Misfit]:
         count = len(items(delivery))
@@ -138,9 +151,11 @@ def _limit_finder(limit: LaneLimit) -> Finder:
         for place, item in enumerate(items(delivery)):
             value = getattr(item, source)
             if limit.least is not None and value < limit.least:
-                yield Misfit(f"too_small.{code}", f"{items_of}.{place}.{source}", f"Send at least {limit.least:,}.")
+                yield Misfit(
+                    f"too_small.{code}", f"{items_of}.{place}.{source}", f"Send at least {limit.least:,}{unit}."
+                )
             elif limit.most is not None and value > limit.most:
-                yield Misfit(f"too_large.{code}", f"{items_of}.{place}.{source}", f"Send at most {limit.most:,}.")
+                yield Misfit(f"too_large.{code}", f"{items_of}.{place}.{source}", f"Send at most {limit.most:,}{unit}.")
 
     return find_values if source else find_count
 
