@@ -1,4 +1,4 @@
-"""Batches (proof 7): one transaction, one vault call and one produce round trip for a whole batch, counted from outside.
+"""Batches (docs/proofs.md, 7): one transaction, one vault call and one produce round trip for a whole batch, counted from outside.
 
 Transactions are counted by Postgres, vault requests by a proxy before the vault, produce requests by a proxy before Kafka. How
 fast that is, `make bench` says.

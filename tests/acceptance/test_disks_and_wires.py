@@ -1,4 +1,4 @@
-"""L4, L5 (FAULTS.md rows 2 to 5, 20, 22 and 26): full disks, servers that die again and again, lost answers, migrations.
+"""L4, L5 (docs/faults.md, rows 2 to 5, 20, 22 and 26): full disks, servers that die again and again, lost answers, migrations.
 
 Each service is one process here. Whoever cannot write says so, claims nothing, and goes on when there is room again.
 """

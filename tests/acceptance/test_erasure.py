@@ -1,4 +1,4 @@
-"""L3 (proofs 8 and 15): what was erased is gone for whoever has every byte; everybody else's data is as it was.
+"""L3 (docs/proofs.md, 8 and 15): what was erased is gone for whoever has every byte; everybody else's data is as it was.
 
 `make test-erasures` does it with 1,000 of 10,000 people; ERASED and PEOPLE say how many.
 """

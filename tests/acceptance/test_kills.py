@@ -1,4 +1,6 @@
-"""L4 (proof 2; FAULTS.md rows 1, 2, 5): whatever is killed, every accepted order reaches its carrier, once and in order.
+"""L4: whatever is killed, every accepted order reaches its carrier, once and in order.
+
+See docs/proofs.md, 2, and docs/faults.md, rows 1, 2 and 5.
 
 Each role of each service, the broker and the database are killed in turn while orders flow, KILLS times each: once by
 default; `make test-kills` is the full form with KILLS=10. SAGA_HITS=2: they also die at the second hit of each fault point.

@@ -1,4 +1,4 @@
-"""L9 (proof 6): whatever is sealed into an order, the carrier opens the fields of its lane and nothing else.
+"""L9 (docs/proofs.md, 6): whatever is sealed into an order, the carrier opens the fields of its lane and nothing else.
 
 The bytes go to Kafka past our models, the carrier opens with another JOSE library, and the lane is read from its YAML file here.
 """

@@ -1,4 +1,4 @@
-"""Every participant answers for itself, a third party included, and a silent one is named (L5, proof 15)."""
+"""Every participant answers for itself, a third party included, and a silent one is named (L5, docs/proofs.md, 15)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""L4 (proof 10; FAULTS.md row 12): a database restored from a base backup taken under load catches up by itself."""
+"""L4 (docs/proofs.md, 10; docs/faults.md, row 12): a database restored from a base backup taken under load catches up by itself."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,7 @@
-"""L3 and L4 (proof 10): whichever store comes back from before an erasure, what was erased stays so, and nothing else is lost."""
+"""L3 and L4 (docs/proofs.md, 10): whichever store comes back from before an erasure, what was erased stays so.
+
+Nothing else is lost.
+"""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""L4, L5 (proof 9): wherever a process dies in a saga, the saga ends, once, as it does undisturbed.
+"""L4, L5 (docs/proofs.md, 9): wherever a process dies in a saga, the saga ends, once, as it does undisturbed.
 
 Every process of a split system dies by its own hand at each of its fault points while people are erased and handed over.
 """

@@ -1,4 +1,4 @@
-"""Proof 9: between any two things that a process does to the world in a saga there is a fault point.
+"""docs/proofs.md, 9: between any two things that a process does to the world in a saga there is a fault point.
 
 So the kills at all points (`test_saga_kills.py`) leave no place untried. What undisturbed sagas do is recorded in their
 own processes, because points are seen nowhere else; a `send` of several records to Kafka counts as one.

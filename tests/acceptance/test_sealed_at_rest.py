@@ -1,4 +1,4 @@
-"""L1, L2 (proof 1): nothing that two hundred people typed in stands anywhere in clear, however things went wrong meanwhile."""
+"""L1, L2 (docs/proofs.md, 1): nothing that two hundred people typed in stands anywhere in clear, whatever went wrong meanwhile."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Proof 14: a plant per build rule on a copy of the tree; the check names file and line, says what to do, and exits with 1."""
+"""A plant per build rule on a copy of the tree (docs/proofs.md, 14): the check names file and line, says what to do, and fails."""
 
 import os
 import shutil

@@ -1,9 +1,10 @@
-"""What README and docs name exists: files, functions, links, make targets, variables, exit codes, limits, laws, clauses."""
+"""What README and docs name exists (docs/proofs.md, 16), and what code and tests cite of them."""
 
 import ast
 import importlib
 import importlib.util
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ SETTINGS = (AccountSettings, GatewaySettings, PrivacySettings, VaultSettings)
 THIRD_PARTIES = {"reviews"}
 
 _STEP = re.compile(r"^(\d+)\. `([^`]+)` `(\w+)`", re.MULTILINE)
-_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|json|txt|toml|sql|lock)")
@@ -130,6 +131,42 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
     missing = [f"{path}::{name}" for path, name in named if not (ROOT / path).exists()]
     missing += [f"{path}::{name}" for path, name in named if name and name not in names(ROOT / path)]
     assert missing == []
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", _FENCED.sub("", document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def citations(text: str) -> Iterator[str]:
+    """What is wrong with the documents that a text of ours cites: one that is not there, or has no such part."""
+    for name, anchor, number in re.findall(r"\b(docs/[\w-]+\.md)(?:#([\w-]*\w)|(?:, | and )(\d+)\b)?", text):
+        path = ROOT / name
+        if not path.exists():
+            yield name
+        elif anchor and anchor not in headings(path):
+            yield f"{name}#{anchor}"
+        elif number and not any(heading.startswith(f"{number}-") for heading in headings(path)):
+            yield f"{name}, {number}"
+    # Pages in capitals stand at the top.
+    yield from (name for name in re.findall(r"(?<![\w/])[A-Z][A-Z-]+\.md\b", text) if not (ROOT / name).exists())
+
+
+def sources() -> list[Path]:
+    kinds = ("*.py", "*.sql", "*.yaml", "*.toml", "*.patch", "*.sh", "Makefile", ".importlinter")
+    tracked = subprocess.run(["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in tracked.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_every_document_that_the_code_cites_exists_and_has_that_part() -> None:
+    wrong = {path.relative_to(ROOT): list(citations(path.read_text())) for path in sources() if path != Path(__file__)}
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+@pytest.mark.parametrize("planted", ["docs/no-page.md", "docs/vault.md#no-part", "docs/proofs.md, 21", "PROTOCOLS.md"])
+def test_a_citation_of_what_is_not_there_is_seen(planted: str) -> None:
+    assert list(citations(f"a rule ({planted}).")) == [planted]
 
 
 def test_every_law_has_its_tests_and_all_its_planted_defects() -> None:

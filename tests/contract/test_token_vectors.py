@@ -92,7 +92,7 @@ def test_sealing_with_the_same_nonce_gives_the_same_bytes(case: dict[str, Any]) 
 
 
 def test_a_ciphertext_that_opens_under_two_keys_is_refused() -> None:
-    """Proof 5: without the commitment it opens under both; our token refuses all keys but the one it commits to."""
+    """docs/proofs.md, 5: without the commitment it opens under both; our token refuses all keys but the one it commits to."""
     case = VECTORS["two_keys"]
     nonce, ciphertext, aad = (bytes.fromhex(case[name]) for name in ("nonce", "ciphertext", "aad"))
     opened = {AESGCMSIV(bytes.fromhex(key)).decrypt(nonce, ciphertext, aad) for key in case["encryption_keys"]}

@@ -1,4 +1,4 @@
-"""Proof 11: a check that cannot fail proves nothing. Each patch here breaks one law in a copy of the tree.
+"""docs/proofs.md, 11: a check that cannot fail proves nothing. Each patch here breaks one law in a copy of the tree.
 
 The test that the patch names must then fail, by an assertion of its own; without the patch it must pass. The lines before
 the diff say what is broken:

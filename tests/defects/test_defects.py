@@ -1,4 +1,4 @@
-"""Proof 11: for every law a planted defect, which the test that it names must see. And the judge itself can say no."""
+"""docs/proofs.md, 11: for every law a planted defect, which the test that it names must see. And the judge itself can say no."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future

@@ -76,7 +76,7 @@ REPRODUCTIONS: Final = (
     ),
     Reproduction(
         "gateway_dies_between_the_ledger_and_the_send",
-        "What is recorded and was not sent is sent by the next process, under the same id (PROTOCOLS §6).",
+        "What is recorded and was not sent is sent by the next process, under the same id (docs/protocols.md#leaving-the-system).",
         (
             ("place", 0, 0),
             ("relay", "order"),
@@ -150,7 +150,7 @@ REPRODUCTIONS: Final = (
     ),
     Reproduction(
         "killed_between_the_file_and_the_commit",
-        "The vault dies when the file has an entry that its database lacks: it was approved, so it is applied (PROTOCOLS §2).",
+        "The vault dies when the file has an entry that its database lacks: it was approved, so it is applied.",
         (
             ("place", 0, 0),
             FLOW,

@@ -177,7 +177,7 @@ async def check_keys(world: Simulation, listed: Listed) -> None:
 
 
 async def check_caches(world: Simulation) -> None:
-    """Nobody holds a key on lease that was destroyed: whoever had one was waited for (PROTOCOLS §2)."""
+    """Nobody holds a key on lease that was destroyed: whoever had one was waited for (docs/protocols.md#asking-the-vault)."""
     vault = world.run.systems["vault"]
     gone = {row["key_id"] for row in await vault.fetch("SELECT key_id FROM keys WHERE wrapped IS NULL")}
     now = world.run.clock.boottime()

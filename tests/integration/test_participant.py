@@ -1,4 +1,4 @@
-"""A participant and the list of revocations on real Postgres: the race of PROTOCOLS §3 in a service, and the restore gate."""
+"""A participant and the list of revocations on real Postgres: late writers (docs/protocols.md#fence-wait-out-sweep), the gate."""
 
 import asyncio
 import json
@@ -128,7 +128,7 @@ async def shelf(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterato
         yield Shelf(replace(kit, vault=vault), vault, dsns[1])
 
 
-# --- fence, wait out, sweep (PROTOCOLS §3) ---
+# --- fence, wait out, sweep (docs/protocols.md#fence-wait-out-sweep) ---
 
 
 @pytest.mark.parametrize("drawn", ["before_the_fence_begins", "before_the_fence_commits"])

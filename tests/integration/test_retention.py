@@ -220,7 +220,7 @@ async def test_a_run_that_somebody_never_answers_ends_with_their_name_when_the_n
 
 
 async def test_keys_that_no_event_named_and_nobody_holds_are_destroyed(shop: Shop, retention: Retention) -> None:
-    """An order that was never placed, a registration that never committed: PROTOCOLS §1."""
+    """An order that was never placed, a registration that never committed: docs/protocols.md#keys."""
     now, abandoned, known, holder = shop.clock.now(), uuid4(), uuid4(), uuid4()
     old = now - timedelta(hours=25)
     gone = [retention.has_key(abandoned, each, old).key_id for each in ("delivery", "order_record")]

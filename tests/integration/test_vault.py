@@ -272,7 +272,7 @@ async def test_a_service_that_passes_its_quota_is_refused(world: World, vault: S
     assert len(await world.client(strict, "logistics-gateway").lease("delivery", leases(wanted, sealing))) == 10
 
 
-# --- batches (PROOFS 7) ---
+# --- batches (docs/proofs.md#7-batches) ---
 
 
 async def test_five_hundred_keys_are_one_transaction_of_at_most_four_statements(

@@ -37,7 +37,7 @@ from tests.support.vaults import (  # noqa: F401 - fixtures
     world,
 )
 
-# Written by hand, not taken from the policy: who may open what for which purpose (PROOFS 3).
+# Written by hand, not taken from the policy: who may open what for which purpose (docs/proofs.md#3-rights-and-grants).
 MAY_OPEN = {
     ("account", "identity", "own_access"),
     ("account", "identity", "rights_request"),

@@ -307,7 +307,7 @@ async def test_destroying_for_a_request_that_nobody_made_destroys_nothing(asking
     assert await asking.can_open("logistics-gateway", "delivery", name, key)
 
 
-# --- the wait for writers (PROTOCOLS §3) ---
+# --- the wait for writers (docs/protocols.md#fence-wait-out-sweep) ---
 
 
 @pytest.mark.parametrize("data_classes", [None, ("delivery",)], ids=["the_person", "a_class"])

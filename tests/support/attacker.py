@@ -1,4 +1,4 @@
-"""The reader of proof 8: all bytes of all topics and databases, every carrier's private key, a vault dump and the KEKs of today.
+"""The reader of docs/proofs.md, 8: all bytes of all topics and databases, every carrier's private key, a vault dump, all KEKs.
 
 It asks nobody: no service, no grant, no lease, none of our code. What it opens is what *could* be opened.
 """

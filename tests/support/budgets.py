@@ -1,4 +1,4 @@
-"""What a piece of code costs, counted and not timed (proof 20): bytecodes run, and bytes that they copied.
+"""What a piece of code costs, counted and not timed (docs/proofs.md, 20): bytecodes run, and bytes that they copied.
 
 A copy of a long list is one bytecode: only its bytes show what it costs.
 """

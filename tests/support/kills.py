@@ -1,4 +1,4 @@
-"""Kills processes while they have work, and says how much there was (PROOFS.md, proof 2)."""
+"""Kills processes while they have work, and says how much there was (docs/proofs.md#2-kill-under-load)."""
 
 from __future__ import annotations
 

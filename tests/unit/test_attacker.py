@@ -1,4 +1,4 @@
-"""The attacker of proof 8 must be able to open what can be opened, or its "nothing" would prove nothing."""
+"""The attacker of docs/proofs.md, 8 must be able to open what can be opened, or its "nothing" would prove nothing."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""What strangers send is read in time that grows no faster than the text (proof 20); `test_cards.py` has the search for cards."""
+"""What strangers send is read in time that grows no faster than the text (docs/proofs.md, 20); cards: `test_cards.py`."""
 
 import base64
 from collections.abc import Callable

@@ -185,7 +185,7 @@ async def test_a_revocation_drops_the_key_at_once(client: VaultClient, vault: Fa
 
 @pytest.mark.fault(12, "a vault that is behind the list answers")
 async def test_a_reply_from_behind_the_applied_list_is_discarded(client: VaultClient, vault: FakeVault) -> None:
-    """Its snapshot may hold a key that this process has dropped already (PROTOCOLS §2)."""
+    """Its snapshot may hold a key that this process has dropped already (docs/protocols.md#asking-the-vault)."""
     await client.lease("delivery", [ASKED])
     client.apply("first", 7, [ASKED.key_id])
     vault.revision = 6

@@ -1,4 +1,4 @@
-"""Leases from before an entry run out, however often their holder asks for others (PROTOCOLS §2)."""
+"""Leases from before an entry run out, however often their holder asks for others (docs/protocols.md#the-list-of-revocations)."""
 
 from privacy_service.vault.holders.notes import Ages
 

@@ -1,4 +1,4 @@
-"""Proof 13: a thousand random changes of certificates and exported logs, each found and located by a verifier of its own.
+"""docs/proofs.md, 13: a thousand random changes of certificates and exported logs, each found and located by a verifier of its own.
 
 The verifier is loaded from its file, and for a sample run as `python -I`, which sees nothing of the shop.
 """

@@ -1,4 +1,4 @@
-"""Ids of transactions in progress: 32 bits are told, 64 are compared (PROTOCOLS §3)."""
+"""Ids of transactions in progress: 32 bits are told, 64 are compared (docs/protocols.md#fence-wait-out-sweep)."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """What the account service does with accounts: sign-in, guests, the person's own data, and their notices.
 
 Sealing and opening come before the transaction, which holds no network call. Every change locks the account's row
-first, so a person's events are published in the order of their commits (PROTOCOLS §5).
+first, so a person's events are published in the order of their commits (docs/protocols.md#publishing).
 """
 
 import asyncio

@@ -51,7 +51,7 @@ def lane_kept(routes: Routes, delivery: Delivery | Erased, carrier: str | None, 
 
 
 class State(StrEnum):
-    """Of a disclosure (`PROTOCOLS.md` §6). `recorded` counts as "may have left"."""
+    """Of a disclosure (docs/protocols.md#leaving-the-system). `recorded` counts as "may have left"."""
 
     RECORDED = "recorded"
     SENT = "sent"

@@ -1,4 +1,7 @@
-"""Sending what is recorded. A line goes from `recorded` to `sent` in the transaction after the send (PROTOCOLS §6)."""
+"""Sending what is recorded. A line goes from `recorded` to `sent` in the transaction after the send.
+
+See docs/protocols.md#leaving-the-system.
+"""
 
 from __future__ import annotations
 

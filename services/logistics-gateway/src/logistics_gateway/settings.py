@@ -12,7 +12,7 @@ class GatewaySettings(Settings):
 
     carriers_dir: Path | None = None
     reply_key_file: Path | None = None
-    # One key agreement with a carrier serves this long, or this many messages (FIELD-NOTES: Speed).
+    # One key agreement with a carrier serves this long, or this many messages (docs/decisions.md#the-gateway-and-carriers).
     agreement_seconds: float = Field(60, gt=0, le=300)
     agreement_messages: int = Field(10_000, ge=1, le=100_000)
     # How long a line that cannot be sent waits for the next try, and how old an unsent one is before a job takes it up.

@@ -72,7 +72,7 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
     faultpoint("order.sealed")
 
     if not await write((event, digest)):
-        # A request with the same id was faster; the keys made for this one are named by no event and go (PROTOCOLS.md §1).
+        # A request with the same id was faster; the keys made for this one are named by no event and go (docs/protocols.md#keys).
         found = await _placed_before(kit, buyer_id, order_id, purchase)
         if found is None:
             raise Conflict

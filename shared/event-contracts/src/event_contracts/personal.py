@@ -73,7 +73,7 @@ T = TypeVar("T", bound=PersonalData)
 class Sealed(Generic[T]):
     """An encrypted `T`: a token that services pass on and only code with a purpose opens.
 
-    Of its bytes only the key id may be believed (`PROTOCOLS.md` §1). In JSON it is base64url without padding.
+    Of its bytes only the key id may be believed (docs/protocols.md#keys). In JSON it is base64url without padding.
     Raises `ValueError` for bytes that cannot be a token.
     """
 

@@ -1,4 +1,4 @@
-"""Batches: what happens to the records between Kafka and the database (`PROTOCOLS.md` §5).
+"""Batches: what happens to the records between Kafka and the database (docs/protocols.md#reading-a-topic).
 
 *Decode* makes an event or a poison of each record. *Park* takes out what waits behind a quarantined record. *Prepare* (open,
 project) sees only what is left. These three run beside the batch before. *Apply* runs in order, in one transaction with the

@@ -21,7 +21,7 @@ class Clock:
 
     def boottime(self) -> float:
         """Seconds on a clock that never goes back and goes on during suspend:
-        what leases are counted by (PROTOCOLS §2).
+        what leases are counted by (docs/protocols.md#asking-the-vault).
         """
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 

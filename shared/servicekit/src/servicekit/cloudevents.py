@@ -1,7 +1,7 @@
 """CloudEvents 1.0 in Kafka binary mode: attributes in `ce_*` headers, the contract's JSON as the record's value.
 
 The extension `sealed` lists class, subject, anchor and key of every sealed part of the body. Inventory and consumers read that
-and never the values (`PROTOCOLS.md` §1).
+and never the values (docs/protocols.md#keys).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Consuming: FastStream owns the subscription, the database owns the position, and batches overlap (`batches.py`).
 
 On assignment the reader seeks to the database's positions; the group's offsets are committed for lag only. So lost offsets,
-replays, restored databases and zombies all end in the same place (`PROTOCOLS.md` §5).
+replays, restored databases and zombies all end in the same place (docs/protocols.md#reading-a-topic).
 """
 
 from __future__ import annotations

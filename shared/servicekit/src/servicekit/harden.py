@@ -1,4 +1,4 @@
-"""Keeps keys out of core dumps and away from other processes of the same user (PROTOCOLS §8)."""
+"""Keeps keys out of core dumps and away from other processes of the same user (docs/protocols.md#processes-that-hold-keys)."""
 
 import ctypes
 import resource

@@ -1,7 +1,8 @@
-"""Ids of new resources: the service makes them, so no caller chooses one, and a retry needs no table (PROTOCOLS §8).
+"""Ids of new resources: the service makes them, so no caller chooses one, and a retry needs no table.
 
 An id is HMAC-SHA256 under the service's id key over service, route, caller and Idempotency-Key, shaped as a UUID of
-version 8 (RFC 9562 §5.8). Who reads an id in an event, a log or a certificate can make nothing with it.
+version 8 (RFC 9562 §5.8; docs/protocols.md#ids-and-repeated-requests).
+Who reads an id in an event, a log or a certificate can make nothing with it.
 """
 
 import hmac

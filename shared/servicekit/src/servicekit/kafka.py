@@ -1,4 +1,4 @@
-"""Kafka clients with every default that loses data set by hand (FIELD-NOTES: FastStream and aiokafka).
+"""Kafka clients with every default that loses data set by hand (docs/decisions.md#events-outbox-and-kafka).
 
 Together with `consuming.py` and `subscription.py` the only module that imports faststream and aiokafka.
 """

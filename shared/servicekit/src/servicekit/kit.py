@@ -181,7 +181,10 @@ class Kit:
         return hmac.digest(key, normalise(kind, term).encode(), "sha256")
 
     def work(self) -> AbstractAsyncContextManager[None]:
-        """Around everything that opens or seals: until it ends, an erasure waits for this process (`PROTOCOLS.md` §2)."""
+        """Around everything that opens or seals: until it ends, an erasure waits for this process.
+
+        See docs/protocols.md#the-list-of-revocations.
+        """
         return self.works.unit()
 
     async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]]) -> R:

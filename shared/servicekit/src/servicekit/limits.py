@@ -1,7 +1,7 @@
 """Rate limits: who may ask how often (laws L12 and L13; the table is in docs/limits.md).
 
 `Strangers` counts in this process, before anything else is done. `Limits` counts for all processes of a service, in
-unlogged rows of its database, under keyed digests that live for a day at the most (PROTOCOLS §8).
+unlogged rows of its database, under keyed digests that live for a day at the most (docs/limits.md).
 """
 
 from __future__ import annotations

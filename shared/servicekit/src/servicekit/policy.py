@@ -49,7 +49,7 @@ class Controller(_Part):
 
 
 class PurposeRule(_Part):
-    """Why a value may be opened: the fideslang data use and the clauses (docs: POLICY ids) that allow it."""
+    """Why a value may be opened: the fideslang data use and the clauses (docs/policy.md) that allow it."""
 
     use: FidesKey
     clauses: Annotated[list[ClauseId], Field(min_length=1)]

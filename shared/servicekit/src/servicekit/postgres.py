@@ -69,7 +69,7 @@ class Tx:
         return await self._connection.fetchval(sql, *self._stored(args))
 
     async def emit(self, *events: Event) -> None:
-        """Writes the events to the outbox, in this order. Lock the aggregate's row before (`PROTOCOLS.md` §5)."""
+        """Writes the events to the outbox, in this order. Lock the aggregate's row before (docs/protocols.md#publishing)."""
         if self._outbox is None:
             raise TypeError("this transaction belongs to a service that emits nothing: give Service(emits=[…])")
         self._named.update(part.key_id for event in events for part in sealed_parts(event))
@@ -229,7 +229,7 @@ class Database:
                     "application_name": name,
                     "lock_timeout": "5s",
                     "statement_timeout": "30s",
-                    # bounds the wait for old writers of PROTOCOLS.md §3, and frees the locks of a stopped process
+                    # bounds the wait for old writers (docs/protocols.md#fence-wait-out-sweep), frees a stopped process' locks
                     "idle_in_transaction_session_timeout": "15s",
                     "plan_cache_mode": "force_generic_plan",
                 },
@@ -294,7 +294,7 @@ class Database:
 
     async def _try_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None) -> R:
         async with self._connection() as connection:
-            # The transaction has its id before any later statement reads the fences (PROTOCOLS.md §3).
+            # The transaction has its id before any later statement reads the fences (docs/protocols.md#fence-wait-out-sweep).
             await connection.execute(f"-- {name}\nBEGIN; SELECT pg_current_xact_id()")
             tx = Tx(connection, outbox)
             try:

@@ -1,4 +1,6 @@
-"""Following the vault's list of revocations for life: the participant's and the key holder's part of `PROTOCOLS.md` §2 and §3.
+"""Following the vault's list of revocations for life, as a participant and as a holder of keys.
+
+See docs/protocols.md#the-list-of-revocations and docs/protocols.md#fence-wait-out-sweep.
 
 The position stands in this system's own database, so that a database restored from before an erasure is behind the list,
 and erases again before anything is served.

@@ -54,7 +54,7 @@ ROLES: Final = ("api", "consume", "relay", "jobs")
 COMMANDS: Final = ("migrate",)
 # Commands with words of their own behind them.
 TOOLS: Final = {each.COMMAND: each for each in (positions_command, quarantine_command)}
-# A process that is told to stop has 10 s in all (FAULTS.md row 26), its parts most of it.
+# A process that is told to stop has 10 s in all (docs/faults.md#26-sigterm-under-load), its parts most of it.
 STOP_SECONDS: Final = 9.5
 PARTS_SECONDS: Final = 6.0
 SIGN_OFF_SECONDS: Final = 1.0

@@ -1,4 +1,7 @@
-"""The subscription of a reader: FastStream owns it, with every default that loses data set by hand (FIELD-NOTES)."""
+"""The subscription of a reader: FastStream owns it, with every default that loses data set by hand.
+
+See docs/decisions.md#events-outbox-and-kafka.
+"""
 
 from __future__ import annotations
 

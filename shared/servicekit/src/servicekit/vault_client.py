@@ -2,7 +2,7 @@
 
 Fails closed: without the vault it raises `Unavailable` after a short time of trying again. A cached key is used only
 with the subject, class and anchor it was leased with, for the purpose it was leased for, and until its lease is over,
-counted from the moment of the *request* (PROTOCOLS §2).
+counted from the moment of the *request* (docs/protocols.md#asking-the-vault).
 """
 
 import asyncio
@@ -152,7 +152,7 @@ class VaultClient:
     """One per process.
 
     `patience` is how long a call is tried in all, in seconds; `cached_keys` bounds each of the two caches. By
-    `holder_id` the vault knows this process as a holder of keys (PROTOCOLS §2).
+    `holder_id` the vault knows this process as a holder of keys (docs/protocols.md#asking-the-vault).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """What a process has under way, and whether it may begin anything: pure, without I/O.
 
 `Work` counts what was begun and has not ended, so that a holder of keys can say when nothing that used a key is left
-(`PROTOCOLS.md` §2). `Gate` is shut while this system's database is behind the list of revocations.
+(docs/protocols.md#the-list-of-revocations). `Gate` is shut while this system's database is behind the list of revocations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which transactions can still write a system's rows: what a fence waits for (`PROTOCOLS.md` §3).
+"""Which transactions can still write a system's rows: what a fence waits for (docs/protocols.md#fence-wait-out-sweep).
 
 `pg_stat_activity` shows `backend_xid` of every session to every role. So no right is needed beyond those of PUBLIC.
 Sessions of other databases do not count, nor do sessions whose role cannot write one of the tables.

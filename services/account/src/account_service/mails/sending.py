@@ -1,4 +1,6 @@
-"""Sending what is recorded: `recorded` → `sent` | `withheld` (erased before) | `blocked` (cannot be sent) (PROTOCOLS §6).
+"""Sending what is recorded: `recorded` → `sent` | `withheld` (erased before) | `blocked` (cannot be sent).
+
+See docs/protocols.md#leaving-the-system.
 
 A process that dies between the send and its mark has the mail sent again, with the same Message-ID.
 """
@@ -240,7 +242,7 @@ async def _send_row(kit: Kit, mailer: Mailer, client: aiosmtplib.SMTP, row: Reco
     rendered = mailer.templates.render(template, language, fields_of(mailer, template, row))
     address = envelope_address(contact.email)
     message = compose(mailer.settings, row["mail_id"], address, rendered, language, now)
-    # Right before the send: what was opened may still be used (PROTOCOLS §2).
+    # Right before the send: what was opened may still be used (docs/protocols.md#asking-the-vault).
     if not kit.vault.is_live(PURPOSE, [sealed.key_id]):
         return None
     await mailer.provider().send(client, message, address)

@@ -2,7 +2,7 @@
 -- Tables with many rows a person are partitioned by the person, so that they can move to a sharded Postgres unchanged.
 
 -- One row a person; its lock puts the person's events in order. A guest has neither identity nor credentials.
--- email_digest: keyed digest of the sign-in address, under the vault's index key (PROTOCOLS.md §1).
+-- email_digest: keyed digest of the sign-in address, under the vault's index key (docs/protocols.md#keys).
 CREATE TABLE accounts (
     subject_id      uuid        PRIMARY KEY,
     guest           boolean     NOT NULL,

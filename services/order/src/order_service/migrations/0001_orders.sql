@@ -2,7 +2,7 @@
 -- An erased part leaves its table while the order lives on, and a consignee is erased without the buyer.
 
 -- One row an order; its lock puts the order's events in order. Partitioned by the order: its id, which the buyer chooses as
--- idempotency key, is unique among all buyers (PROTOCOLS.md §8).
+-- idempotency key, is unique among all buyers (docs/protocols.md#ids-and-repeated-requests).
 CREATE TABLE orders (
     order_id     uuid        PRIMARY KEY,
     buyer_id     uuid        NOT NULL,

@@ -44,7 +44,7 @@ def standing(name: KeyName, generation: int, active: StoredKey | None, is_fenced
     """From the name's highest generation (0 if there never was a key), that key if it is active, and the fences.
 
     A fence on the subject is final. A fence on the class covers generations up to `fence`; what comes in anew begins
-    the next one (PROTOCOLS §1). A fenced or destroyed key is never used or made again.
+    the next one (docs/protocols.md#keys). A fenced or destroyed key is never used or made again.
     """
     usable = active if generation > fence else None
     return Standing(name, usable, max(generation, fence) + 1, is_fenced, generation > 0 and usable is None)

@@ -97,7 +97,7 @@ async def ensure_keys(
 async def _check_new(tx: Tx, service: str, standings: Iterable[Standing], new: Newcomers) -> None:
     """Raises Gone when a name that is said to be new had a key, or a new person was fenced or lost one.
 
-    Taken when a new person has a key that another system made: their id is somebody else's (PROTOCOLS §1).
+    Taken when a new person has a key that another system made: their id is somebody else's (docs/protocols.md#keys).
     """
     if new.people:
         gone, taken = await store.read_newcomers(tx, new.people, service)

@@ -35,7 +35,7 @@ async def read_head(db: Database) -> Head:
 
 
 async def read_standings(tx: Tx, names: Sequence[KeyName]) -> tuple[Head, list[Standing]]:
-    """How each name stands, in the same order. The transaction must have its id already (PROTOCOLS §3)."""
+    """How each name stands, in the same order. The transaction has its id already (docs/protocols.md#fence-wait-out-sweep)."""
     rows = await tx.fetch(
         """-- read_standings
         SELECT head.incarnation, head.revision,
@@ -93,7 +93,7 @@ async def read_newcomers(tx: Tx, people: Collection[UUID], maker: str) -> tuple[
 
 
 async def lock_active_epoch(tx: Tx) -> int:
-    """The epoch to wrap under, locked so that it cannot be closed before this transaction ends (PROTOCOLS §7)."""
+    """The epoch to wrap under, locked so that it cannot be closed before this transaction ends (docs/vault.md#kek-epochs)."""
     epoch: int | None = await tx.fetchval(
         "-- lock_active_epoch\nSELECT epoch FROM epochs WHERE state = 'active' FOR SHARE"
     )

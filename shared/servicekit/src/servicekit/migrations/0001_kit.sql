@@ -1,6 +1,6 @@
 -- The tables that every service has in the schema `kit`: outbox, positions, inbox, quarantine.
 
--- Events committed with the state change. Rows are marked, not deleted, and dropped by the day (PROTOCOLS.md §5).
+-- Events committed with the state change. Rows are marked, not deleted, and dropped by the day (docs/protocols.md#publishing).
 CREATE SEQUENCE kit.outbox_number;
 CREATE TABLE kit.outbox (
     number       bigint      NOT NULL DEFAULT nextval('kit.outbox_number'),

@@ -1,4 +1,4 @@
--- What this system has applied of the vault's list of revocations (PROTOCOLS.md §2), and what it still has to hand over.
+-- What this system has applied of the vault's list of revocations (docs/protocols.md#the-list-of-revocations), and what it still has to hand over.
 
 -- How far it is. One row; locked while a page of the list is applied.
 CREATE TABLE kit.revocation_position (

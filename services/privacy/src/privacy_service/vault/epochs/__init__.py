@@ -1,4 +1,4 @@
-"""KEK epochs: opened, closed, emptied, destroyed (PROTOCOLS §7)."""
+"""KEK epochs: opened, closed, emptied, destroyed (docs/vault.md#kek-epochs)."""
 
 from privacy_service.vault.epochs.handlers import horizon as horizon
 from privacy_service.vault.epochs.handlers import make_provider as make_provider

@@ -1,4 +1,4 @@
-"""KEK epochs at work: a vault's start, a new epoch, re-wrapping, an epoch's end, and the horizon (PROTOCOLS §7)."""
+"""KEK epochs at work: a vault's start, a new epoch, re-wrapping, an epoch's end, and the horizon (docs/vault.md#kek-epochs)."""
 
 import asyncio
 from collections import Counter

@@ -87,7 +87,7 @@ async def take_keys(tx: Tx, epoch: int, limit: int, but: Sequence[UUID]) -> list
 
 
 async def write_rewrapped(tx: Tx, old: int, keys: Sequence[StoredKey]) -> int:
-    """Only over a key that is there, lives, and is still the old epoch's; never an insert (PROTOCOLS §7)."""
+    """Only over a key that is there, lives, and is still the old epoch's; never an insert (docs/vault.md#kek-epochs)."""
     status = await tx.execute(
         """-- write_rewrapped
         UPDATE keys SET epoch = fresh.epoch, wrapped = fresh.wrapped

@@ -1,7 +1,8 @@
 """The revocation list's writers: fence and hold, wait out, destroy; and the catching up of a database with its file.
 
-Each call: the fences are committed, every writer that could have missed them has ended (PROTOCOLS §3), and then one
-transaction moves the keys, numbers the entries, flushes them to the file, and commits.
+Each call: the fences are committed, every writer that could have missed them has ended
+(docs/protocols.md#fence-wait-out-sweep), and then one transaction moves the keys, numbers the entries, flushes them to the
+file, and commits.
 """
 
 import asyncio
