@@ -1,5 +1,6 @@
 """Support's corrections of whom an order goes to, on the privacy service's command: the order service on a real Postgres."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -69,6 +70,15 @@ async def test_what_cannot_be_corrected_is_refused_with_a_reason_and_changes_not
     assert await rectify(shop, consignee, order_id, country="DE") == no
     assert await rectify(shop, uuid4(), order_id, city="Gda\u0144sk") == no
     assert await rectify(shop, consignee, str(uuid4()), city="Gda\u0144sk") == no
+    assert await shop.types(order_id) == ["OrderPlaced"]
+
+
+async def test_a_correction_that_the_lane_does_not_take_names_what_does_not_fit(shop: Shop) -> None:
+    order_id, consignee = await placed(shop.buyer())
+    assert await rectify(shop, consignee, order_id, lines=["x" * 36], city="y" * 36) == [(0, "not_under_way")]
+    rows = await shop.kit.db.fetch("SELECT body FROM kit.outbox")
+    (answer,) = [body for row in rows if (body := json.loads(row["body"])).get("subject_id") == str(consignee)]
+    assert answer["misfits"] == ["too_long.consignee.city", "too_long.consignee.lines"]
     assert await shop.types(order_id) == ["OrderPlaced"]
 
 

@@ -358,7 +358,12 @@ async def test_a_rectification_that_the_owner_of_the_data_refuses_ends_with_the_
     assert await shop.kit.db.fetchval("SELECT count(*) FROM rectifications") == 0
 
 
-async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("misfits", "reason"), [((), "not_under_way"), (("too_long.consignee.lines", "no_lane"), "does_not_fit")]
+)
+async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(
+    shop: Shop, misfits: tuple[str, ...], reason: str
+) -> None:
     subject, order = uuid4(), uuid4()
     await shop.knows(subject)
     consignee = {
@@ -381,12 +386,13 @@ async def test_a_correction_of_a_delivery_goes_to_the_owner_of_orders_alone(shop
         assert b"Wintergreen" not in stored["delivery"]
         (step,) = (await show(shop, client, opened.json()["request_id"]))["steps"]
         assert [each["system"] for each in step["waiting_for"]] == ["order"]
-        shop.refuses = Refusal.NOT_UNDER_WAY
+        shop.refuses, shop.misfits = Refusal.NOT_UNDER_WAY, misfits
         await shop.settle()
         state = await show(shop, client, opened.json()["request_id"])
     (command,) = [c for c in shop.sent if isinstance(c, RectifyDelivery | RectifyHoldings)]
     assert isinstance(command, RectifyDelivery)
-    assert (state["status"], state["reason"]) == ("denied", "not_under_way")
+    assert (state["status"], state["reason"]) == ("denied", reason)
+    assert [line["reason"] for line in state["history"] if line["what"] == "refused"] == [reason, *misfits]
     assert await shop.kit.db.fetchval("SELECT count(*) FROM delivery_corrections") == 0
 
 

@@ -131,6 +131,7 @@ class Shop:
     left: dict[str, int] = field(default_factory=dict)
     recipients: tuple[ToldRecipient, ...] = ()
     refuses: Refusal | None = None
+    misfits: tuple[str, ...] = ()
     _held: dict[tuple[UUID, str], list[HeldItem]] = field(default_factory=dict)
     sent: list[Event] = field(default_factory=list)
 
@@ -214,7 +215,7 @@ class Shop:
             case RectifyHoldings(request_id=request, subject_id=subject) if system == "account":
                 return [_rectified(request, subject, system, self.refuses)]
             case RectifyDelivery(request_id=request, subject_id=subject) if system == "order":
-                return [_rectified(request, subject, system, self.refuses)]
+                return [_rectified(request, subject, system, self.refuses, self.misfits)]
             case ExportHoldings(request_id=request, subject_id=subject):
                 return [
                     HoldingsExported(
@@ -345,9 +346,13 @@ async def _revoke(tx: Tx, key_ids: Sequence[UUID]) -> None:
     await tx.execute("DELETE FROM key_looks WHERE key_id = ANY($1::uuid[])", list(key_ids))
 
 
-def _rectified(request: UUID, subject: UUID, system: str, refused: Refusal | None) -> Event:
+def _rectified(
+    request: UUID, subject: UUID, system: str, refused: Refusal | None, misfits: tuple[str, ...] = ()
+) -> Event:
     number = 0 if refused else 2
-    return HoldingsRectified(request_id=request, subject_id=subject, system=system, number=number, refused=refused)
+    return HoldingsRectified(
+        request_id=request, subject_id=subject, system=system, number=number, refused=refused, misfits=misfits
+    )
 
 
 async def open_erasure(shop: Shop, client: httpx.AsyncClient, *subjects: UUID, **more: Any) -> str:

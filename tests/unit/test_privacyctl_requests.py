@@ -226,6 +226,18 @@ def test_following_gives_up_with_the_names_of_the_silent(service: Service, call:
     assert (ready.exit_code, "download" in ready.stderr) == (0, True)
 
 
+def test_a_correction_that_does_not_fit_is_shown_with_what_to_send(service: Service, call: Call) -> None:
+    refused = {"at": SINCE, "what": "refused", "by_role": "system", "subject_id": None}
+    reasons = ("does_not_fit", "too_long.consignee.lines", "missing.consignee.email")
+    history = [refused | {"reason": reason} for reason in reasons]
+    service.on(f"GET /v1/requests/{REQUEST}", state("denied", "done", history=history))
+    shown = call("show", REQUEST)
+    assert shown.exit_code == 0, shown.output
+    assert "too_long.consignee.lines: send a shorter spelling" in shown.stdout
+    assert "missing.consignee.email: send this field too" in shown.stdout
+    assert "refused does_not_fit " in shown.stdout
+
+
 def test_a_state_is_shown_with_holds_and_history(service: Service, call: Call) -> None:
     holds = [
         {"subject_id": str(SUBJECT), "data_class": "order_record", "anchor": str(ANCHOR), "basis": "legal_obligation",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from event_contracts import Erased, Sealed
 from event_contracts.order import Delivery, DeliveryCorrection
@@ -18,11 +18,12 @@ from order_service.corrections import put_delivery
 from order_service.domain import Status, corrected, is_correctable
 from order_service.quotes import check_correction
 from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Conflict, Fenced, Invalid
+from servicekit.errors import Conflict, Fenced, Invalid, InvalidFields
 from servicekit.kit import Kit, Opening
 from servicekit.postgres import Record, Tx
 
 PURPOSE = "rights_request"
+_MOST_MISFITS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Change:
     number: int = 0
     delivery: Sealed[Delivery] | None = None
     refused: Refusal | None = None
+    misfits: tuple[str, ...] = ()
 
 
 async def prepare_rectification(kit: Kit, events: Sequence[Received[RectifyDelivery]]) -> dict[RecordId, Change]:
@@ -58,6 +60,9 @@ async def _prepare(kit: Kit, command: RectifyDelivery) -> Change:
             return Change(command, number)
         check_correction(kit.own.routes, held, delivery)
         return Change(command, number, await kit.seal(delivery, subject=command.subject_id, anchor=command.order_id))
+    except InvalidFields as unfit:
+        codes = dict.fromkeys(field.code for field in unfit.fields)
+        return Change(command, number, refused=Refusal.NOT_UNDER_WAY, misfits=tuple(codes)[:_MOST_MISFITS])
     except Invalid:
         return Change(command, number, refused=Refusal.NOT_UNDER_WAY)
     except Fenced:
@@ -96,5 +101,6 @@ async def apply_rectification(
             system=kit.name,
             number=0 if refused else number,
             refused=refused,
+            misfits=change.misfits,
         )
         await tx.emit(answer)

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
-from event_contracts.codes import DataClass, OperatorName, ReaderName, SystemName, Word
+from event_contracts.codes import DataClass, FieldPath, OperatorName, ReaderName, SystemName, Word
 from event_contracts.event import Event
 from event_contracts.moments import Moment
 from event_contracts.order import DeliveryCorrection
@@ -187,13 +187,15 @@ class Refusal(StrEnum):
 class HoldingsRectified(Event, topic=REPLIES, key="request_id", version=2):
     """The owner's answer: the number of the version that is in force now, 0 when it holds no such data or refuses.
 
-    `refused`: nothing was corrected, nor will be when it is asked again."""
+    `refused`: nothing was corrected, nor will be when it is asked again. `misfits`: what of it does not fit the carrier's lane,
+    such as `too_long.consignee.lines`."""
 
     request_id: UUID
     subject_id: UUID
     system: SystemName
     number: Annotated[int, Field(ge=0, le=2**31 - 1)]
     refused: Refusal | None = None
+    misfits: Annotated[tuple[FieldPath, ...], Field(max_length=20)] = ()
 
 
 class FindExpired(Event, topic=PRIVACY_COMMANDS, key="request_id"):

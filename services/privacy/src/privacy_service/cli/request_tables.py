@@ -1,7 +1,7 @@
 """Requests as tables for people."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from privacy_service.cli.following import silent
 from privacy_service.cli.requests import waiting_for
@@ -55,7 +55,7 @@ def show_state(state: dict[str, Any]) -> None:
         print_table(holds)
     history = new_table("When", "What", "By")
     for item in state.get("history") or ():
-        add_row(history, item["at"][:19].replace("T", " "), _words(item["what"]), item["by_role"])
+        add_row(history, item["at"][:19].replace("T", " "), _what(item), item["by_role"])
     print_table(history)
 
 
@@ -80,6 +80,21 @@ def show_epochs(shown: dict[str, Any]) -> None:
         add_row(table, str(epoch["epoch"]), epoch["state"], str(epoch["keys"]), *days)
     print_table(table)
     print(f"horizon of what is erased today: {shown.get('horizon')}")
+
+
+# What to send instead, by the first part of the code of a field that does not fit a carrier's lane.
+_EXPECTED: Final = {
+    "too_long": "a shorter spelling; the answer to an order, or to POST /v1/quotes, names the most characters",
+    "missing": "this field too: the carrier needs it there",
+    "no_lane": "another address: no carrier goes there with the order's service",
+}
+
+
+def _what(line: dict[str, Any]) -> str:
+    """The step or decision, with its reason and, of a field that does not fit, what to send."""
+    said = " ".join(filter(None, (_words(line["what"]), line.get("reason"))))
+    expected = _EXPECTED.get(str(line.get("reason")).partition(".")[0]) if line["what"] == "refused" else None
+    return f"{said}: send {expected}" if expected else said
 
 
 def _words(code: str) -> str:

@@ -189,10 +189,14 @@ class Carrier:
 
     async def _refuse(self, tx: Tx) -> None:
         """Requests that the owner of the data refuses end before they count as fulfilled."""
-        refused = {state.request_id: command.reason for state, command in self._commands if isinstance(command, Refuse)}
+        refused = {state.request_id: command for state, command in self._commands if isinstance(command, Refuse)}
         if refused:
-            await store.refuse(tx, refused, self._now)
-            lines = [Line(request_id, REFUSED, reason=reason) for request_id, reason in refused.items()]
+            await store.refuse(tx, {request_id: refuse.reason for request_id, refuse in refused.items()}, self._now)
+            lines = [
+                Line(request_id, REFUSED, reason=reason)
+                for request_id, refuse in refused.items()
+                for reason in (refuse.reason, *refuse.misfits)
+            ]
             await record(self._kit, tx, lines)
 
     async def _begin_exports(self, tx: Tx) -> None:

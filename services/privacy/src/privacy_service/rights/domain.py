@@ -60,10 +60,13 @@ class Reason(StrEnum):
     OTHER = "other"
     EMAIL_TAKEN = "email_taken"
     NOT_UNDER_WAY = "not_under_way"
+    DOES_NOT_FIT = "does_not_fit"
 
 
 # Staff deny for none of these.
-NO_DENIAL: Final = frozenset((Reason.FULFILLED, Reason.CANCELLED, Reason.EMAIL_TAKEN, Reason.NOT_UNDER_WAY))
+NO_DENIAL: Final = frozenset(
+    (Reason.FULFILLED, Reason.CANCELLED, Reason.EMAIL_TAKEN, Reason.NOT_UNDER_WAY, Reason.DOES_NOT_FIT)
+)
 
 
 class Check(StrEnum):

@@ -130,10 +130,15 @@ async def on_rectified(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsRec
     for each in received:
         for state in carrier.states():
             if (state.request_id, state.subject_id) == (each.event.request_id, each.event.subject_id):
-                refused = None if each.event.refused is None else Reason(each.event.refused)
-                carrier.give(state, Rectified(each.event.system, refused))
+                carrier.give(state, Rectified(each.event.system, _reason(each.event), each.event.misfits))
     await carrier.save(tx)
     await store.forget_rectifications(tx, [s.request_id for s in carrier.states() if s.step is Step.DONE])
+
+
+def _reason(answer: HoldingsRectified) -> Reason | None:
+    if answer.refused is None:
+        return None
+    return Reason.DOES_NOT_FIT if answer.misfits else Reason(answer.refused)
 
 
 def _counts(rules: Rules, system: str, held: HeldItem) -> bool:

@@ -117,10 +117,11 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Rectified:
-    """`refused`: the owner of the data does not correct it, and says why."""
+    """`refused`: the owner of the data does not correct it, and says why; `misfits`: which fields do not fit, as codes."""
 
     system: str
     refused: Reason | None = None
+    misfits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,8 @@ class Worked:
     step: Step
 
 
-Message: TypeAlias = (
-    Approved | Stopped | Due | Described | Erased | Told | Exported | Rectified | Fenced | Drained | Destroyed | Worked
-)
+Answer: TypeAlias = Described | Erased | Told | Exported | Rectified
+Message: TypeAlias = Approved | Stopped | Due | Answer | Fenced | Drained | Destroyed | Worked
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,7 @@ class Refuse:
     """The request ends with this reason: asking again would change nothing."""
 
     reason: Reason
+    misfits: tuple[str, ...] = ()
 
 
 Command: TypeAlias = Send | SendRectification | Note | Enter | Refuse
@@ -235,9 +236,7 @@ def advance(state: State, message: Message, now: datetime, rules: Rules) -> Adva
     return state, []
 
 
-def _heard(
-    state: State, message: Described | Erased | Told | Exported | Rectified, now: datetime, rules: Rules
-) -> Advance:
+def _heard(state: State, message: Answer, now: datetime, rules: Rules) -> Advance:
     """An answer of participants."""
     match message:
         case Described() if state.step in (Step.PREVIEW, Step.DESCRIBE) and message.question_id == state.question_id:
@@ -259,7 +258,7 @@ def _rectified(state: State, message: Rectified, now: datetime, rules: Rules) ->
     if message.refused is None or message.system not in asked(state, rules):
         return _answered(state, [note], now, rules)
     state, commands = _enter(state, Step.DONE, now, rules)
-    return state, [note, Refuse(message.refused), *commands]
+    return state, [note, Refuse(message.refused, message.misfits), *commands]
 
 
 def _worked(state: State, message: Fenced | Drained | Destroyed | Worked, now: datetime, rules: Rules) -> Advance:
