@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
+from prometheus_client import REGISTRY
 
 from deploy.local.interfaces import PostgresServer
 from servicekit import batches, consuming
@@ -144,6 +145,25 @@ async def test_a_topic_that_ends_before_the_position_stops_the_reader(kit: Kit) 
     await reader.on_partitions_assigned(client.assignment())
     with pytest.raises(LookAgain):
         await reader.run(asyncio.Event())
+
+
+def shown_lag(partition: Partition) -> float | None:
+    labels = {"reader": partition.reader, "topic": TOPIC, "partition": str(partition.number)}
+    return REGISTRY.get_sample_value("consumer_lag", labels)
+
+
+async def test_readers_of_one_topic_in_one_process_show_their_lag_each_until_they_lose_the_partition(kit: Kit) -> None:
+    """One overwrote the other's figure, and a partition that had gone to another process kept its last one."""
+    partitions = [Partition(kit), Partition(kit)]
+    clients = [Client(partition, end) for partition, end in zip(partitions, (3, 5), strict=True)]
+    readers = [reader_of(partition, client) for partition, client in zip(partitions, clients, strict=True)]
+    for reader, client in zip(readers, clients, strict=True):
+        await reader.on_partitions_assigned(client.assignment())
+        await reader._idle()
+    assert [shown_lag(partition) for partition in partitions] == [3, 5]
+    await readers[0].on_partitions_revoked(clients[0].assignment())
+    readers[1].close()
+    assert [shown_lag(partition) for partition in partitions] == [None, None]
 
 
 async def test_a_reader_that_is_told_to_stop_takes_nothing_more_and_waits_for_nobody(kit: Kit) -> None:

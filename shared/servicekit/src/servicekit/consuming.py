@@ -182,17 +182,16 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._subscriber.consumer
         if consumer is None:
             return 0
-        by_topic: dict[str, int] = dict.fromkeys(self._consumes.topics, 0)
-        reached = await self._reached(consumer)
+        total, reached = 0, await self._reached(consumer)
         for (topic, partition), following in self._applier.next.items():
             place = TopicPartition(topic, partition)
             end = consumer.highwater(place)
             if end is not None and 0 <= end < following:
                 raise LookAgain
-            by_topic[topic] += max(0, _readable(consumer, place) - reached.get(place, following))
-        for topic, lag in by_topic.items():
-            CONSUMER_LAG.labels(topic).set(lag)
-        return sum(by_topic.values())
+            lag = max(0, _readable(consumer, place) - reached.get(place, following))
+            CONSUMER_LAG.labels(self._consumes.reader, topic, partition).set(lag)
+            total += lag
+        return total
 
     async def _reached(self, consumer: Any) -> dict[TopicPartition, int]:
         """How far each partition is read. Where all that was taken is applied, this is the consumer's own position: commit
@@ -265,11 +264,11 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait_for(self._queue.join(), DRAIN_SECONDS)
         except TimeoutError:
             log.warning("drain_timed_out", reader=code(self._consumes.reader))
+        self._forget()
         self._applier.next.clear()
         self._applier = Applier(self._kit, self._consumes)
         self._assigned = False
         self._fetched.clear()
-        self._forget()
         self._stop({}, {})
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
@@ -341,6 +340,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             self._end(prepared)
 
     def _forget(self) -> None:
+        for topic, partition in self._applier.next:  # whoever reads them next reports their lag
+            CONSUMER_LAG.remove(self._consumes.reader, topic, partition)
         while not self._queue.empty():
             *_, prepared = self._queue.get_nowait()
             prepared.cancel()

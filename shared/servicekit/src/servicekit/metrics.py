@@ -19,7 +19,7 @@ PRODUCER_REBUILDS = Counter("producer_rebuilds", "Producers that were thrown awa
 
 CONSUMED = Counter("consumed", "Records whose effect is committed", ["topic"])
 CONSUME_BATCHES = Counter("consume_batches", "Batches committed, each in one transaction", ["topic"])
-CONSUMER_LAG = Gauge("consumer_lag", "Records not yet processed", ["topic"])
+CONSUMER_LAG = Gauge("consumer_lag", "Records not yet processed", ["reader", "topic", "partition"])
 READER_STOPPED = Gauge("reader_stopped", "Partitions that wait for an operator", ["reader", "topic", "reason"])
 CONSUME_RETRIES = Counter("consume_retries", "Tries of a batch after its first", ["topic"])
 POSITION_LOST = Counter("position_lost", "Batches given up because another process has the partition", ["topic"])
