@@ -112,6 +112,8 @@ class Leases:
 
     def drop(self, key_ids: Iterable[UUID]) -> None:
         gone = frozenset(key_ids)
+        if not gone:
+            return  # most turns: two full caches would be searched for nothing
         self._ensured.drop(gone)
         self._opened.drop(gone)
 
