@@ -13,7 +13,7 @@ MAX_LINES = 400
 SQL_IN_KIT = frozenset(
     (
         *("outbox", "inbox", "quarantine", "holdings", "postgres", "revocations", "participant", "exports", "writers"),
-        "limits",
+        *("limits", "migrate"),
     )
 )
 CONTRACTS_IMPORT = frozenset(

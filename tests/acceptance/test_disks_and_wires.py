@@ -31,7 +31,7 @@ from deploy.local.processes import StackError
 from deploy.local.shop import Registered, Shop
 from deploy.local.stack import Stack
 from servicekit.errors import SchemaMismatch
-from servicekit.postgres import migrate
+from servicekit.migrate import migrate
 from tests.acceptance.test_kills import all_is_well
 from tests.support.attacker import raid
 from tests.support.disks import SmallDisk

@@ -34,8 +34,8 @@ from privacy_service.settings import PrivacySettings
 from privacy_service.vault import app as vault_app
 from servicekit import batches, faults, participant, revocations
 from servicekit.clock import Clock
+from servicekit.migrate import migrate
 from servicekit.policy import Policy
-from servicekit.postgres import migrate
 from servicekit.settings import Settings
 from tests.faults.simulation_broker import Broker
 

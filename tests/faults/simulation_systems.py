@@ -31,8 +31,9 @@ from servicekit.faults import Fault
 from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.kit import Kit
+from servicekit.migrate import check_schema
 from servicekit.outbox import Relay
-from servicekit.postgres import Database, check_schema
+from servicekit.postgres import Database
 from servicekit.revocations import Follower
 from servicekit.service import ROLL_PARTITIONS, Job, Service, open_kit
 from tests.faults.simulation_broker import Reader, SimulatedProducer

@@ -25,8 +25,9 @@ from event_contracts.order import OrderLine, OrderPlaced, OrderRecord, Payment
 from privacy_service.inventory.http import FINDS_PER_MINUTE
 from servicekit.kafka import Producer
 from servicekit.kit import Kit
+from servicekit.migrate import KIT_MIGRATIONS, migrate
 from servicekit.outbox import Relay
-from servicekit.postgres import KIT_MIGRATIONS, Tx, migrate
+from servicekit.postgres import Tx
 from servicekit.service import Service, open_kit
 from servicekit.settings import Settings
 from servicekit.vault_client import IndexEntry

@@ -22,8 +22,9 @@ from privacy_service.rights.vault_revocations import DOUBTS, Revocation, Revoked
 from servicekit.errors import Doubtful, Invalid, Unavailable
 from servicekit.kit import Kit
 from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
+from servicekit.migrate import KIT_MIGRATIONS, migrate
 from servicekit.policy import Policy
-from servicekit.postgres import KIT_MIGRATIONS, Tx, migrate
+from servicekit.postgres import Tx
 from tests.support.exports import link, make_ready, open_access
 from tests.support.infra import postgres_server
 from tests.support.rights import POLICY, Shop, approve, open_erasure, shop, show

@@ -18,7 +18,8 @@ from privacy_service.vault.revocations import store
 from privacy_service.vault.revocations.file import RevocationFile
 from servicekit.errors import Fenced
 from servicekit.leases import KeyName
-from servicekit.postgres import Database, migrate
+from servicekit.migrate import migrate
+from servicekit.postgres import Database
 from servicekit.revocation_list import FIRST_HASH, first_break, make_entry
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Backup, Case, end_state, filed, listed, numbers

@@ -24,8 +24,9 @@ from privacy_service.vault.kek_files import FileKek
 from privacy_service.vault.kms import KmsKek
 from servicekit.clock import Clock
 from servicekit.faults import arm
+from servicekit.migrate import migrate
 from servicekit.policy import Policy
-from servicekit.postgres import Database, migrate
+from servicekit.postgres import Database
 from servicekit.vault_client import LeaseName
 from tests.support.vaults import POLICY, names
 

@@ -14,8 +14,9 @@ from servicekit.clock import Clock
 from servicekit.errors import Gone
 from servicekit.kit import Kit
 from servicekit.leases import KeyName
+from servicekit.migrate import KIT_MIGRATIONS, migrate
 from servicekit.outbox import Outbox
-from servicekit.postgres import KIT_MIGRATIONS, Database, migrate
+from servicekit.postgres import Database
 from servicekit.settings import Settings
 from servicekit.token import SealingKey
 from servicekit.vault_client import IndexEntry, LeaseName, New

@@ -1,13 +1,12 @@
-"""Postgres: a pool, `run_tx`, migrations and the gate that keeps a process off a schema it does not know."""
+"""Postgres: a pool of connections, `run_tx` and the transaction that it gives to the work."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from event_contracts import Event, Sealed
 from event_contracts.personal import SealedPart, sealed_parts
 from event_contracts.privacy import KeyReleased
 from servicekit.database_errors import AWAY, CONNECTION_ERRORS, unavailable
-from servicekit.errors import Fenced, SchemaMismatch, Unavailable
+from servicekit.errors import Fenced, Unavailable
 from servicekit.faults import declare, faultpoint
 from servicekit.metrics import PARTS_LEFT_OUT, TX_RETRIES, WRITES_FENCED
 
@@ -37,7 +36,6 @@ _RETRIED = (
     asyncpg.DeadlockDetectedError,
     asyncpg.exceptions.InvalidCachedStatementError,
 )
-KIT_MIGRATIONS = Path(__file__).parent / "migrations"
 
 declare("tx.commit", "tx.committed")
 
@@ -341,45 +339,3 @@ async def _roll_back(connection: Any) -> None:
             await connection.execute("ROLLBACK")
         except CONNECTION_ERRORS:
             connection.terminate()
-
-
-def migration_files(folders: Iterable[Path]) -> list[tuple[str, Path]]:
-    """All `NNNN_name.sql` of the folders, in the order of folders and numbers, with names such as `kit/0001_outbox`."""
-    found = []
-    for folder in folders:
-        owner = "kit" if folder == KIT_MIGRATIONS else "service"
-        found += [(f"{owner}/{file.stem}", file) for file in sorted(folder.glob("[0-9]*.sql"))]
-    return found
-
-
-async def migrate(dsn: str, folders: Sequence[Path]) -> list[str]:
-    """Applies the migrations that are missing, each in its own transaction, as the owner role. Returns their names."""
-    connection: Any = await asyncpg.connect(dsn, server_settings={"application_name": "migrate", "lock_timeout": "5s"})
-    applied = []
-    try:
-        await connection.execute(
-            """-- migrate
-            CREATE SCHEMA IF NOT EXISTS kit;
-            CREATE TABLE IF NOT EXISTS kit.migrations (name varchar(80) PRIMARY KEY, applied_at timestamptz NOT NULL)"""
-        )
-        known = {row["name"] for row in await connection.fetch("-- migrate\nSELECT name FROM kit.migrations")}
-        for name, file in migration_files(folders):
-            if name in known:
-                continue
-            async with connection.transaction():
-                await connection.execute(file.read_text())
-                await connection.execute("-- migrate\nINSERT INTO kit.migrations VALUES ($1, now())", name)
-            applied.append(name)
-    finally:
-        await connection.close()
-    return applied
-
-
-async def check_schema(db: Database, folders: Sequence[Path]) -> None:
-    """Raises `SchemaMismatch` unless the database has exactly the migrations that this code was written for."""
-    try:
-        rows = await db.fetch("-- check_schema\nSELECT name FROM kit.migrations")
-    except asyncpg.UndefinedTableError:
-        rows = []
-    if {row["name"] for row in rows} != {name for name, _ in migration_files(folders)}:
-        raise SchemaMismatch

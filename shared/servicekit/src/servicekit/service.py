@@ -36,10 +36,11 @@ from servicekit.kit import Kit, RecordDecision
 from servicekit.limits import forget_tries
 from servicekit.logs import code, configure_logs, get_log
 from servicekit.metrics import JOB_RUNS
+from servicekit.migrate import KIT_MIGRATIONS, check_schema, migrate
 from servicekit.outbox import Outbox, Relay
 from servicekit.participant import ANSWERS, participant
 from servicekit.policy import Policy
-from servicekit.postgres import KIT_MIGRATIONS, Database, check_schema, migrate
+from servicekit.postgres import Database
 from servicekit.probes import STARTING, connect_once_up, serving_probes
 from servicekit.replay import emit_decision, tend
 from servicekit.republish import REPUBLISH, SayAgain, republish, since_of

@@ -40,8 +40,9 @@ from servicekit.harden import harden
 from servicekit.health import Health
 from servicekit.http import make_app
 from servicekit.logs import configure_logs, get_log
+from servicekit.migrate import check_schema, migrate
 from servicekit.policy import Policy
-from servicekit.postgres import Database, Tx, check_schema, migrate
+from servicekit.postgres import Database, Tx
 from servicekit.probes import STARTING, connect_once_up, serving_probes
 from servicekit.republish import REPUBLISH, since_of
 from servicekit.serving import serving
