@@ -120,8 +120,9 @@ class People:
         headers = {**self._staff("support", OPENER), "Idempotency-Key": str(request.key)}
         answer = await self.ask("privacy", "POST", "/v1/requests", headers, body)
         request.accepted = request.accepted or (answer is not None and answer.status_code in (200, 201))
-        if answer is not None and answer.status_code == 422 and not request.accepted:
-            self.requests.remove(request)  # whoever is erased for good is nobody whom support could find
+        if answer is not None and answer.status_code in (409, 422) and not request.accepted:
+            # Another erasure of this person is open, or nobody of this id is left.
+            self.requests.remove(request)
 
     async def approve(self, a: int, b: int) -> None:
         """A second person approves an erasure, if it may be by now."""

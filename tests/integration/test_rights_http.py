@@ -232,6 +232,44 @@ async def test_a_person_has_one_open_request_of_each_kind(shop: Shop) -> None:
     assert (await ask("erasure")).status_code == 201
 
 
+@pytest.mark.attack(
+    "two staff members open requests of overlapping lists at once", expected="one is open, 409 names it"
+)
+async def test_each_person_of_a_list_has_one_open_request_of_each_kind(shop: Shop) -> None:
+    """Whoever opens it; the opener's own retry gets its own answer."""
+    first, second, third = people = [uuid4() for _ in range(3)]
+    await shop.knows(*people)
+
+    async def ask(headers: dict[str, str], *subjects: UUID, kind: str = "access") -> httpx.Response:
+        body = {"kind": kind, "subject_ids": [str(each) for each in subjects], "identity_check": "callback"}
+        async with shop.client() as client:
+            return await client.post("/v1/requests", json=body, headers=headers)
+
+    lists = ((first, second), (second, first), (third, second), (second,))
+    tries = [(shop.staff(staff_id=uuid4()) | {"Idempotency-Key": str(uuid4())}, each) for each in lists]
+    answers = await asyncio.gather(*(ask(headers, *each) for headers, each in tries))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    (opened,) = (answer.json()["request_id"] for answer in answers if answer.status_code == 201)
+    assert all(opened in answer.json()["detail"] for answer in answers if answer.status_code == 409)
+    again = await asyncio.gather(*(ask(headers, *each) for headers, each in tries))
+    assert [answer.status_code for answer in again] == [{201: 200}.get(each.status_code, 409) for each in answers]
+    assert (await ask(shop.staff(), second, kind="portability")).status_code == 201
+    async with shop.client() as client:
+        own = await client.post("/v1/me/requests", json={"kind": "access"}, headers=shop.customer(second))
+    assert (own.status_code, opened in own.json()["detail"]) == (409, True)
+
+
+async def test_a_key_sent_twice_at_once_opens_one_request(shop: Shop) -> None:
+    subject, headers = uuid4(), {**shop.staff(), "Idempotency-Key": str(uuid4())}
+    await shop.knows(subject)
+    body = {"kind": "erasure", "subject_ids": [str(subject)], "identity_check": "callback"}
+    async with shop.client() as client:
+        tries = (client.post("/v1/requests", json=body, headers=headers) for _ in range(4))
+        answers = await asyncio.gather(*tries)
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert len({answer.json()["request_id"] for answer in answers}) == 1
+
+
 async def test_a_rectification_is_sealed_at_once_and_forgotten_when_it_is_done(shop: Shop) -> None:
     subject = uuid4()
     await shop.knows(subject)

@@ -37,7 +37,7 @@ from privacy_service.rights.saga import Approved, State, Stopped
 from privacy_service.rights.sagas import store as saga_store
 from privacy_service.rights.steps import first
 from privacy_service.rights.store import Line
-from servicekit.errors import Conflict, Invalid, KeyReused, NotFound
+from servicekit.errors import Invalid, KeyReused, NotFound
 from servicekit.faults import declare, faultpoint
 from servicekit.kit import Kit
 from servicekit.postgres import Tx
@@ -85,7 +85,7 @@ class Wanted:
 
 async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> tuple[Request, bool]:
     """Opens it, with True; or finds it, with False, when the same person opened it under this id before. Raises `Invalid`;
-    `NoMatch` when staff ask for somebody whom no event names; `Conflict` when a person has one of this kind; `KeyReused` when
+    `NoMatch` when staff ask for somebody whom no event names; `Conflict` when one of them has one of this kind; `KeyReused` when
     the id is another request's, `Gone` when what it corrected is erased since; `Fenced` when nobody is left to rectify."""
     _check(kit, wanted)
     found = await _opened_before(kit, by, request_id, wanted)
@@ -93,7 +93,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
         return found, False
     if by.role != CUSTOMER:
         await check_known(kit, wanted.subject_ids)
-    await store.refuse_second(kit.db, by, wanted.kind)
+    await store.refuse_second(kit.db, request_id, wanted.kind, wanted.subject_ids)
     sealed, digest = await _sealed(kit, wanted)
     faultpoint("rights.sealed")
     request = _new(kit, by, request_id, wanted)
@@ -103,6 +103,8 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
     async def work(tx: Tx) -> bool:
         if not await store.insert_request(tx, request, digest):
             return False
+        await store.lock_openings(tx, wanted.kind, subjects)
+        await store.refuse_second(tx, request_id, wanted.kind, subjects)
         await policies.keep(tx, kit.policy)
         await saga_store.insert_subjects(tx, states)
         if wanted.corrections is not None:
@@ -117,9 +119,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
     if await kit.run_tx("open_request", work):
         return request, True
     found = await _opened_before(kit, by, request_id, wanted)
-    if found is None:
-        await store.refuse_second(kit.db, by, wanted.kind)
-        raise Conflict
+    assert found is not None
     return found, False
 
 

@@ -33,9 +33,9 @@ async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = N
     status = await tx.execute(
         """-- insert_request
         INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, data_classes,
-                                     regime, identity, body_digest, is_sole)
-        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5::text, $6, $7, $8, $9::text::request_regime,
-                $10::text::request_check, $11, $5::text = 'customer') ON CONFLICT DO NOTHING""",
+                                     regime, identity, body_digest)
+        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5, $6, $7, $8, $9::text::request_regime,
+                $10::text::request_check, $11) ON CONFLICT DO NOTHING""",
         request.request_id,
         request.kind,
         request.status,
@@ -51,20 +51,33 @@ async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = N
     return status.endswith(" 1")
 
 
-async def refuse_second(source: Database | Tx, by: Person, kind: Kind) -> None:
-    """Raises `Conflict` when the person has an open request of this kind; staff may open several about one person."""
-    row = await source.fetchrow(
-        """-- refuse_second
-        SELECT request_id FROM rights_requests
-        WHERE opener_id = $1 AND opener_role = 'customer' AND opener_role = $2 AND kind = $3::text::request_kind
-          AND ended_at IS NULL LIMIT 1""",
-        by.person_id,
-        by.role,
+async def lock_openings(tx: Tx, kind: Kind, subject_ids: Sequence[UUID]) -> None:
+    """Until the end of the transaction nobody else opens a request of this kind for these people. All take the locks in one
+    order."""
+    await tx.execute(
+        """-- lock_openings
+        SELECT pg_advisory_xact_lock(number) FROM (
+            SELECT DISTINCT hashtextextended('rights.open ' || $1::text, 0) # hashtextextended(subject::text, 0) AS number
+            FROM unnest($2::uuid[]) AS u(subject) ORDER BY number) AS numbers""",
         kind,
+        list(subject_ids),
     )
-    if row is not None:
+
+
+async def refuse_second(source: Database | Tx, request_id: UUID, kind: Kind, subject_ids: Sequence[UUID]) -> None:
+    """Raises `Conflict` when one of these people has another open request of this kind, whoever opened it."""
+    found = await source.fetchval(
+        """-- refuse_second
+        SELECT request_id FROM rights_subjects JOIN rights_requests r USING (request_id)
+        WHERE subject_id = ANY($3::uuid[]) AND request_id <> $1 AND r.kind = $2::text::request_kind AND r.ended_at IS NULL
+        ORDER BY r.opened_at LIMIT 1""",
+        request_id,
+        kind,
+        list(subject_ids),
+    )
+    if found is not None:
         raise Conflict(
-            f"You have an open request of this kind: {row['request_id']}. Wait for its end, or cancel it first."
+            f"There is an open request of this kind for the same person: {found}. Wait for its end, or cancel it first."
         )
 
 
