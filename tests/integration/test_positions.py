@@ -18,6 +18,7 @@ from confluent_kafka.admin import NewPartitions
 from msgspec import structs
 
 from deploy.local.interfaces import KafkaServer, PostgresServer
+from event_contracts.privacy import PositionDecided
 from event_contracts.topics import Topic
 from servicekit import kafka, outbox
 from servicekit.clock import FakeClock
@@ -26,7 +27,7 @@ from servicekit.errors import Invalid, NotFound, PartitionsDiffer
 from servicekit.health import Progress
 from servicekit.inbox import REMEMBERED
 from servicekit.kafka import OutRecord, Producer
-from servicekit.kit import Kit
+from servicekit.kit import Decided, Kit
 from servicekit.logs import _FIELDS
 from servicekit.outbox import Relay, roll_partitions
 from servicekit.positions_command import parse, resolve, run
@@ -238,7 +239,13 @@ async def test_all_of_a_topic_that_was_made_anew_under_its_reader_is_read(
 async def test_a_reader_stops_where_records_are_gone_until_an_operator_decides(
     kit: Kit, kafka_server: KafkaServer
 ) -> None:
+    """The decision is on record with the one who made it."""
     topic, counter = new_topic(kafka_server), uuid4()
+    decisions: list[Decided] = []
+
+    async def record(kit: Kit, tx: Tx, decided: Decided) -> None:
+        decisions.append(decided)
+
     await send(kit, topic, counter, *range(4))
     async with reading(kit, topic) as progress:
         await until_read(kit, 4, progress)
@@ -250,12 +257,17 @@ async def test_a_reader_stops_where_records_are_gone_until_an_operator_decides(
     await delete_before(kafka_server, topic, 7)
     async with reading(kit, topic) as progress:
         await until_stopped(progress, "records_gone")
-        assert await resolve(kit, READER, topic, "skip", "nobody_has_it") == 1
+        deciding = replace(kit, record_decision=record)
+        assert await resolve(deciding, READER, topic, "skip", "nobody_has_it", "jane.operator") == 1
         await until_read(kit, 8, progress)
     assert await numbers(kit) == [0, 1, 2, 3, 4, 5, 7, 8]
     (row,) = await kit.db.fetch("SELECT action, reason, since, onto, operator FROM kit.position_decisions")
-    assert tuple(row.values())[:4] == ("skip", "nobody_has_it", 6, 7)
-    assert row["operator"]
+    assert tuple(row.values()) == ("skip", "nobody_has_it", 6, 7, "jane.operator")
+    (decided,) = decisions
+    assert isinstance(decided, PositionDecided)
+    said = (decided.system, decided.reader, decided.at_topic, decided.partition, decided.action)
+    assert said == (SERVICE, READER.reader, topic, 0, "skip")
+    assert (decided.since, decided.onto, decided.reason, decided.operator) == (6, 7, "nobody_has_it", "jane.operator")
 
 
 @pytest.mark.fault(31, "a topic was set back, and has gone on past the position")

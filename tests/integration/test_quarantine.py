@@ -17,7 +17,7 @@ from servicekit.batches import Applier, Batch
 from servicekit.clock import FakeClock
 from servicekit.cloudevents import Received, RecordId
 from servicekit.errors import Invalid, NotFound, Poison, Unavailable
-from servicekit.kit import Kit
+from servicekit.kit import Decided, Kit
 from servicekit.metrics import NOT_KEPT
 from servicekit.postgres import Tx
 from servicekit.quarantine_room import QuarantineFull
@@ -281,15 +281,16 @@ async def test_what_waits_behind_a_discarded_record_takes_its_effect_in_order(ki
     await apply(applier, partition.record(str(counter).encode(), CANARY))
     await apply(applier, partition.event(counter, 2), partition.event(counter, 3))
     number = await waiting_number(kit, partition)
-    decisions: list[QuarantineDecided] = []
+    decisions: list[Decided] = []
 
-    async def record(kit: Kit, tx: Tx, decided: QuarantineDecided) -> None:
+    async def record(kit: Kit, tx: Tx, decided: Decided) -> None:
         decisions.append(decided)
 
     kit = replace(kit, record_decision=record)
     assert await discard(kit, partition.reader, [number], "jane.operator", "sent_again") == 1
     assert await discard(kit, partition.reader, [number], "jane.operator", "sent_again") == 0
     (decided,) = decisions
+    assert isinstance(decided, QuarantineDecided)
     said = (decided.action, decided.number, decided.reason, decided.operator, decided.reader)
     assert said == ("discarded", number, "sent_again", "jane.operator", partition.reader)
     await tend(kit, [partition.consumes])
@@ -312,7 +313,8 @@ async def test_a_record_expires_with_its_key_and_those_behind_it_are_tried(kit: 
     await kit.run_tx("die", lambda tx: tx.execute("INSERT INTO kit.revoked_keys VALUES ($1, $2, 1)", key, uuid4()))
     decisions: list[tuple[str, int]] = []
 
-    async def record(kit: Kit, tx: Tx, decided: QuarantineDecided) -> None:
+    async def record(kit: Kit, tx: Tx, decided: Decided) -> None:
+        assert isinstance(decided, QuarantineDecided)
         decisions.append((decided.action, decided.count))
 
     await tend(replace(kit, record_decision=record), [partition.consumes])

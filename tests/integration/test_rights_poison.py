@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts import Event
-from event_contracts.privacy import QuarantineAction, QuarantineDecided
+from event_contracts.privacy import PositionAction, PositionDecided, QuarantineAction, QuarantineDecided
 from event_contracts.topics import system_replies
 from privacy_service.app import answers_of
+from privacy_service.evidence.operators import record_decision
 from servicekit import batches
 from servicekit.batches import Applier, Batch
 from servicekit.cloudevents import RawRecord, Received, RecordId, to_headers
@@ -100,3 +101,33 @@ async def test_what_an_operator_decides_about_quarantine_is_one_leaf_of_the_log(
     leaf = json.loads(row["body"])
     said = (leaf["system"], leaf["reader"], leaf["action"], leaf["number"], leaf["reason"], leaf["operator"])
     assert said == ("order", "shipments", "discarded", 17, "sent_again", "jane.operator")
+
+
+async def test_what_an_operator_decides_about_a_position_is_one_leaf_of_the_log(shop: Shop) -> None:
+    """Another system says it on its own topic, and this service writes its own; said twice it is the same leaf."""
+    reader = answers_of(SYSTEMS)
+    applier = Applier(shop.kit, reader)
+    applier.next = await load_positions(shop.kit.db, reader.reader, [(topic, 0) for topic in reader.topics])
+    decided = PositionDecided(
+        decision_id=uuid4(),
+        system="order",
+        reader="participant",
+        at_topic="privacy.commands",
+        partition=3,
+        action=PositionAction.SKIP,
+        since=6,
+        onto=7,
+        reason="sent_again",
+        operator="jane.operator",
+    )
+    batch = Batch(records_of(shop, [decided, decided], {}))
+    await applier.apply(batch, applier.prepare(batch))
+    ours = decided.model_copy(update={"decision_id": uuid4(), "system": "privacy"})
+    await shop.kit.run_tx("decide", lambda tx: record_decision(shop.kit, tx, ours))
+    rows = await shop.kit.db.fetch("SELECT body FROM evidence_leaves WHERE kind = 'position'")
+    leaves = sorted((json.loads(row["body"]) for row in rows), key=lambda leaf: leaf["system"])
+    assert [leaf["system"] for leaf in leaves] == ["order", "privacy"]
+    for leaf in leaves:
+        assert (leaf["reader"], leaf["topic"], leaf["partition"]) == ("participant", "privacy.commands", 3)
+        said = (leaf["action"], leaf["since"], leaf["onto"], leaf["reason"], leaf["operator"])
+        assert said == ("skip", 6, 7, "sent_again", "jane.operator")

@@ -15,6 +15,7 @@ from event_contracts.privacy import (
     ExportHoldings,
     FindExpired,
     HoldingsCounted,
+    PositionDecided,
     QuarantineDecided,
     RectifyDelivery,
     RectifyHoldings,
@@ -23,7 +24,7 @@ from event_contracts.privacy import (
 from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
 from privacy_service import kek_routes
 from privacy_service.evidence import http as evidence_http
-from privacy_service.evidence.quarantines import on_quarantine_decided, record_decision
+from privacy_service.evidence.operators import on_decided, record_decision
 from privacy_service.evidence.sequencer import JOBS as EVIDENCE_JOBS
 from privacy_service.inventory import http as inventory_http
 from privacy_service.inventory.domain import event_topics
@@ -67,7 +68,8 @@ def answers_of(systems: Sequence[str]) -> Consumes:
     topics = tuple(map(system_replies, systems))
     handlers: dict[type[Event], Answer] = {
         HoldingsCounted: on_holdings_counted,
-        QuarantineDecided: on_quarantine_decided,
+        PositionDecided: on_decided,
+        QuarantineDecided: on_decided,
         **ANSWERS,
     }
     contracts = tuple(handlers)

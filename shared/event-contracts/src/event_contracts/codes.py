@@ -30,9 +30,10 @@ DataClass = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,31}$", "delivery")]
 Purpose = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,31}$", "delivery")]
 LaneId = Annotated[str, Code(), _code(r"^[a-z][a-z0-9-]{1,47}$", "meridian-eu-standard")]
 PolicyVersion = Annotated[str, Code(), _code(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[0-9]+)?$", "2026-11-01")]
-# A word of ours, such as the reason of a decision; the name of a reader; an operator's account on the machine.
+# A word of ours, such as the reason of a decision; the names of a reader and a topic; an operator's account on the machine.
 Word = Annotated[str, Code(), _code(r"^[a-z][a-z_]{1,39}$", "wrong_address")]
 ReaderName = Annotated[str, Code(), _code(r"^[a-z][a-z0-9-]{1,39}$", "inventory")]
+TopicName = Annotated[str, Code(), _code(r"^[a-z][a-z0-9-]{0,39}(\.[a-z0-9-]{1,39}){1,3}$", "order.events")]
 OperatorName = Annotated[str, Code(), _code(r"^[a-z][a-z0-9._-]{1,31}$", "jane.doe")]
 FieldPath = Annotated[str, Code(), _code(r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$", "consignee.phone")]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from event_contracts.account import ContactCorrection, IdentityCorrection
-from event_contracts.codes import DataClass, FieldPath, OperatorName, ReaderName, SystemName, Word
+from event_contracts.codes import DataClass, FieldPath, OperatorName, ReaderName, SystemName, TopicName, Word
 from event_contracts.event import Event
 from event_contracts.moments import Moment
 from event_contracts.order import DeliveryCorrection
@@ -252,6 +252,28 @@ class QuarantineDecided(Event, topic=REPLIES, key="decision_id"):
     operator: OperatorName | None = None
 
 
+class PositionAction(StrEnum):
+    """How a reader that was stopped goes on: with the next record that Kafka has, or with all that it has."""
+
+    SKIP = "skip"
+    RESET = "reset"
+
+
+class PositionDecided(Event, topic=REPLIES, key="decision_id"):
+    """An operator had a stopped reader go on in one partition, at the offset `onto` instead of `since`: for the evidence log."""
+
+    decision_id: UUID
+    system: SystemName
+    reader: ReaderName
+    at_topic: TopicName
+    partition: Annotated[int, Field(ge=0, le=10**6)]
+    action: PositionAction
+    since: Annotated[int, Field(ge=0, le=10**11)]
+    onto: Annotated[int, Field(ge=0, le=10**11)]
+    reason: Word
+    operator: OperatorName
+
+
 EVENTS: tuple[type[Event], ...] = (
     CountHoldings,
     HoldingsCounted,
@@ -270,4 +292,5 @@ EVENTS: tuple[type[Event], ...] = (
     FindExpired,
     ExpiredFound,
     QuarantineDecided,
+    PositionDecided,
 )

@@ -17,7 +17,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 
 from event_contracts import Erased, PersonalData, Sealed
-from event_contracts.privacy import QuarantineDecided
+from event_contracts.privacy import PositionDecided, QuarantineDecided
 from event_contracts.texts import RECORDED
 from servicekit.clock import Clock
 from servicekit.errors import Fenced, Gone, KeyReused, Poison
@@ -56,13 +56,15 @@ class Opening(Struct, Generic[T], frozen=True):
         return LeaseName(self.sealed.key_id, self.subject, str(self.model.data_class), self.anchor)
 
 
-RecordDecision: TypeAlias = Callable[["Kit", Tx, QuarantineDecided], Awaitable[None]]
+# What an operator decides about records in quarantine, or about the position of a reader.
+Decided: TypeAlias = QuarantineDecided | PositionDecided
+RecordDecision: TypeAlias = Callable[["Kit", Tx, Decided], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Kit:
     """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made.
-    `record_decision` puts on record what an operator decides about records in quarantine.
+    `record_decision` puts on record what an operator decides about records in quarantine and positions.
 
     `works` is what is under way; while the `gate` is shut nothing is served and no record is applied; `wakes` holds what a
     job sleeps on, by its name: `tx.wake(kit.wakes[name])` has it run at once if it is in this process.

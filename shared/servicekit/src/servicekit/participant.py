@@ -26,6 +26,7 @@ from event_contracts.privacy import (
     HoldingsErased,
     HoldingsExported,
     KeyReleased,
+    PositionDecided,
     QuarantineDecided,
 )
 from servicekit.batches import Consumes
@@ -47,6 +48,7 @@ ANSWERS: Final = (
     ExpiredFound,
     KeyReleased,
     QuarantineDecided,
+    PositionDecided,
 )
 COMMANDS: Final = (CountHoldings, DescribeHoldings, EraseHoldings, ExportHoldings, FindExpired)
 ITEMS_A_PART: Final = 1000

@@ -2,7 +2,7 @@
 
 A reader stops in a partition where Kafka deleted records before they were read (`records_gone`), where another record
 stands than the one that it read last (`records_rewritten`), or which ends before its position (`positions_set_back`). Nobody
-but an operator knows what was lost, and each decision is on record in `kit.position_decisions`.
+but an operator knows what was lost, and each decision is on record in `kit.position_decisions` and in the evidence log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
+from uuid import uuid4
 
+from event_contracts.privacy import PositionAction, PositionDecided
 from servicekit.batches import Consumes
 from servicekit.errors import Invalid, NotFound, Unavailable
 from servicekit.inbox import REMEMBERED, Decision, Place, Position, decide, known_places, load_places
@@ -112,6 +114,9 @@ async def resolve(kit: Kit, consumes: Consumes, topic: str, action: str, reason:
 
     async def work(tx: Tx) -> None:
         await decide(tx, reader, decisions, action, reason, operator, kit.clock.now())
+        if kit.record_decision is not None:
+            for decision in decisions:
+                await kit.record_decision(kit, tx, _decided(kit, reader, decision, action, reason, operator))
 
     await kit.run_tx("decide", work)
     for line, decision in zip(lines, decisions, strict=True):
@@ -130,6 +135,21 @@ async def _refuse_forgotten(kit: Kit, lines: Sequence[Line]) -> None:
             f"The topic has records of more than {REMEMBERED.days} days ago. The inbox of this reader has forgotten them, so "
             "they would take a second effect. Use `skip`, and have their sender publish again what was lost."
         )
+
+
+def _decided(kit: Kit, reader: str, decision: Decision, action: str, reason: str, operator: str) -> PositionDecided:
+    return PositionDecided(
+        decision_id=uuid4(),
+        system=kit.name,
+        reader=reader,
+        at_topic=decision.place[0],
+        partition=decision.place[1],
+        action=PositionAction(action),
+        since=decision.since,
+        onto=decision.onto,
+        reason=reason,
+        operator=operator,
+    )
 
 
 def _onto(line: Line, action: str) -> int:

@@ -12,7 +12,7 @@ from servicekit import quarantine
 from servicekit.batches import UNHELPED, Applier, Batch, Consumes, reason_of
 from servicekit.cloudevents import RawRecord
 from servicekit.errors import Doubtful
-from servicekit.kit import Kit
+from servicekit.kit import Decided, Kit
 from servicekit.logs import code, get_log
 from servicekit.metrics import QUARANTINE_ENDED, QUARANTINE_OLDEST, QUARANTINE_WAITING
 from servicekit.postgres import Tx, is_up
@@ -198,6 +198,6 @@ async def tend(kit: Kit, readers: Sequence[Consumes]) -> None:
         QUARANTINE_OLDEST.labels(each.reader).set(max(0.0, (now - oldest).total_seconds()))
 
 
-async def emit_decision(kit: Kit, tx: Tx, decided: QuarantineDecided) -> None:
+async def emit_decision(kit: Kit, tx: Tx, decided: Decided) -> None:
     """How a participant puts a decision on record: the privacy service reads it and writes it into the evidence log."""
     await tx.emit(decided)

@@ -85,7 +85,7 @@ class Service:
     """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit.
 
     `say_again(tx, since)` has what went to Kafka past the outbox sent again, and returns how much: see `republish.py`.
-    `record_decision` puts on record what is decided about records in quarantine; a participant tells the privacy service.
+    `record_decision` puts on record what operators decide; a participant tells the privacy service.
     """
 
     name: str

@@ -126,6 +126,25 @@ class QuarantineDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PositionDecision:
+    """An operator had a stopped reader of a system go on in one partition, at the offset `onto` instead of `since`."""
+
+    kind: ClassVar[str] = "position"
+    decision_id: UUID
+    system: str
+    reader: str
+    topic: str
+    partition: int
+    action: str
+    since: int
+    onto: int
+    reason: str
+    operator: str
+    at: datetime
+    leaf_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderClosing:
     """A staff member ended an order that was stuck, as what became of it (`reason`)."""
 
@@ -140,7 +159,16 @@ class OrderClosing:
     leaf_id: UUID
 
 
-Leaf = Decision | Look | Disclosure | KeyDestruction | CertificateIssued | QuarantineDecision | OrderClosing
+Leaf = (
+    Decision
+    | Look
+    | Disclosure
+    | KeyDestruction
+    | CertificateIssued
+    | QuarantineDecision
+    | PositionDecision
+    | OrderClosing
+)
 KEYS_PER_LEAF: Final = 200
 
 
