@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 
+from servicekit.auth import Guard
 from servicekit.clock import Clock
 from servicekit.connections import LINGER_SECONDS, MAX_HEAD, MAX_HEADERS
 from servicekit.health import Health
@@ -21,6 +22,7 @@ from servicekit.settings import Settings
 LONG = 600.0
 SOON = 0.2
 HEAD = b"POST /v1/echo HTTP/1.1\r\nHost: shop\r\n"
+SERVICE = Guard[str]("service", lambda state, token: token)
 GET = b"GET /v1/peer HTTP/1.1\r\nHost: shop\r\n"
 
 
@@ -46,6 +48,14 @@ class Edge:
             await self.opened.wait()
             return "through"
 
+        @router.get("/services/gate")
+        async def service_gate(service: Annotated[str, Depends(SERVICE)]) -> str:
+            return await gate()
+
+        @router.get("/services")
+        async def show_service(service: Annotated[str, Depends(SERVICE)]) -> str:
+            return service
+
         @router.post("/echo")
         async def echo(request: Request) -> dict[str, Any]:
             return {"body": (await request.body()).decode(), "headers": sorted(request.headers)}
@@ -66,13 +76,14 @@ class Edge:
 
 
 @asynccontextmanager
-async def listening(**settings: Any) -> AsyncIterator[Edge]:
-    """With deadlines that no test reaches, but for those that are given."""
+async def listening(requests_per_caller: int | None = None, **settings: Any) -> AsyncIterator[Edge]:
+    """With deadlines that no test reaches, but for those that are given. With `requests_per_caller` its callers are services."""
     times = {f"http_{what}_seconds": LONG for what in ("head", "body", "idle", "write")}
     chosen = Settings(http_port=0, **{**times, **settings})
     edge = Edge()
-    app = make_app(chosen, Clock(), Health("things", "api", "1.0", Clock()), [edge.make_router()])
-    async with serving(app, chosen) as edge.port:
+    health = Health("things", "api", "1.0", Clock())
+    app = make_app(chosen, Clock(), health, [edge.make_router()], requests_per_caller=requests_per_caller)
+    async with serving(app, chosen, by_peer=requests_per_caller is None) as edge.port:
         yield edge
 
 
@@ -337,6 +348,29 @@ async def test_requests_in_progress_are_limited_and_half_sent_ones_are_none() ->
         edge.opened.set()
         assert status(await waiting) == 200
         assert status(await ask(edge)) == 200
+
+
+def of(service: bytes) -> bytes:
+    return b"Authorization: Bearer %b\r\n" % service
+
+
+@pytest.mark.attack("one service sends the vault all the requests it answers at once", expected="others are answered")
+async def test_a_service_at_its_limit_keeps_no_other_out() -> None:
+    """Also where all connections are its own: those on which it was refused wait, so one of them is displaced."""
+    async with listening(requests_per_caller=2, http_connections=4) as edge, AsyncExitStack() as stack:
+        under_way = [asyncio.ensure_future(ask(edge, "/v1/services/gate", more=of(b"account"))) for _ in range(2)]
+        for _ in under_way:
+            await edge.entered.acquire()
+        for _ in range(2):
+            reader, writer = await stack.enter_async_context(connected(edge))
+            writer.write(b"GET /v1/services HTTP/1.1\r\nHost: shop\r\n%b\r\n" % of(b"account"))
+            refused = await reader.readuntil(b"\r\n\r\n")
+            assert status(refused) == 503
+            assert b"retry-after: 5\r\n" in refused
+        assert status(await ask(edge, "/v1/services", more=of(b"order"))) == 200
+        edge.opened.set()
+        assert [status(await each) for each in under_way] == [200, 200]
+        assert status(await ask(edge, "/v1/services", more=of(b"account"))) == 200
 
 
 @pytest.mark.attack("a stranger names the address of another peer", expected="it is not believed")

@@ -127,6 +127,11 @@ class Guard(Generic[W]):
         return self.admit(request.scope, request.app.state)
 
 
+def caller_in(scope: Scope) -> Any:
+    """Who sends this request, as its route's `Guard` has said; None on an open route."""
+    return scope.get(_WHO, (None, None))[1]
+
+
 def customer(*, guests: bool = True) -> Guard[Customer]:
     """A dependency that gives the customer who asks: `Annotated[Customer, Depends(customer())]`; 401 without a valid
     token.

@@ -5,9 +5,10 @@ Admission, errors and the access log are dealt with here for all routes.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from starlette.datastructures import MutableHeaders
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit import metrics
 from servicekit.admission import Admission, rules_of
-from servicekit.auth import Tokens
+from servicekit.auth import Tokens, caller_in
 from servicekit.clock import Clock
 from servicekit.errors import KitError, Unavailable
 from servicekit.health import Health
@@ -41,11 +42,13 @@ def make_app(
     refuse_cards: bool = True,
     work: Work | None = None,
     limits: Limits | None = None,
+    requests_per_caller: int | None = None,
 ) -> FastAPI:
     """The app of one process: the routes of its service. What the operator asks is elsewhere: `probes.py`.
 
     `refuse_cards=False` is for an API between services that takes ids, codes and digests only, thousands at once.
     `work` counts the requests under way of a process that holds keys. Without `limits` only strangers are counted.
+    Of `HTTP_REQUESTS` one caller, as its token names it, has at most `requests_per_caller`, so it keeps no other out.
     """
     app = FastAPI(
         title=health.service,
@@ -77,11 +80,14 @@ def make_app(
         admission=admission,
         work=work or Work(),
         most=settings.http_requests,
+        most_each=requests_per_caller or settings.http_requests,
     )
     return app
 
 
-_BUSY: Final = "This process answers as many requests as it can at once. Send the request again a little later."
+_BUSY: Final = (
+    "This process answers as many requests as it can at once, or as many of one service. Try again a little later."
+)
 _END_WORK: Final = "servicekit.end_work"
 _CUT_OFF: Final = "The process is stopping, and this request had not ended. Send it again as it was."
 
@@ -94,9 +100,12 @@ def end_work(request: Request) -> None:
 class _Edge:
     """Around every request: admits it or refuses it, catches what nobody caught, logs and counts."""
 
-    def __init__(self, app: ASGIApp, health: Health, admission: Admission, work: Work, most: int) -> None:
-        self._app, self._health, self._admission = app, health, admission
-        self._work, self._most, self._answering = work, most, 0
+    def __init__(
+        self, app: ASGIApp, health: Health, admission: Admission, work: Work, most: int, most_each: int
+    ) -> None:
+        self._app, self._health, self._admission, self._work = app, health, admission, work
+        self._most, self._most_each = most, most_each
+        self._answering: Counter[Any] = Counter()  # by caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,7 +116,7 @@ class _Edge:
         started = time.perf_counter()
         try:
             body = await self._admitted(scope, receive)
-            with self._one_more():
+            with self._one_more(caller_in(scope)):
                 # From here until the answer begins it opens and seals: a slow client holds no erasure up.
                 unit = self._work.begin()
                 scope[_END_WORK] = answer.end_work
@@ -128,15 +137,17 @@ class _Edge:
             _record(scope, answer.status, time.perf_counter() - started)
 
     @contextmanager
-    def _one_more(self) -> Iterator[None]:
+    def _one_more(self, caller: Any) -> Iterator[None]:
         """Counts what is whole and under way: a request that has not arrived keeps nobody out. Raises `Unavailable`."""
-        if self._answering >= self._most:
+        if self._answering.total() >= self._most or self._answering[caller] >= self._most_each:
             raise Unavailable(_BUSY)
-        self._answering += 1
+        self._answering[caller] += 1
         try:
             yield
         finally:
-            self._answering -= 1
+            self._answering[caller] -= 1
+            if not self._answering[caller]:
+                del self._answering[caller]
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a request that may go on. Raises a `KitError` for one that may not."""

@@ -137,7 +137,8 @@ def _api(settings: VaultSettings, clock: Clock, health: Health, vault: Vault) ->
         epoch_http.make_router(vault, settings),
         aging_http.make_router(vault),
     ]
-    app = make_app(settings, clock, health, routers, refuse_cards=False)
+    most = settings.http_requests_per_service
+    app = make_app(settings, clock, health, routers, refuse_cards=False, requests_per_caller=most)
     app.state.callers = Callers(settings.service_keys_dir, clock)
     health.facts["policy"] = lambda: vault.policy.version
     return app

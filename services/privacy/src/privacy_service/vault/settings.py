@@ -19,6 +19,7 @@ class VaultSettings(Settings):
     """
 
     service_keys_dir: Path | None = None
+    http_requests_per_service: int = Field(100, gt=0)
     revocations_file: Path | None = None
     revocations_key_file: Path | None = None
     kek_provider: Literal["file", "aws-kms"] = "file"
