@@ -12,6 +12,7 @@ from event_contracts.carrier import ReplyKind
 from logistics_gateway.handlers import retry_blocked
 from logistics_gateway.http import make_router
 from logistics_gateway.sending import send_stale
+from logistics_gateway.stuck import store
 from logistics_gateway.stuck.handlers import end_blocked, end_silent
 from servicekit.health import Health
 from servicekit.http import make_app
@@ -62,6 +63,14 @@ async def test_a_blocked_shipment_is_announced_once(kit: Kit) -> None:
     ]
     await end_blocked(kit)
     assert SHIPMENTS_BLOCKED.labels("no_lane")._value.get() == 1
+
+
+async def test_blocked_shipments_are_counted_up_to_a_limit(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "COUNTED", 2)
+    for _ in range(3):
+        await blocked(kit)
+    await end_blocked(kit)
+    assert SHIPMENTS_BLOCKED.labels("no_lane")._value.get() == 2
 
 
 async def test_a_shipment_that_can_leave_again_is_announced(kit: Kit) -> None:

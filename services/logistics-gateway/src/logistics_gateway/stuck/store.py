@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from logistics_gateway.replies.progress import END, HANDED_OVER, UNKNOWN
@@ -11,6 +12,8 @@ from logistics_gateway.store import PAGE, SHOWN
 from servicekit.paging import Cursor, Paging
 from servicekit.postgres import Database, Record, Tx
 
+# The gauge of blocked shipments is read each minute, so it counts no further than this.
+COUNTED: Final = 10_000
 # Under way at a carrier, by its own last word or ours that it was sent.
 _UNDERWAY = "state = 'sent' AND ended_at IS NULL AND recall IS NULL"
 
@@ -63,9 +66,13 @@ async def end_silent(tx: Tx, now: datetime) -> list[Record]:
 
 
 async def count_blocked(db: Database) -> dict[str, int]:
+    """How many lines wait for each reason, of the `COUNTED` that have waited longest."""
     rows = await db.fetch(
-        "-- count_blocked\nSELECT coalesce(reason, 'unknown') AS reason, count(*) AS lines FROM disclosures"
-        " WHERE state = 'blocked' GROUP BY 1"
+        """-- count_blocked
+        SELECT coalesce(reason, 'unknown') AS reason, count(*) AS lines FROM (
+            SELECT reason FROM disclosures WHERE state = 'blocked' ORDER BY blocked_since, shipment_id LIMIT $1) AS oldest
+        GROUP BY 1""",
+        COUNTED,
     )
     return {row["reason"]: row["lines"] for row in rows}
 
