@@ -8,7 +8,7 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 spell = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # the one spelling of a value
 FORMAT = "privacy-certificate/1"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+class Wrong(ValueError):
+    """What is wrong, in our own words; the words of Python's own errors are shown to nobody."""
+
+
 Head = tuple[int, bytes]  # size and root of a log
 Proof = Sequence[bytes]
 Problems = Iterator[tuple[str, str]]  # where, what
@@ -31,11 +37,11 @@ class Key:
         material = unbase64(rest)
         self.id = sha256(self.name.encode() + b"\n" + material).digest()[:4]
         if material[0] != kind or self.id.hex() != key_id:
-            raise ValueError("this is no public key of that kind")
+            raise Wrong("it is no public key of that kind")
         self.key = Ed25519PublicKey.from_public_bytes(material[1:])
 
     def verify(self, text: str, line: str) -> None:
-        """Raises ValueError unless the line is this key's signature under the text of a checkpoint."""
+        """Raises `Wrong` unless the line is this key's signature under the text of a checkpoint."""
         signature = unbase64(line.removeprefix(f"— {self.name} ")) if line.startswith("— ") else b""
         message, signed = text, signature[4:]
         if self.kind == 4:
@@ -43,13 +49,13 @@ class Key:
         try:
             self.key.verify(signed if signature[:4] == self.id else b"", message.encode())
         except InvalidSignature:
-            raise ValueError(f"the signature of {self.name} is missing or wrong") from None
+            raise Wrong(f"the signature of {self.name} is missing or wrong") from None
 
 
 def unbase64(text: str) -> bytes:
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
-        raise ValueError("base64 that is spelled in another way")
+        raise Wrong("base64 that is spelled in another way")
     return data
 
 
@@ -57,18 +63,18 @@ def load(raw: bytes) -> Any:
     value = json.loads(raw)
     if (spelled := spell(value).encode()) != raw:
         same = next((n for n, pair in enumerate(zip(spelled, raw, strict=False)) if pair[0] != pair[1]), len(spelled))
-        raise ValueError(f"it is not spelled as it was issued, from byte {same} on")
+        raise Wrong(f"it is not spelled as it was issued, from byte {same} on")
     return value
 
 
 def read_note(note: str, log: Key, witness: Key) -> Head:
-    """Of a checkpoint that carries exactly the signatures of both. Raises ValueError."""
+    """Of a checkpoint that carries exactly the signatures of both. Raises `Wrong`, or what is in `UNREADABLE`."""
     text, _, signatures = note.rpartition("\n\n")
     (origin, size, root), (by_log, by_witness, end) = text.split("\n"), signatures.split("\n")
     log.verify(f"{text}\n", by_log)
     witness.verify(f"{text}\n", by_witness)
     if origin != log.name or end:
-        raise ValueError("it is no checkpoint of this log")
+        raise Wrong("it is no checkpoint of this log")
     return int(size), unbase64(root)
 
 
@@ -129,7 +135,7 @@ def check_certificate(raw: bytes, log: Key, witness: Key, pin: Head | None = Non
             if digests.get(name) != seal["digests"].get(name) or name in seal:
                 yield "seal" if name in seal else name, "it is not what was sealed"
     except (InvalidSignature, *UNREADABLE) as error:
-        yield at, str(error) if type(error) is ValueError else "it is not of the form, or not signed, as it should be"
+        yield at, str(error) if isinstance(error, Wrong) else "it is not of the form, or not signed, as it should be"
 
 
 def check_log(lines: Iterable[bytes], log: Key, witness: Key, pin: Head | None = None) -> Problems:  # noqa: C901
@@ -155,7 +161,7 @@ def check_log(lines: Iterable[bytes], log: Key, witness: Key, pin: Head | None =
             }:
                 yield f"index {size}", "the leaf is not the one of its hash"
         except UNREADABLE as error:
-            yield f"index {size}", str(error) if type(error) is ValueError else "this line cannot be read"
+            yield f"index {size}", str(error) if isinstance(error, Wrong) else "this line cannot be read"
             if b"checkpoint" in line:
                 continue
         edge.append(hash_)
@@ -171,6 +177,28 @@ def check_log(lines: Iterable[bytes], log: Key, witness: Key, pin: Head | None =
         yield f"index {min(size, pin[0] - 1)}", "rolled back or forked: not the log of the pinned checkpoint"
 
 
+def use(file: Path, what: str, read: Callable[[bytes], Any]) -> Any:
+    """What a file holds. Raises `Wrong`, which names the file."""
+    try:
+        return read(file.read_bytes())
+    except OSError as error:
+        raise Wrong(f"{file}: the file cannot be read ({error.strerror})") from None
+    except UNREADABLE as error:
+        raise Wrong(f"{file}: it is not {what}{f' ({error})' if isinstance(error, Wrong) else ''}") from None
+
+
+def read_path(raw: bytes) -> list[bytes]:
+    return [bytes.fromhex(item) for item in json.loads(raw)["proof"]]
+
+
+def size_of(raw: bytes) -> int | None:
+    """How many leaves the checkpoint of a certificate has; None where that cannot be read."""
+    try:
+        return int(json.loads(raw)["evidence"]["checkpoint"].split("\n")[1])
+    except UNREADABLE:
+        return None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", type=Path, help="a certificate, or with --log an exported log")
@@ -179,17 +207,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=Path, required="key" in name)
     given = parser.parse_args(arguments)
     try:
-        log, witness = Key(given.log_key.read_text(), 1), Key(given.witness_key.read_text(), 4)
-        pin = read_note(given.pinned.read_text(), log, witness) if given.pinned else None
-        raw, proof = given.file.read_bytes(), given.consistency.read_bytes() if given.consistency else b'{"proof": []}'
-        path = [bytes.fromhex(item) for item in json.loads(proof)["proof"]]
-    except (OSError, *UNREADABLE) as error:
-        print(f"a file cannot be used: {error}", file=sys.stderr)
+        log = use(given.log_key, "the log's public key", lambda raw: Key(raw.decode(), 1))
+        witness = use(given.witness_key, "the witness' public key", lambda raw: Key(raw.decode(), 4))
+        pin = given.pinned and use(given.pinned, "a checkpoint", lambda raw: read_note(raw.decode(), log, witness))
+        path = given.consistency and use(given.consistency, "a proof of consistency", read_path)
+        raw = use(given.file, "a certificate or a log", bytes)
+        if pin and not given.log and path is None and (size := size_of(raw)) not in (None, pin[0]):
+            old, new = sorted((pin[0], size))
+            raise Wrong(
+                f"{given.pinned}: it is a checkpoint of {pin[0]} leaves and the certificate has one of {size}. "
+                f"Add --consistency with the answer of /v1/evidence/consistency?from={old}&to={new}"
+            )
+    except Wrong as error:
+        print(error, file=sys.stderr)
         return 2
     if given.log:
         found = check_log(raw.splitlines(keepends=True), log, witness, pin)
     else:
-        found = check_certificate(raw, log, witness, pin, path)
+        found = check_certificate(raw, log, witness, pin, path or ())
     problems = [f"{where}: {what}" for where, what in found]
     print("\n".join(problems or ["verified"]))
     return 1 if problems else 0

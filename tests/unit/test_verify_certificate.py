@@ -321,7 +321,7 @@ def test_a_certificate_changed_and_sealed_anew_is_not_what_the_log_recorded() ->
 
 def test_the_verifier_is_short_and_imports_nothing_of_the_project() -> None:
     text = VERIFIER.read_text()
-    assert text.count("\n") < 200
+    assert text.count("\n") < 240
     assert "privacy_service" not in text
     assert "servicekit" not in text
 
@@ -340,12 +340,46 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "chain.json").write_text(json.dumps({"proof": [h.hex() for h in OWN.consistency(21, 30)]}))
     done = run(tmp_path, GOOD, "--pinned", "pin", "--consistency", "chain.json")
     assert (done.returncode, done.stdout) == (0, "verified\n"), done.stderr
-    assert run(tmp_path, GOOD, "--pinned", "pin").returncode == 1
     assert run(tmp_path, b"".join(LINES), "--log", "--pinned", "pin").returncode == 0
-    assert run(tmp_path, GOOD, "--pinned", "nothing").returncode == 2
     for seed in range(6):
         chance, value = random.Random(seed), json.loads(GOOD)
         spot = chance.choice([spot for spot in spots(value) if len(spot) > 1])
         change_value(chance, value, spot)
         done = run(tmp_path, canonical(value))
         assert (done.returncode, place_of(spot) in done.stdout) == (1, True), (spot, done.stdout)
+
+
+def test_a_pinned_checkpoint_of_another_size_asks_for_the_proof_of_consistency(tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text(OWN.note(30))
+    done = run(tmp_path, GOOD, "--pinned", "pin")
+    assert done.returncode == 2
+    assert "pin: it is a checkpoint of 30 leaves and the certificate has one of 21." in done.stderr
+    assert "/v1/evidence/consistency?from=21&to=30" in done.stderr
+    (tmp_path / "same").write_text(OWN.note(21))
+    assert run(tmp_path, GOOD, "--pinned", "same").stdout == "verified\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("nothing", None, "nothing: the file cannot be read (No such file or directory)"),
+        ("bad", b"\xff", "bad: it is not a checkpoint"),
+        ("bad", b"no checkpoint", "bad: it is not a checkpoint"),
+        ("bad", OWN.note(30).replace("30", "thirty").encode(), "bad: it is not a checkpoint (the signature of"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_never_in_pythons_words(
+    tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = run(tmp_path, GOOD, "--pinned", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(says)
+
+
+@pytest.mark.parametrize("member", ["inclusion", "checkpoint"])
+def test_what_cannot_be_read_in_a_certificate_is_said_in_our_words(member: str) -> None:
+    value = json.loads(GOOD)
+    value["evidence"][member] = ["zz"] if member == "inclusion" else "one line"
+    assert (f"evidence.{member}", "it is not of the form, or not signed, as it should be") in check(canonical(value))
