@@ -16,8 +16,8 @@ from deploy.check.findings import ROOT, Finding, files
 from event_contracts.carrier import CarrierMessage, shipments_topic
 from event_contracts.shipment import Shipment
 from event_contracts.topics import CARRIERS, TOPICS
-from servicekit.service import Service
-from servicekit.subscription import describe
+from servicekit.app.service import Service
+from servicekit.kafka.subscription import describe
 
 FOLDER = ROOT / "docs" / "asyncapi"
 SEALED = (

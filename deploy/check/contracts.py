@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from deploy.check.findings import ROOT, Finding, files
 from event_contracts import Event, PersonalData
 from event_contracts.rules import models_of, violations
-from servicekit.policy import Policy, PolicyError
+from servicekit.core.policy import Policy, PolicyError
 
 WHY = "Outside of sealed, classified data no personal value may travel or lie (law L10)."
 # Contracts that are never written but as a whole JWE to one carrier.

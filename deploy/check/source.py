@@ -62,10 +62,14 @@ def _length(path: Path) -> Iterator[Finding]:
 
 
 def _sql(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    if path.name == "store.py" or ("servicekit" in path.parts and path.stem in SQL_IN_KIT):
+    if (
+        path.name == "store.py"
+        or path.name.endswith("_store.py")
+        or ("servicekit" in path.parts and path.stem in SQL_IN_KIT)
+    ):
         return
-    why = "SQL stands in store.py alone, so that every statement about a table is found in one place."
-    do = "Move it to a function of store.py."
+    why = "SQL stands in store.py and *_store.py alone, so that every statement about a table is found in one place."
+    do = "Move it to a function of store.py or *_store.py."
     for node in _outermost(tree):
         if isinstance(node, ast.Call) and _is_sql_call(node):
             yield Finding(path, node.lineno, "It calls the database with a statement of its own.", why, do)

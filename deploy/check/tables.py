@@ -16,8 +16,8 @@ from sqlglot import exp
 
 from deploy.check.contracts import import_file
 from deploy.check.findings import Finding, files
-from servicekit.holdings import Holding
-from servicekit.service import Service
+from servicekit.app.service import Service
+from servicekit.participant.holdings import Holding
 
 WHY = "A text, JSON or bytes column outside a Holding would be missed by erasure and export (law L10)."
 REASONS = "columns.toml"

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from servicekit.tls import tls_of
+from servicekit.http.tls import tls_of
 
 
 def open_http(url: str = "", *, timeout: float = 60, **options: Any) -> httpx.AsyncClient:

@@ -33,8 +33,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
-from privacy_service.evidence.checkpoint import LOG, WITNESS, Signer
-from privacy_service.evidence.witness import WitnessSettings
+from evidence_log.checkpoint import LOG, WITNESS, Signer
+from evidence_log.witness import WitnessSettings
 from privacy_service.settings import PrivacySettings
 
 AUDIENCE = "shop"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from deploy.local.processes import HOST, Port, Process, StackError, spawn
-from servicekit.tls import tls_of
+from servicekit.http.tls import tls_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("api", "consume", "relay", "jobs")
@@ -42,7 +42,7 @@ class ServiceSpec:
 
 
 SERVICES: tuple[ServiceSpec, ...] = (
-    ServiceSpec("vault", "privacy_service.vault", _sources("services/privacy"), roles=("api", "jobs")),
+    ServiceSpec("vault", "vault_service", _sources("services/privacy"), roles=("api", "jobs")),
     ServiceSpec("account", "account_service", _sources("services/account")),
     ServiceSpec("order", "order_service", _sources("shared/lanes", "services/order")),
     ServiceSpec("logistics-gateway", "logistics_gateway", _sources("shared/lanes", "services/logistics-gateway")),
@@ -51,7 +51,7 @@ SERVICES: tuple[ServiceSpec, ...] = (
 
 
 # Under an account of its own elsewhere: no database, no Kafka, no key of the vault.
-WITNESS = ServiceSpec("witness", "privacy_service.evidence.witness", _sources("services/privacy"), roles=("all",))
+WITNESS = ServiceSpec("witness", "evidence_log.witness", _sources("services/privacy"), roles=("all",))
 
 
 def load_specification(text: str) -> ServiceSpec:

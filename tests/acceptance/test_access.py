@@ -18,9 +18,9 @@ from deploy.local.http import open_http
 from deploy.local.kafka_admin import admin_client
 from deploy.local.keys import identity_file
 from deploy.local.stack import Stack
-from servicekit.clock import Clock
-from servicekit.policy import Policy
-from servicekit.vault_client import ServiceIdentity
+from servicekit.core.clock import Clock
+from servicekit.core.policy import Policy
+from servicekit.vault.client import ServiceIdentity
 
 EXPECTED = Path(__file__).parent / "expected"
 SERVICES = ("account", "order", "logistics-gateway", "privacy", "vault", "reviews")

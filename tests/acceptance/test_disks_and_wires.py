@@ -30,8 +30,8 @@ from deploy.local.postgres import Postgres
 from deploy.local.processes import StackError
 from deploy.local.shop import Registered, Shop
 from deploy.local.stack import Stack
-from servicekit.errors import SchemaMismatch
-from servicekit.migrate import migrate
+from servicekit.core.errors import SchemaMismatch
+from servicekit.db.migrate import migrate
 from tests.acceptance.test_kills import all_is_well
 from tests.support.attacker import raid
 from tests.support.disks import SmallDisk

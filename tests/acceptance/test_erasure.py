@@ -27,10 +27,10 @@ from deploy.local.showing import privacyctl
 from deploy.local.stack import Stack
 from event_contracts.topics import CARRIERS
 from logistics_gateway.domain import shipment_id_of
-from servicekit.clock import Clock
-from servicekit.errors import Fenced
-from servicekit.leases import KeyName
-from servicekit.vault_client import ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Fenced
+from servicekit.vault.client import ServiceIdentity, VaultClient
+from servicekit.vault.leases import KeyName
 from tests.support.attacker import raid
 from tests.support.carrier import Carrier
 from tests.support.deliveries import make_delivery

@@ -16,9 +16,9 @@ from deploy.local.keys import identity_file, staff_token
 from deploy.local.people import Crowd
 from deploy.local.shop import Shop
 from deploy.local.stack import Stack
-from servicekit.clock import Clock
-from servicekit.leases import KeyName
-from servicekit.vault_client import ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock
+from servicekit.vault.client import ServiceIdentity, VaultClient
+from servicekit.vault.leases import KeyName
 from tests.support.end_states import rows
 from tests.support.exports import Package
 from tests.support.shop_floor import until

@@ -219,8 +219,8 @@ ELSEWHERE: dict[str, str] = {
     UNCOMMANDED: "integration/test_participant.py",
 }
 DECLARED = """
-import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, privacy_service.vault.app
-from servicekit.faults import POINTS
+import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, vault_service.app
+from servicekit.core.faults import POINTS
 print(*sorted(POINTS))
 """
 

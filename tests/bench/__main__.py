@@ -19,7 +19,7 @@ from rich.console import Console
 from deploy.local.postgres import SETTINGS
 from deploy.local.services import ROOT
 from deploy.local.stack import Stack
-from servicekit import collector
+from servicekit.core import gc_settings
 from tests.bench import disturbed, erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
 from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
 from tests.bench.hall import without
@@ -146,5 +146,5 @@ def _print_settings() -> None:
 
 
 if __name__ == "__main__":
-    collector.settle()  # as the services: the baselines that run in this process have what these have
+    gc_settings.settle()  # as the services: the baselines that run in this process have what these have
     sys.exit(uvloop.run(main(sys.argv[1:])))

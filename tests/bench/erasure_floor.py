@@ -10,17 +10,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from account_service.holdings import HOLDINGS as ACCOUNT
+from evidence_log import store as evidence
+from evidence_log.store import Issued
 from logistics_gateway.holdings import HOLDINGS as GATEWAY
 from order_service.holdings import HOLDINGS as ORDER
-from privacy_service.evidence import store as evidence
-from privacy_service.evidence.store import Issued
 from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
-from privacy_service.vault.revocations import store as vault
-from privacy_service.vault.revocations.domain import Case, Wanted
-from servicekit.holdings import Erasure, Holding
-from servicekit.postgres import Tx
-from servicekit.revocation_list import FIRST_HASH, RevocationAction, make_entry
-from servicekit.revocations import _note_keys, _note_subjects, sweep
+from servicekit.core.revocation_list import FIRST_HASH, RevocationAction, make_entry
+from servicekit.db.postgres import Tx
+from servicekit.participant.holdings import Erasure, Holding
+from servicekit.participant.revocations import _note_keys, _note_subjects, sweep
+from vault_service.revocations import store as vault
+from vault_service.revocations.domain import Case, Wanted
 
 HOLDERS: dict[str, Sequence[Holding]] = {"account": ACCOUNT, "order": ORDER, "logistics-gateway": GATEWAY,
                                          "privacy": (INVENTORY, RECIPIENTS)}  # fmt: skip

@@ -17,7 +17,7 @@ import asyncpg
 
 from deploy.local.shop import all_of
 from deploy.local.stack import Stack
-from servicekit.postgres import _keep
+from servicekit.db.postgres import _keep
 from tests.bench.erasure_floor import HOLDERS, Floor
 from tests.bench.figures import Figure
 from tests.bench.population import Settled, settle

@@ -19,7 +19,7 @@ import asyncpg
 from deploy.local.http import open_http
 from deploy.local.stack import Stack
 from event_contracts.account import Browsing
-from servicekit.leases import KeyName
+from servicekit.vault.leases import KeyName
 from tests.bench.figures import Figure
 from tests.bench.population import client_of, copy_rows, token_of
 from tests.support.end_states import number, rows

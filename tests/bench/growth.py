@@ -22,14 +22,14 @@ from deploy.local.http import open_http
 from deploy.local.keys import identity_file, staff_token
 from deploy.local.stack import Stack
 from event_contracts.topics import Topic
-from servicekit.clock import Clock
-from servicekit.cloudevents import event_ids
-from servicekit.inbox import first_time
-from servicekit.kafka import Producer
-from servicekit.outbox import Relay
-from servicekit.postgres import Database
-from servicekit.settings import Settings
-from servicekit.vault_client import ServiceIdentity
+from servicekit.core.clock import Clock
+from servicekit.core.settings import Settings
+from servicekit.db.inbox import first_time
+from servicekit.db.outbox import Relay
+from servicekit.db.postgres import Database
+from servicekit.kafka.client import Producer
+from servicekit.kafka.cloudevents import event_ids
+from servicekit.vault.client import ServiceIdentity
 from tests.bench.erasures import erase_all
 from tests.bench.figures import Figure
 from tests.bench.growth_rows import TABLES, Loaded, load_old_rows, load_people

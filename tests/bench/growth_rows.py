@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from deploy.local.databases import Dsn
 from deploy.local.stack import Stack
-from privacy_service.vault.domain import bound
-from servicekit.leases import KeyName
+from servicekit.vault.leases import KeyName
 from tests.bench.population import client_of, digest_of
+from vault_service.domain import bound
 
 EPOCH = 1
 CHUNK = 50_000

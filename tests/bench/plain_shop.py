@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from order_service.domain import Purchase
-from servicekit.auth import Customer, Tokens, customer
-from servicekit.clock import Clock
-from servicekit.ids import Ids, new_id
-from servicekit.settings import Settings
+from servicekit.core.clock import Clock
+from servicekit.core.settings import Settings
+from servicekit.http.auth import Customer, Tokens, customer
+from servicekit.http.ids import Ids, new_id
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS plain_orders (

@@ -19,11 +19,11 @@ from deploy.local.stack import Stack
 from event_contracts import PersonalData
 from event_contracts.account import Address, Contact, Credentials, Identity
 from event_contracts.order import OrderLine, OrderRecord, Payment
-from servicekit.clock import Clock
+from servicekit.core.clock import Clock
 from servicekit.kit import normalise
-from servicekit.leases import KeyName
-from servicekit.token import SealingKey, seal
-from servicekit.vault_client import IndexEntry, ServiceIdentity, VaultClient
+from servicekit.vault.client import IndexEntry, ServiceIdentity, VaultClient
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey, seal
 from tests.support.deliveries import make_delivery
 
 AT_ONCE = 250  # people a call of the vault

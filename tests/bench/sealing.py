@@ -23,7 +23,7 @@ from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
 from aws_encryption_sdk.key_providers.raw import RawMasterKey
 
 from event_contracts.order import Delivery
-from servicekit.token import SealingKey, open_token, seal
+from servicekit.vault.token import SealingKey, open_token, seal
 from tests.bench.figures import Figure
 from tests.support.deliveries import make_delivery
 

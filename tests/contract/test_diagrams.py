@@ -8,10 +8,10 @@ import pytest
 from deploy.check.findings import ROOT
 from logistics_gateway.domain import State as Disclosure
 from order_service.domain import Status as Order
-from privacy_service.rights.domain import Kind, Status
-from privacy_service.rights.steps import STEPS, Step
-from privacy_service.vault.revocations.domain import ORDER
-from servicekit.quarantine import PARKED, Outcome
+from privacy_service.requests.domain import Kind, Status
+from privacy_service.sagas.definition import STEPS, Step
+from servicekit.kafka.quarantine import PARKED, Outcome
+from vault_service.revocations.domain import ORDER
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -16,13 +16,13 @@ from deploy.check.findings import ROOT
 from event_contracts.carrier import RefusalReason, ReplyKind
 from logistics_gateway.settings import GatewaySettings
 from privacy_service.clauses import CLAUSES
-from privacy_service.cli.client import Exit
 from privacy_service.inventory import http as inventory
 from privacy_service.settings import PrivacySettings
-from privacy_service.vault.settings import VaultSettings
+from privacyctl.client import Exit
 from tests.defects.run import read_all
 from tests.faults.rows import ROWS
 from tests.support.citations import FENCED, KINDS, SPAN, TEST, THIRD_PARTIES, links, names, of_code, tracked
+from vault_service.settings import VaultSettings
 
 DOCUMENTS = [path for folder in (".", "docs", "deploy/runbooks") for path in sorted((ROOT / folder).glob("*.md"))]
 ARCHITECTURE, OPERATOR, SUPPORT, STOREFRONT = (

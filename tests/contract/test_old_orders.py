@@ -9,7 +9,7 @@ import pytest
 from event_contracts import PersonalData
 from event_contracts.order import Delivery, OrderPlaced, OrderRecord
 from lanes.reading import reader_of
-from servicekit.token import SealingKey, open_token, seal
+from servicekit.vault.token import SealingKey, open_token, seal
 
 SUBJECT, ANCHOR = UUID("0717f531-922a-4bce-a582-483d97447ed1"), UUID("5d9ae674-8fcb-47e6-b483-f8de9114acc7")
 KEY = SealingKey.derive(UUID("01890000-0000-7000-8000-000000000001"), bytes(range(32)))

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
-from servicekit.token import SealingKey, TokenRefused, open_token, seal
+from servicekit.vault.token import SealingKey, TokenRefused, open_token, seal
 from tests.contract.vectors import gcm_siv
 from tests.contract.vectors.generate_tokens import make_vectors
 

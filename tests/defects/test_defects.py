@@ -10,7 +10,7 @@ from tests.defects.run import CAUGHT, ROOT, Defect, apply, copy_tree, judging, r
 
 DEFECTS = read_all()
 LAWS = {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"}
-TOKEN = "shared/servicekit/src/servicekit/token.py"
+TOKEN = "shared/servicekit/src/servicekit/vault/token.py"
 TWO_KEYS = "tests/contract/test_token_vectors.py::test_a_ciphertext_that_opens_under_two_keys_is_refused"
 REFUSED = "tests/unit/test_token.py::test_a_token_under_another_key_is_refused"
 

@@ -1,7 +1,7 @@
 """A pytest plugin: follows the tests that are marked with a fault, and writes the report when `--faults-report` names its file.
 
 `@pytest.mark.fault(row, "what goes wrong")` says which fault a test stands for; it may be given several times. What struck while
-the test ran is read from the record that fault points keep (`FAULTS_RECORD`, see `servicekit.faults`), also those of other
+the test ran is read from the record that fault points keep (`FAULTS_RECORD`, see `servicekit.core.faults`), also those of other
 processes. When all marked tests were selected, a row without a test or a reason, and a point that never fired, fail the run.
 Where the tests are split among workers (pytest-xdist), each follows its own and hands them to the one that writes the report.
 After `FAULTS_UNTIL` (seconds since the epoch) no marked test begins: the report names those that did not.
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from servicekit.faults import RECORD
+from servicekit.core.faults import RECORD
 from tests.faults.points import declared_points
 from tests.faults.report import Case, Entry, judge, summary, write
 from tests.faults.rows import ABSENT, ROWS

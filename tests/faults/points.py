@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 _DECLARED = """
-import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, privacy_service.vault.app
-from servicekit.faults import POINTS
+import account_service.app, logistics_gateway.app, order_service.app, privacy_service.app, vault_service.app
+from servicekit.core.faults import POINTS
 print(*sorted(POINTS))
 """
 

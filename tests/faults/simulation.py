@@ -18,7 +18,7 @@ from uuid import UUID
 from deploy.local import keys
 from event_contracts.carrier import replies_topic, shipments_topic
 from event_contracts.topics import CARRIERS, TOPICS
-from servicekit import faults
+from servicekit.core import faults
 from tests.faults.simulation_ground import NAMES, SERVICES, Ground, Killed
 from tests.faults.simulation_people import PEOPLE, People, Person
 from tests.faults.simulation_systems import Process, Run

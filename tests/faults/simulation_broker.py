@@ -15,12 +15,12 @@ from typing import Any
 from msgspec import structs
 
 from event_contracts.topics import TOPICS
-from servicekit.batches import AWAY, UNHELPED, Applier, Batch, Consumes
-from servicekit.cloudevents import RawRecord
-from servicekit.inbox import Place
-from servicekit.kafka import OutRecord, Producer
+from servicekit.db.inbox import Place
+from servicekit.kafka.batches import AWAY, UNHELPED, Applier, Batch, Consumes
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import RawRecord
+from servicekit.kafka.quarantine import waiting
 from servicekit.kit import Kit
-from servicekit.quarantine import waiting
 from tests.support.positions import load_positions
 
 # Two are enough for records to overtake each other; more only make the lists of operations longer.
@@ -131,7 +131,7 @@ class Reader:
         return delivering
 
     async def join(self) -> Applier:
-        """What `servicekit.consuming.Reader` does when partitions are assigned."""
+        """What `servicekit.kafka.consuming.Reader` does when partitions are assigned."""
         applier = Applier(self._kit, self.consumes)
         positions = await load_positions(self._kit.db, self.consumes.reader, self.places)
         applier.waiting = await waiting(self._kit.db, self.consumes.reader)

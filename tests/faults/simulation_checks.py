@@ -16,14 +16,14 @@ import msgspec
 
 from logistics_gateway.domain import shipment_id_of
 from order_service.handlers import read_order
-from privacy_service.vault.handlers import lease_keys
-from servicekit.errors import NotFound
-from servicekit.revocation_list import FIRST_HASH, Entry, first_break
-from servicekit.vault_client import LeaseName
+from servicekit.core.errors import NotFound
+from servicekit.core.revocation_list import FIRST_HASH, Entry, first_break
+from servicekit.vault.client import LeaseName
 from tests.faults.simulation import Simulation
 from tests.faults.simulation_ground import SERVICES
 from tests.faults.simulation_people import Sale
 from tests.faults.simulation_systems import Process, VaultProcess
+from vault_service.handlers import lease_keys
 
 # Each table with a sealed value, by system; a token names its key in the 16 bytes after the first.
 SEALED_COLUMNS: Final = {

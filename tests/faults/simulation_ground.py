@@ -23,21 +23,23 @@ from deploy.local import keys
 from deploy.local.databases import execute
 from deploy.local.interfaces import PostgresServer
 from event_contracts.topics import CARRIERS
+from evidence_log import sequencer
 from lanes.loading import load_lanes
 from logistics_gateway import sending
 from logistics_gateway.app import SERVICE as GATEWAY
 from logistics_gateway.settings import GatewaySettings
 from order_service.app import SERVICE as ORDER
 from privacy_service.app import SERVICE as PRIVACY
-from privacy_service.evidence import sequencer
 from privacy_service.settings import PrivacySettings
-from privacy_service.vault import app as vault_app
-from servicekit import batches, faults, participant, revocations
-from servicekit.clock import Clock
-from servicekit.migrate import migrate
-from servicekit.policy import Policy
-from servicekit.settings import Settings
+from servicekit.core import faults
+from servicekit.core.clock import Clock
+from servicekit.core.policy import Policy
+from servicekit.core.settings import Settings
+from servicekit.db.migrate import migrate
+from servicekit.kafka import batches
+from servicekit.participant import participant, revocations
 from tests.faults.simulation_broker import Broker
+from vault_service import app as vault_app
 
 R = TypeVar("R")
 POLICY = Path(__file__).resolve().parents[2] / "shared" / "policy"

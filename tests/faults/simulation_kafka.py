@@ -13,9 +13,9 @@ from confluent_kafka import TopicPartition
 
 from deploy.local.interfaces import KafkaServer
 from event_contracts.topics import TOPICS, Topic
-from servicekit.cloudevents import RawRecord
-from servicekit.kafka import OutRecord, Producer
-from servicekit.settings import Settings
+from servicekit.core.settings import Settings
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import RawRecord
 from tests.faults.simulation_broker import PARTITIONS, Broker, Logs
 
 SECONDS = 30

@@ -18,26 +18,27 @@ import httpx
 
 from account_service.mails.sending import JOB as MAIL_JOB
 from deploy.local.databases import Dsn
+from evidence_log import sequencer
 from logistics_gateway.app import SERVICE as GATEWAY
-from privacy_service.evidence import sequencer
-from privacy_service.vault import app as vault_app
-from privacy_service.vault import epochs
-from privacy_service.vault.handlers import Vault
-from privacy_service.vault.settings import VaultSettings
-from servicekit import faults, outbox
-from servicekit.clock import Clock
-from servicekit.errors import KitError, TooMany, Unavailable
-from servicekit.faults import Fault
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.app.service import ROLL_PARTITIONS, Job, Service, open_kit
+from servicekit.core import faults
+from servicekit.core.clock import Clock
+from servicekit.core.errors import KitError, TooMany, Unavailable
+from servicekit.core.faults import Fault
+from servicekit.core.health import Health
+from servicekit.db import outbox
+from servicekit.db.migrate import check_schema
+from servicekit.db.outbox import Relay
+from servicekit.db.postgres import Database
+from servicekit.http.app import make_app
 from servicekit.kit import Kit
-from servicekit.migrate import check_schema
-from servicekit.outbox import Relay
-from servicekit.postgres import Database
-from servicekit.revocations import Follower
-from servicekit.service import ROLL_PARTITIONS, Job, Service, open_kit
+from servicekit.participant.revocations import Follower
 from tests.faults.simulation_broker import Reader, SimulatedProducer
 from tests.faults.simulation_ground import NAMES, POLICY, SERVICES, Ground, Killed, SimulatedClock
+from vault_service import app as vault_app
+from vault_service import epochs
+from vault_service.handlers import Vault
+from vault_service.settings import VaultSettings
 
 R = TypeVar("R")
 # The witness is a process of another account with an HTTP client of its own, mails need a server: other tests have them.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from servicekit import faults
+from servicekit.core import faults
 from tests.faults.plugin import OVER
 from tests.faults.report import NEVER_FIRED, NO_TEST, NOT_SELECTED, Case, Entry, judge, merge, page
 from tests.faults.rows import ABSENT, ROWS
@@ -118,7 +118,7 @@ from servicekit import faults
 
 @pytest.mark.fault(3, "a process dies")
 def test_dies():
-    program = "from servicekit.faults import faultpoint as f; f('order.sealed')"
+    program = "from servicekit.core.faults import faultpoint as f; f('order.sealed')"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "FAULTPOINTS": "order.sealed=kill@1"})
     assert done.returncode == -signal.SIGKILL
 

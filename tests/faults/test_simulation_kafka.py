@@ -10,7 +10,7 @@ import pytest
 from deploy.local.interfaces import KafkaServer
 from event_contracts.carrier import replies_topic
 from event_contracts.order import ORDER_EVENTS
-from servicekit.kafka import OutRecord
+from servicekit.kafka.client import OutRecord
 from tests.faults.reproductions import REPRODUCTIONS, Reproduction
 from tests.faults.simulation import CHOICES, Op
 from tests.faults.simulation_broker import PARTITIONS, Broker, Lost, SimulatedProducer

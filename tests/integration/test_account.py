@@ -9,11 +9,11 @@ import pytest
 from account_service.access import REGISTER, REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGN_IN_HOURLY, SIGNED_IN, Access
 from account_service.settings import AccountSettings
 from deploy.local.mail import code_in
-from servicekit.clock import FakeClock
-from servicekit.errors import TooMany
-from servicekit.leases import KeyName
-from servicekit.limits import Limit, Limits, forget_tries
-from servicekit.postgres import Tx
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import TooMany
+from servicekit.db.postgres import Tx
+from servicekit.http.limits import Limit, Limits, forget_tries
+from servicekit.vault.leases import KeyName
 from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 

@@ -9,8 +9,8 @@ import pytest
 
 from account_service import handlers
 from event_contracts.order import CancelReason, OrderCancelled, OrderDelivered, OrderProgress, OrderProgressed
-from servicekit.cloudevents import Received
-from servicekit.leases import KeyName
+from servicekit.kafka.cloudevents import Received
+from servicekit.vault.leases import KeyName
 from tests.support.accounts import Shop, dsns, settings, shop
 from tests.support.infra import postgres_server
 

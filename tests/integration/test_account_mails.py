@@ -14,9 +14,9 @@ from account_service.mails import sending
 from account_service.mails.sending import forget_mails, send_mails
 from event_contracts.account import ContactCorrection
 from event_contracts.order import DeliveryCorrected
-from servicekit import faults
-from servicekit.cloudevents import Received
-from servicekit.faults import Fault, InjectedFault
+from servicekit.core import faults
+from servicekit.core.faults import Fault, InjectedFault
+from servicekit.kafka.cloudevents import Received
 from tests.integration.test_account_rectification import rectify
 from tests.support.accounts import Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server

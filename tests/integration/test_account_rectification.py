@@ -9,9 +9,9 @@ import pytest
 from account_service.app import RECTIFICATION
 from event_contracts.account import ContactCorrection, IdentityCorrection
 from event_contracts.privacy import PRIVACY_COMMANDS, RectifyHoldings
-from servicekit.batches import Applier, Batch
-from servicekit.cloudevents import RawRecord, to_headers
-from servicekit.leases import KeyName
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.cloudevents import RawRecord, to_headers
+from servicekit.vault.leases import KeyName
 from tests.support.accounts import Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 

@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from account_service import registrations as handlers
 from account_service.mails.domain import MAILS_A_DAY, MAILS_A_DAY_FROM_A_PEER
-from account_service.registrations import handlers
-from account_service.registrations.handlers import TRIES, tidy
+from account_service.registrations import TRIES, tidy
 from deploy.local.mail import code_in
-from servicekit import faults
-from servicekit.faults import Fault
-from servicekit.leases import KeyName
+from servicekit.core import faults
+from servicekit.core.faults import Fault
+from servicekit.vault.leases import KeyName
 from tests.support.accounts import BURST, PASSWORD, Shop, bearer, dsns, settings, shop
 from tests.support.infra import postgres_server
 

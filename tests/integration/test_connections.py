@@ -10,14 +10,14 @@ import pytest
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 
-from servicekit.auth import Guard
-from servicekit.clock import Clock
-from servicekit.connections import LINGER_SECONDS, MAX_HEAD, MAX_HEADERS
-from servicekit.health import Health
-from servicekit.http import make_app
-from servicekit.peers import peer, peer_of
-from servicekit.serving import serving
-from servicekit.settings import Settings
+from servicekit.core.clock import Clock
+from servicekit.core.health import Health
+from servicekit.core.settings import Settings
+from servicekit.http.app import make_app
+from servicekit.http.auth import Guard
+from servicekit.http.connections import LINGER_SECONDS, MAX_HEAD, MAX_HEADERS
+from servicekit.http.peers import peer, peer_of
+from servicekit.http.serving import serving
 
 LONG = 600.0
 SOON = 0.2

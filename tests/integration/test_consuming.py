@@ -12,16 +12,16 @@ import pytest
 
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.topics import Topic
-from servicekit.consuming import BATCHES_AHEAD, Consumes, Received, RecordId, run_reader
-from servicekit.health import Progress
-from servicekit.kafka import OutRecord, Producer
+from servicekit.app.republish import republish
+from servicekit.core.health import Progress
+from servicekit.core.settings import Settings
+from servicekit.db.outbox import Relay
+from servicekit.db.postgres import Tx
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.consuming import BATCHES_AHEAD, Consumes, Received, RecordId, run_reader
+from servicekit.kafka.replay import replay
+from servicekit.kafka.subscription import BATCH
 from servicekit.kit import Kit
-from servicekit.outbox import Relay
-from servicekit.postgres import Tx
-from servicekit.replay import replay
-from servicekit.republish import republish
-from servicekit.settings import Settings
-from servicekit.subscription import BATCH
 from tests.support.counters import (
     NO_EVENTS,
     SERVICE,
@@ -192,9 +192,9 @@ async def test_a_failing_record_parks_its_aggregate_and_replay_restores_the_orde
 
 @pytest.mark.fault(7, "a zombie consumer applies behind the next owner")
 async def test_a_zombie_rolls_back_because_its_position_has_moved(kit: Kit) -> None:
-    from servicekit.batches import Applier, Batch
-    from servicekit.cloudevents import RawRecord
-    from servicekit.errors import PositionLost
+    from servicekit.core.errors import PositionLost
+    from servicekit.kafka.batches import Applier, Batch
+    from servicekit.kafka.cloudevents import RawRecord
     from tests.support.positions import load_positions
 
     places = [("counted.events", 0)]

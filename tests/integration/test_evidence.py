@@ -17,25 +17,25 @@ import pytest
 from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from deploy.verify import verify_certificate as verifier
+from evidence_log import handlers, leaves, store
+from evidence_log.certificate import CertificateFacts, ParticipantFact
+from evidence_log.http import make_router
+from evidence_log.journal import JournalRefused
+from evidence_log.leaves import Decision
+from evidence_log.sequencer import WitnessRefused, sequence_leaves, witness_checkpoint
+from evidence_log.witness import WitnessSettings, open_witness
+from evidence_log.witness import make_router as witness_router
 from privacy_service.app import SERVICE
-from privacy_service.evidence import handlers, leaves, store
-from privacy_service.evidence.certificate import CertificateFacts, ParticipantFact
-from privacy_service.evidence.http import make_router
-from privacy_service.evidence.journal import JournalRefused
-from privacy_service.evidence.leaves import Decision
-from privacy_service.evidence.sequencer import WitnessRefused, sequence_leaves, witness_checkpoint
-from privacy_service.evidence.witness import WitnessSettings, open_witness
-from privacy_service.evidence.witness import make_router as witness_router
 from privacy_service.settings import PrivacySettings
-from servicekit import faults, metrics
-from servicekit.clock import Clock
-from servicekit.errors import NotFound
-from servicekit.faults import InjectedFault
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.core import faults, metrics
+from servicekit.core.clock import Clock
+from servicekit.core.errors import NotFound
+from servicekit.core.faults import InjectedFault
+from servicekit.core.health import Health
+from servicekit.db.postgres import Tx
+from servicekit.http.app import make_app
+from servicekit.http.serving import serving
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
-from servicekit.serving import serving
 from tests.support.asgi import open_client
 from tests.support.infra import postgres_server  # noqa: F401
 from tests.support.kits import open_test_kit

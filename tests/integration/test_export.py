@@ -8,16 +8,16 @@ import pytest
 
 from event_contracts.privacy import ExportHoldings
 from privacy_service.app import SERVICE
-from privacy_service.rights.export import packages
-from privacy_service.rights.export.handlers import fetch
-from privacy_service.rights.export.http import PackageResponse
-from privacy_service.rights.export.store import MOST_LATE_ROUNDS
-from servicekit import faults
-from servicekit.clock import Clock
-from servicekit.faults import Fault, InjectedFault
-from servicekit.health import Health
-from servicekit.http import make_app
-from servicekit.postgres import Tx
+from privacy_service.export import packages
+from privacy_service.export.handlers import fetch
+from privacy_service.export.http import PackageResponse
+from privacy_service.export.store import MOST_LATE_ROUNDS
+from servicekit.core import faults
+from servicekit.core.clock import Clock
+from servicekit.core.faults import Fault, InjectedFault
+from servicekit.core.health import Health
+from servicekit.db.postgres import Tx
+from servicekit.http.app import make_app
 from tests.support.exports import Held, Package, destroy_ended, link, make_ready, open_access, part, parts_of, seal
 from tests.support.infra import postgres_server
 from tests.support.rights import Shop, shop, show

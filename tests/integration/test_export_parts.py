@@ -13,12 +13,12 @@ from account_service.holdings import FAVOURITES
 from deploy.local.interfaces import PostgresServer
 from event_contracts.account import Favourite
 from event_contracts.privacy import ExportPart, HoldingsExported
-from servicekit import faults
-from servicekit.exports import ROWS_A_PAGE, export_next
-from servicekit.faults import Fault, InjectedFault
+from servicekit.core import faults
+from servicekit.core.faults import Fault, InjectedFault
+from servicekit.core.settings import Settings
+from servicekit.db.postgres import Tx
 from servicekit.kit import Kit, Opening
-from servicekit.postgres import Tx
-from servicekit.settings import Settings
+from servicekit.participant.exports import ROWS_A_PAGE, export_next
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
 

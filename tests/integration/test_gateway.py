@@ -20,12 +20,12 @@ from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, REPLIES, SERVICE
 from logistics_gateway.domain import shipment_id_of
 from logistics_gateway.handlers import retry_blocked
-from logistics_gateway.replies.handlers import retry_early
+from logistics_gateway.replies import retry_early
 from logistics_gateway.sending import make_gateway, send_stale
 from logistics_gateway.settings import GatewaySettings
-from servicekit.kafka import OutRecord, Producer
-from servicekit.policy import Policy
-from servicekit.settings import Settings
+from servicekit.core.policy import Policy
+from servicekit.core.settings import Settings
+from servicekit.kafka.client import OutRecord, Producer
 from tests.support.carrier import Carrier
 from tests.support.deliveries import make_delivery
 from tests.support.gateways import (

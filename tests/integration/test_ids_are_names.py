@@ -21,21 +21,15 @@ from fastapi import APIRouter, FastAPI
 from account_service.app import SERVICE as ACCOUNT
 from account_service.settings import AccountSettings
 from deploy.local import keys
+from evidence_log.witness import make_router as witness_router
 from logistics_gateway.app import SERVICE as GATEWAY
 from order_service.app import SERVICE as ORDER
 from privacy_service.app import SERVICE as PRIVACY
-from privacy_service.evidence.witness import make_router as witness_router
-from privacy_service.vault.aging.http import make_router as aging_router
-from privacy_service.vault.callers import Callers
-from privacy_service.vault.epochs.http import make_router as epochs_router
-from privacy_service.vault.http import make_router as vault_router
-from privacy_service.vault.revocations.http import make_router as revocations_router
-from privacy_service.vault.settings import VaultSettings
-from servicekit.clock import Clock
-from servicekit.health import Health
-from servicekit.http import make_app
-from servicekit.policy import Policy
-from servicekit.settings import Settings
+from servicekit.core.clock import Clock
+from servicekit.core.health import Health
+from servicekit.core.policy import Policy
+from servicekit.core.settings import Settings
+from servicekit.http.app import make_app
 from tests.support.accounts import PASSWORD, dsns, settings
 from tests.support.accounts import Shop as AccountShop
 from tests.support.accounts import shop as account_shop
@@ -47,6 +41,12 @@ from tests.support.orders import shop as order_shop
 from tests.support.rights import Shop as RightsShop
 from tests.support.rights import approve, open_erasure
 from tests.support.rights import shop as rights_shop
+from vault_service.callers import Callers
+from vault_service.epochs.http import make_router as epochs_router
+from vault_service.http import make_router as vault_router
+from vault_service.key_expiry_http import make_router as aging_router
+from vault_service.revocations.http import make_router as revocations_router
+from vault_service.settings import VaultSettings
 
 __all__ = [
     "account_shop", "dsns", "order_dsns", "order_keys", "order_shop", "postgres_server", "rights_shop", "settings",

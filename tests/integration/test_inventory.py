@@ -11,11 +11,11 @@ import pytest
 
 from event_contracts.account import ContactDisclosed
 from event_contracts.order import CloseReason, OrderClosed, ReadReason, TaxRecordRead
-from servicekit import quarantine
-from servicekit.batches import Applier, Batch
-from servicekit.kafka import OutRecord
-from servicekit.postgres import Tx
-from servicekit.quarantine_room import QuarantineFull
+from servicekit.db.postgres import Tx
+from servicekit.kafka import quarantine
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.client import OutRecord
+from servicekit.kafka.quarantine_room import QuarantineFull
 from tests.support.infra import kafka_server, postgres_server
 from tests.support.inventories import (
     INVENTORY,

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local import keys
 from privacy_service.inventory.http import FINDS_PER_MINUTE
-from servicekit.leases import KeyName
+from servicekit.vault.leases import KeyName
 from tests.support.infra import kafka_server, postgres_server
 from tests.support.inventories import POLICY, World, apply, secrets_folder, world
 from tests.support.inventory_events import Shopper

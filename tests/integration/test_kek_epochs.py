@@ -13,20 +13,12 @@ import pytest
 from deploy.local.http import open_http
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Erased
-from privacy_service.vault import handlers, store
-from privacy_service.vault.domain import StoredKey, bound
-from privacy_service.vault.epochs import handlers as epochs
-from privacy_service.vault.epochs.store import named_epochs, read_epochs
-from privacy_service.vault.handlers import Vault
-from privacy_service.vault.kek import Kek, Provider, WrongKek
-from privacy_service.vault.kek_files import FileKek
-from privacy_service.vault.settings import VaultSettings
-from servicekit.clock import Clock, FakeClock
-from servicekit.errors import Fenced, KitError, Misconfigured
-from servicekit.faults import arm, parse
-from servicekit.leases import KeyName
-from servicekit.postgres import Tx
-from servicekit.vault_client import LeaseName
+from servicekit.core.clock import Clock, FakeClock
+from servicekit.core.errors import Fenced, KitError, Misconfigured
+from servicekit.core.faults import arm, parse
+from servicekit.db.postgres import Tx
+from servicekit.vault.client import LeaseName
+from servicekit.vault.leases import KeyName
 from tests.support.faults import recording
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.key_services import (  # noqa: F401 - fixtures
@@ -42,6 +34,14 @@ from tests.support.key_services import (  # noqa: F401 - fixtures
     states,
 )
 from tests.support.vaults import World, bearer, module_world, names, vault  # noqa: F401 - fixtures
+from vault_service import handlers, store
+from vault_service.domain import StoredKey, bound
+from vault_service.epochs import handlers as epochs
+from vault_service.epochs.store import named_epochs, read_epochs
+from vault_service.handlers import Vault
+from vault_service.kek import Kek, Provider, WrongKek
+from vault_service.kek_files import FileKek
+from vault_service.settings import VaultSettings
 
 POINTS = ("vault.kek_created", "vault.epoch_opened", "vault.rewrapped", "vault.epoch_emptied", "vault.kek_destroyed")
 
@@ -390,7 +390,7 @@ async def test_privacy_rotates_over_http_and_another_service_does_not(
 
 def command(name: str, environment: dict[str, str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "privacy_service.vault", name],
+        [sys.executable, "-m", "vault_service", name],
         env={"PATH": "/usr/bin:/bin", **recording(), **environment},
         input=stdin,
         capture_output=True,

@@ -8,12 +8,12 @@ import pytest
 
 from event_contracts.carrier import ReplyKind
 from event_contracts.order import CancelReason, OrderCancelled
-from logistics_gateway.cancellations.handlers import KEPT, cancel_late
-from logistics_gateway.cancellations.store import remember
+from logistics_gateway import replies_store
+from logistics_gateway.cancellations import KEPT, cancel_late
+from logistics_gateway.cancellations_store import remember
 from logistics_gateway.domain import shipment_id_of
-from logistics_gateway.replies import store
+from servicekit.db.postgres import Tx
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, apply, kit
 
@@ -115,12 +115,12 @@ async def test_a_cancellation_is_forgotten_when_its_order_cannot_come_any_more(k
     "fill the gateway with replies about unknown shipments", expected="so many are kept of each carrier"
 )
 async def test_so_many_replies_of_a_carrier_wait_for_their_shipment(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MOST_EARLY", 3)
+    monkeypatch.setattr(replies_store, "MOST_EARLY", 3)
     now = kit.clock.now()
 
     async def keep(carrier: str, count: int) -> list[str]:
-        answers = [store.Answer(uuid4(), carrier, now) for _ in range(count)]
-        return await kit.run_tx("keep", lambda tx: store.keep_early(tx, ReplyKind.ACKNOWLEDGED, answers, now))
+        answers = [replies_store.Answer(uuid4(), carrier, now) for _ in range(count)]
+        return await kit.run_tx("keep", lambda tx: replies_store.keep_early(tx, ReplyKind.ACKNOWLEDGED, answers, now))
 
     assert await keep("pacifica", 2) == []
     assert await keep("pacifica", 3) == ["pacifica"] * 2

@@ -10,13 +10,13 @@ import pytest
 from event_contracts.carrier import replies_topic
 from event_contracts.order import ORDER_EVENTS, CancelReason, OrderCancelled
 from logistics_gateway.app import ORDERS, REPLIES
-from servicekit import quarantine_command
-from servicekit.batches import Applier, Batch
-from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.core.metrics import IGNORED
+from servicekit.core.policy import Policy
+from servicekit.kafka import quarantine_command
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.cloudevents import RawRecord, to_headers
+from servicekit.kafka.replay import discard, tend
 from servicekit.kit import Kit
-from servicekit.metrics import IGNORED
-from servicekit.policy import Policy
-from servicekit.replay import discard, tend
 from tests.support.carrier import seal_reply
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, apply, emitted, kit

@@ -10,8 +10,8 @@ import pytest
 from event_contracts import Sealed
 from event_contracts.carrier import CarrierReply, ReplyKind
 from event_contracts.logistics_gateway import Tracking
-from logistics_gateway.replies.progress import STEPS
-from servicekit.errors import Fenced, Poison
+from logistics_gateway.progress import STEPS
+from servicekit.core.errors import Fenced, Poison
 from servicekit.kit import Kit, Opening
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, answer, answer_all, apply, emitted, kit

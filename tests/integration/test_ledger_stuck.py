@@ -9,16 +9,16 @@ import pytest
 
 from deploy.local import keys
 from event_contracts.carrier import ReplyKind
+from logistics_gateway import stuck_store
 from logistics_gateway.handlers import retry_blocked
 from logistics_gateway.http import make_router
 from logistics_gateway.sending import send_stale
-from logistics_gateway.stuck import store
-from logistics_gateway.stuck.handlers import end_blocked, end_silent
-from servicekit.health import Health
-from servicekit.http import make_app
+from logistics_gateway.stuck import end_blocked, end_silent
+from servicekit.core.health import Health
+from servicekit.core.metrics import SHIPMENTS_BLOCKED
+from servicekit.core.settings import Settings
+from servicekit.http.app import make_app
 from servicekit.kit import Kit
-from servicekit.metrics import SHIPMENTS_BLOCKED
-from servicekit.settings import Settings
 from tests.support.asgi import open_client
 from tests.support.infra import postgres_server
 from tests.support.ledgers import Order, Wire, answer, apply, desk_of, emitted, kit
@@ -66,7 +66,7 @@ async def test_a_blocked_shipment_is_announced_once(kit: Kit) -> None:
 
 
 async def test_blocked_shipments_are_counted_up_to_a_limit(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "COUNTED", 2)
+    monkeypatch.setattr(stuck_store, "COUNTED", 2)
     for _ in range(3):
         await blocked(kit)
     await end_blocked(kit)

@@ -11,8 +11,8 @@ import pytest
 
 from deploy.local.databases import execute
 from deploy.local.interfaces import PostgresServer
-from servicekit.errors import Misconfigured
-from servicekit.migrate import migrate
+from servicekit.core.errors import Misconfigured
+from servicekit.db.migrate import migrate
 from tests.support.infra import postgres_server
 
 __all__ = ["postgres_server"]

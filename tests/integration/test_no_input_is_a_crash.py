@@ -24,20 +24,14 @@ from hypothesis.errors import Unsatisfiable
 from account_service.app import SERVICE as ACCOUNT
 from order_service.app import SERVICE as ORDER
 from privacy_service.app import SERVICE as PRIVACY
-from privacy_service.vault.app import _api as vault_api
-from privacy_service.vault.handlers import Vault
-from privacy_service.vault.revocations import handlers as revocations
-from privacy_service.vault.revocations import http as revocations_http
-from privacy_service.vault.revocations.file import RevocationFile
-from privacy_service.vault.settings import VaultSettings
-from servicekit.clock import Clock
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.app.service import Service
+from servicekit.core.clock import Clock
+from servicekit.core.health import Health
+from servicekit.core.policy import Policy
+from servicekit.db.postgres import Database
+from servicekit.http.app import make_app
+from servicekit.http.problems import MEDIA_TYPE
 from servicekit.kit import Kit
-from servicekit.policy import Policy
-from servicekit.postgres import Database
-from servicekit.problems import MEDIA_TYPE
-from servicekit.service import Service
 from tests.support import accounts, orders, rights
 from tests.support.accounts import PASSWORD, dsns, settings
 from tests.support.accounts import shop as account_shop
@@ -49,6 +43,12 @@ from tests.support.orders import order_dsns, order_keys
 from tests.support.orders import shop as order_shop
 from tests.support.rights import shop as privacy_shop
 from tests.support.vaults import POLICY, World, loaded_kek, module_world
+from vault_service.app import _api as vault_api
+from vault_service.handlers import Vault
+from vault_service.revocations import handlers as revocations
+from vault_service.revocations import http as revocations_http
+from vault_service.revocations.file import RevocationFile
+from vault_service.settings import VaultSettings
 
 __all__ = [  # fixtures
     "account_shop",

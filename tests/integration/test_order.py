@@ -11,11 +11,11 @@ import pytest
 
 from order_service.domain import Purchase, order_number
 from order_service.holdings import DELIVERIES, HOLDINGS, RECORDS
-from servicekit import faults
-from servicekit.faults import Fault
-from servicekit.holdings import Erasure
+from servicekit.core import faults
+from servicekit.core.faults import Fault
 from servicekit.kit import body_digest
-from servicekit.leases import KeyName
+from servicekit.participant.holdings import Erasure
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import (
     CANARY,

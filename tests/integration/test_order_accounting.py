@@ -8,8 +8,8 @@ import pytest
 from deploy.local.keys import StaffRole
 from event_contracts.order import ReadReason
 from order_service.holdings import DELIVERIES, PAYMENTS
-from servicekit.holdings import Erasure
-from servicekit.leases import KeyName
+from servicekit.participant.holdings import Erasure
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import CANARY, Buyer, Shop, a_line, delivered, order_dsns, order_keys, shop
 

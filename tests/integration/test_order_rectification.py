@@ -10,8 +10,8 @@ import pytest
 from event_contracts.order import Consignee, DeliveryCorrection
 from event_contracts.privacy import PRIVACY_COMMANDS, RectifyDelivery
 from order_service.app import RECTIFICATION
-from servicekit.batches import Applier, Batch
-from servicekit.cloudevents import RawRecord, to_headers
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.cloudevents import RawRecord, to_headers
 from tests.support.infra import postgres_server
 from tests.support.orders import CANARY, Buyer, Shop, a_purchase, handed_over, order_dsns, order_keys, shop
 

@@ -15,10 +15,10 @@ from deploy.local.services import SERVICES
 from deploy.local.stack import Stack
 from event_contracts import Event
 from order_service.holdings import RECORDS
-from servicekit.cloudevents import to_headers
-from servicekit.kafka import OutRecord, Producer
-from servicekit.settings import Settings
-from servicekit.tls import tls_of
+from servicekit.core.settings import Settings
+from servicekit.http.tls import tls_of
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import to_headers
 from tests.support.infra import postgres_server
 from tests.support.orders import (
     CANARY,

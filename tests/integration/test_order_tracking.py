@@ -16,9 +16,9 @@ from event_contracts.logistics_gateway import (
     Tracking,
 )
 from order_service.holdings import DELIVERIES, TRACKING
-from servicekit.holdings import Erasure
-from servicekit.leases import KeyName
-from servicekit.postgres import Tx
+from servicekit.db.postgres import Tx
+from servicekit.participant.holdings import Erasure
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import (
     CANARY,

@@ -8,8 +8,8 @@ import pytest
 
 from order_service.domain import order_number
 from order_service.holdings import REGISTRATIONS
-from servicekit.holdings import Erasure
-from servicekit.leases import KeyName
+from servicekit.participant.holdings import Erasure
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server
 from tests.support.orders import Shop, a_line, delivered, order_dsns, order_keys, shop
 

@@ -20,20 +20,21 @@ from msgspec import structs
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.privacy import PositionDecided
 from event_contracts.topics import Topic
-from servicekit import kafka, outbox
-from servicekit.clock import FakeClock
-from servicekit.consuming import Consumes, Received, run_reader
-from servicekit.errors import Invalid, NotFound, PartitionsDiffer
-from servicekit.health import Progress
-from servicekit.inbox import REMEMBERED
-from servicekit.kafka import OutRecord, Producer
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Invalid, NotFound, PartitionsDiffer
+from servicekit.core.health import Progress
+from servicekit.core.logs import _FIELDS
+from servicekit.core.settings import Settings
+from servicekit.db import outbox
+from servicekit.db.inbox import REMEMBERED
+from servicekit.db.outbox import Relay, roll_partitions
+from servicekit.db.postgres import Tx
+from servicekit.kafka import client
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.consuming import Consumes, Received, run_reader
+from servicekit.kafka.positions_command import parse, resolve, run
+from servicekit.kafka.replay import replay
 from servicekit.kit import Decided, Kit
-from servicekit.logs import _FIELDS
-from servicekit.outbox import Relay, roll_partitions
-from servicekit.positions_command import parse, resolve, run
-from servicekit.postgres import Tx
-from servicekit.replay import replay
-from servicekit.settings import Settings
 from tests.support.counters import SERVICE, Counted, counted, one_in_each_partition, produce_raw, statement
 from tests.support.infra import kafka_server, postgres_server
 from tests.support.kits import OpenPolicy, open_test_kit
@@ -65,24 +66,24 @@ async def kit(
 
 def new_topic(kafka: KafkaServer, partitions: int = 1) -> str:
     name = f"counted.{uuid4().hex[:8]}"
-    create(kafka, name, partitions)
+    create(client, name, partitions)
     return name
 
 
 def create(kafka: KafkaServer, name: str, partitions: int = 1) -> None:
     topics = [Topic(name, SERVICE, "counter_id", partitions, 1, (SERVICE,))]
-    kafka.create_topics(topics)
-    kafka.create_acls(topics)
+    client.create_topics(topics)
+    client.create_acls(topics)
 
 
 async def make_anew(kafka: KafkaServer, name: str) -> None:
     """Deletes the topic, and creates it under its name as soon as Kafka lets it."""
 
     def work() -> None:
-        kafka.admin.delete_topics([name])[name].result()
-        while name in kafka.admin.list_topics(timeout=30).topics:
+        client.admin.delete_topics([name])[name].result()
+        while name in client.admin.list_topics(timeout=30).topics:
             pass
-        create(kafka, name)
+        create(client, name)
 
     await asyncio.to_thread(work)
 
@@ -90,7 +91,7 @@ async def make_anew(kafka: KafkaServer, name: str) -> None:
 async def delete_before(kafka: KafkaServer, topic: str, offset: int) -> None:
     """What retention does."""
     place = TopicPartition(topic, 0, offset)
-    await asyncio.to_thread(kafka.admin.delete_records([place])[place].result)
+    await asyncio.to_thread(client.admin.delete_records([place])[place].result)
 
 
 async def send(kit: Kit, topic: str, counter: UUID, *given: int) -> None:
@@ -150,11 +151,11 @@ async def numbers(kit: Kit) -> list[int]:
 async def transactional(kafka: KafkaServer) -> AsyncIterator[AIOKafkaProducer]:
     """A mirroring tool: it writes in transactions."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap,
+        bootstrap_servers=client.bootstrap,
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="SCRAM-SHA-512",
-        sasl_plain_username=kafka.admin_user,
-        sasl_plain_password=kafka.admin_password,
+        sasl_plain_username=client.admin_user,
+        sasl_plain_password=client.admin_password,
         transactional_id=uuid4().hex,
     )
     await producer.start()
@@ -358,7 +359,7 @@ async def test_a_producer_refuses_a_topic_whose_number_of_partitions_is_another(
     }
     (tmp_path / "topics.json").write_text(json.dumps([listed]))
     settings = kit.settings.model_copy(update={"topics_files": (tmp_path / "topics.json",)})
-    monkeypatch.setattr(kafka, "METADATA_SECONDS", 0.5)
+    monkeypatch.setattr(client, "METADATA_SECONDS", 0.5)
     producers = Producer(settings), Producer(kit.settings)
     for producer in producers:
         await producer.send([structs.replace(counted(counter, 1), topic=topic)])
@@ -385,7 +386,7 @@ async def send_for_ever(producer: Producer, record: OutRecord) -> None:
 
 
 async def add_partitions(kafka: KafkaServer, topic: str, count: int) -> None:
-    await asyncio.to_thread(kafka.admin.create_partitions([NewPartitions(topic, count)])[topic].result)
+    await asyncio.to_thread(client.admin.create_partitions([NewPartitions(topic, count)])[topic].result)
 
 
 @pytest.mark.fault(31, "partitions are added while an outbox has rows")
@@ -404,7 +405,7 @@ async def test_a_relay_keeps_what_it_may_not_send(
     }
     (tmp_path / "topics.json").write_text(json.dumps([listed]))
     settings = kit.settings.model_copy(update={"topics_files": (tmp_path / "topics.json",)})
-    monkeypatch.setattr(kafka, "METADATA_SECONDS", 0.5)
+    monkeypatch.setattr(client, "METADATA_SECONDS", 0.5)
     monkeypatch.setattr(outbox, "CHECK_SECONDS", 0.1)
     counter, stopping, progress = uuid4(), asyncio.Event(), Progress(kit.clock, 60)
     assert kit.outbox is not None

@@ -23,14 +23,14 @@ from event_contracts import Event
 from event_contracts.account import AccountRegistered, Contact, Identity
 from event_contracts.order import OrderLine, OrderPlaced, OrderRecord, Payment
 from privacy_service.inventory.http import FINDS_PER_MINUTE
-from servicekit.kafka import Producer
+from servicekit.app.service import Service, open_kit
+from servicekit.core.settings import Settings
+from servicekit.db.migrate import KIT_MIGRATIONS, migrate
+from servicekit.db.outbox import Relay
+from servicekit.db.postgres import Tx
+from servicekit.kafka.client import Producer
 from servicekit.kit import Kit
-from servicekit.migrate import KIT_MIGRATIONS, migrate
-from servicekit.outbox import Relay
-from servicekit.postgres import Tx
-from servicekit.service import Service, open_kit
-from servicekit.settings import Settings
-from servicekit.vault_client import IndexEntry
+from servicekit.vault.client import IndexEntry
 from tests.support.deliveries import make_delivery
 from tests.support.infra import new_kafka, new_postgres
 from tests.support.inventory_events import START
@@ -158,7 +158,7 @@ def _rows(world: World, subject: UUID) -> list[dict[str, Any]]:
 
 def call(environment: dict[str, str], *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
     """Runs `privacyctl`; `typed` is piped in. Whatever comes out shows no canary."""
-    command = [sys.executable, "-m", "privacy_service.cli", *arguments]
+    command = [sys.executable, "-m", "privacyctl", *arguments]
     done = subprocess.run(
         command, env=environment, input=typed, capture_output=True, text=True, timeout=60, check=False
     )
@@ -278,7 +278,7 @@ def test_the_local_stacks_token_serves_as_well(world: World) -> None:
 def test_at_a_terminal_the_term_is_asked_for_and_not_shown(world: World) -> None:
     program = (
         "import os, pty, sys; "
-        "sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, '-m', 'privacy_service.cli', 'find', '--by', 'email'])))"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, '-m', 'privacyctl', 'find', '--by', 'email'])))"
     )
     command = [sys.executable, "-c", program]
     environment = world.environment(COLUMNS="200", TERM="dumb")
@@ -299,7 +299,7 @@ def test_at_a_terminal_the_term_is_asked_for_and_not_shown(world: World) -> None
 
 
 def test_help_is_fast_because_it_imports_no_client(world: World) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "privacy_service.cli", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "privacyctl", "--help"]
     done = subprocess.run(command, env=world.environment(), capture_output=True, text=True, timeout=60, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported

@@ -9,9 +9,9 @@ import pytest
 
 from deploy.local.interfaces import KafkaServer
 from event_contracts.topics import Topic
-from servicekit import kafka
-from servicekit.kafka import OutRecord, Producer, read_again
-from servicekit.settings import Settings
+from servicekit.core.settings import Settings
+from servicekit.kafka import client as kafka
+from servicekit.kafka.client import OutRecord, Producer, read_again
 from tests.support.infra import kafka_server
 
 __all__ = ["kafka_server"]

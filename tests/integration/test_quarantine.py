@@ -12,17 +12,17 @@ import pytest
 
 from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import QuarantineDecided
-from servicekit import batches, quarantine, quarantine_command
-from servicekit.batches import Applier, Batch
-from servicekit.clock import FakeClock
-from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Invalid, NotFound, Poison, Unavailable
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Invalid, NotFound, Poison, Unavailable
+from servicekit.core.metrics import NOT_KEPT
+from servicekit.core.settings import Settings
+from servicekit.db.postgres import Tx
+from servicekit.kafka import batches, quarantine, quarantine_command
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.cloudevents import Received, RecordId
+from servicekit.kafka.quarantine_room import QuarantineFull
+from servicekit.kafka.replay import discard, replay, tend
 from servicekit.kit import Decided, Kit
-from servicekit.metrics import NOT_KEPT
-from servicekit.postgres import Tx
-from servicekit.quarantine_room import QuarantineFull
-from servicekit.replay import discard, replay, tend
-from servicekit.settings import Settings
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
 from tests.support.partitions import EFFECTS, TOPIC, Counted, Partition, apply, effects, note, ready

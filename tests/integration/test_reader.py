@@ -12,17 +12,17 @@ from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 
 from deploy.local.interfaces import PostgresServer
-from servicekit import batches, consuming
-from servicekit.cloudevents import RawRecord, Received, RecordId
-from servicekit.consuming import Reader
-from servicekit.errors import LookAgain, Unavailable
-from servicekit.health import Progress
-from servicekit.inbox import Place, Position
+from servicekit.core.errors import LookAgain, Unavailable
+from servicekit.core.health import Progress
+from servicekit.core.settings import Settings
+from servicekit.db.inbox import Place, Position
+from servicekit.db.postgres import Tx
+from servicekit.kafka import batches, consuming
+from servicekit.kafka.cloudevents import RawRecord, Received, RecordId
+from servicekit.kafka.consuming import Reader
+from servicekit.kafka.places import Look
+from servicekit.kafka.replay import replay
 from servicekit.kit import Kit
-from servicekit.places import Look
-from servicekit.postgres import Tx
-from servicekit.replay import replay
-from servicekit.settings import Settings
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
 from tests.support.partitions import EFFECTS, TOPIC, Counted, Partition, apply, effects, note

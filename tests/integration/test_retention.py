@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from privacy_service.rights.retention.worker import carry_retention
-from servicekit import faults
-from servicekit.errors import KitError
-from servicekit.faults import Fault, InjectedFault
+from privacy_service.retention.worker import carry_retention
+from servicekit.core import faults
+from servicekit.core.errors import KitError
+from servicekit.core.faults import Fault, InjectedFault
 from tests.support.infra import postgres_server
 from tests.support.retentions import Retention, retention
 from tests.support.rights import Shop, shop
@@ -152,7 +152,7 @@ async def test_only_the_owner_of_a_class_says_when_an_anchor_closed(shop: Shop, 
 async def test_one_person_with_very_much_gets_several_requests(
     shop: Shop, retention: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("privacy_service.rights.retention.handlers.NAMES_A_REQUEST", 2)
+    monkeypatch.setattr("privacy_service.retention.handlers.NAMES_A_REQUEST", 2)
     subject, closed = uuid4(), shop.clock.now() - timedelta(days=200)
     keys = {retention.expire("order", "delivery", subject, closed)[1] for _ in range(5)}
     await retention.settle()

@@ -12,12 +12,12 @@ from account_service.app import SERVICE as ACCOUNT
 from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import ExpiredFound, FindExpired
 from order_service.app import SERVICE as ORDER
-from servicekit.cloudevents import Received
+from servicekit.app.service import Service
+from servicekit.core.settings import Settings
+from servicekit.db.postgres import Tx
+from servicekit.kafka.cloudevents import Received
 from servicekit.kit import Kit
-from servicekit.participant import participant
-from servicekit.postgres import Tx
-from servicekit.service import Service
-from servicekit.settings import Settings
+from servicekit.participant.participant import participant
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
 

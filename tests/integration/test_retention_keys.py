@@ -9,11 +9,11 @@ import pytest
 
 from deploy.local.services import ServiceProcess
 from event_contracts.privacy import DescribeHoldings, KeyReleased
-from privacy_service.rights.retention import vault_keys
-from privacy_service.rights.retention.worker import carry_retention
-from servicekit import faults
-from servicekit.errors import Forbidden, Invalid, KitError
-from servicekit.faults import Fault, InjectedFault
+from privacy_service.retention import vault_keys
+from privacy_service.retention.worker import carry_retention
+from servicekit.core import faults
+from servicekit.core.errors import Forbidden, Invalid, KitError
+from servicekit.core.faults import Fault, InjectedFault
 from tests.support.infra import postgres_server
 from tests.support.retentions import Retention, retention
 from tests.support.rights import Shop, shop

@@ -14,12 +14,13 @@ from event_contracts.privacy import (
     TellRecipients,
     ToldRecipient,
 )
-from privacy_service.rights import handlers, vault_revocations
-from privacy_service.rights.domain import Name
-from servicekit import faults
-from servicekit.errors import Unavailable
-from servicekit.faults import Fault
-from servicekit.postgres import Tx
+from privacy_service.requests import handlers
+from privacy_service.requests.domain import Name
+from privacy_service.sagas import vault_revocations
+from servicekit.core import faults
+from servicekit.core.errors import Unavailable
+from servicekit.core.faults import Fault
+from servicekit.db.postgres import Tx
 from tests.support.infra import postgres_server
 from tests.support.rights import Shop, approve, certificates, open_erasure, shop, show
 

@@ -11,13 +11,13 @@ import pytest
 from event_contracts import Event
 from event_contracts.privacy import PositionAction, PositionDecided, QuarantineAction, QuarantineDecided
 from event_contracts.topics import system_replies
+from evidence_log.operators import record_decision
 from privacy_service.app import answers_of
-from privacy_service.evidence.operators import record_decision
-from servicekit import batches
-from servicekit.batches import Applier, Batch
-from servicekit.cloudevents import RawRecord, Received, RecordId, to_headers
+from servicekit.db.postgres import Tx
+from servicekit.kafka import batches
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.cloudevents import RawRecord, Received, RecordId, to_headers
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
 from tests.support.infra import postgres_server
 from tests.support.positions import load_positions
 from tests.support.rights import SYSTEMS, Shop, open_erasure, shop

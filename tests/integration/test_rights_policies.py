@@ -17,14 +17,14 @@ from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import DescribeHoldings, RecipientsTold, TellRecipients, ToldRecipient
 from event_contracts.topics import system_replies
 from privacy_service.app import SERVICE
-from privacy_service.rights import policies, vault_revocations, worker
-from privacy_service.rights.vault_revocations import DOUBTS, Revocation, Revoked
-from servicekit.errors import Doubtful, Invalid, Unavailable
+from privacy_service.sagas import jobs, policies, vault_revocations
+from privacy_service.sagas.vault_revocations import DOUBTS, Revocation, Revoked
+from servicekit.core.errors import Doubtful, Invalid, Unavailable
+from servicekit.core.metrics import ANSWERS_OUT_OF_SCOPE
+from servicekit.core.policy import Policy
+from servicekit.db.migrate import KIT_MIGRATIONS, migrate
+from servicekit.db.postgres import Tx
 from servicekit.kit import Kit
-from servicekit.metrics import ANSWERS_OUT_OF_SCOPE
-from servicekit.migrate import KIT_MIGRATIONS, migrate
-from servicekit.policy import Policy
-from servicekit.postgres import Tx
 from tests.support.exports import link, make_ready, open_access
 from tests.support.infra import postgres_server
 from tests.support.rights import POLICY, Shop, approve, open_erasure, shop, show
@@ -232,7 +232,7 @@ async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
 
     Also when it is a statement that always times out while the database answers others.
     """
-    ready = worker.make_ready
+    ready = jobs.make_ready
     async with shop.client() as client:
         bad, good = [await open_access(shop, client, uuid4()) for _ in range(2)]
 
@@ -245,7 +245,7 @@ async def test_a_package_that_fails_does_not_keep_others_from_being_ready(
             return await ready(kit, tx, request_id)
 
         with monkeypatch.context() as broken:
-            broken.setattr(worker, "make_ready", fails)
+            broken.setattr(jobs, "make_ready", fails)
             with suppress(ZeroDivisionError, Doubtful):
                 await make_ready(shop, {})
             (step,) = (await show(shop, client, str(bad)))["steps"]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 
-from servicekit import service
-from servicekit.clock import Clock
-from servicekit.health import Health
-from servicekit.service import Service
-from servicekit.settings import Settings
+from servicekit.app import service
+from servicekit.app.service import Service
+from servicekit.core.clock import Clock
+from servicekit.core.health import Health
+from servicekit.core.settings import Settings
 
 
 class NoFollower:

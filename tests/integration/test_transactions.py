@@ -11,17 +11,19 @@ from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Event
-from servicekit import batches, faults, outbox, postgres
-from servicekit.cloudevents import Received
-from servicekit.errors import PartitionsDiffer, PositionLost, Unavailable
-from servicekit.faults import Fault, InjectedFault
-from servicekit.health import Progress
-from servicekit.kafka import OutRecord, Producer
+from servicekit.core import faults
+from servicekit.core.errors import PartitionsDiffer, PositionLost, Unavailable
+from servicekit.core.faults import Fault, InjectedFault
+from servicekit.core.health import Progress
+from servicekit.core.metrics import PARTITIONS_DIFFER
+from servicekit.core.settings import Settings
+from servicekit.db import outbox, postgres
+from servicekit.db.outbox import Relay
+from servicekit.db.postgres import Database, Tx
+from servicekit.kafka import batches
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import Received
 from servicekit.kit import Kit
-from servicekit.metrics import PARTITIONS_DIFFER
-from servicekit.outbox import Relay
-from servicekit.postgres import Database, Tx
-from servicekit.settings import Settings
 from tests.support.infra import postgres_server
 from tests.support.kits import open_test_kit
 from tests.support.partitions import EFFECTS, Counted, Partition, apply, effects, note

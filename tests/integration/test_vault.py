@@ -16,13 +16,11 @@ from deploy.local.databases import execute
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from event_contracts import Erased
-from privacy_service.vault import handlers
-from privacy_service.vault.handlers import Vault
-from servicekit.clock import Clock
-from servicekit.errors import Fenced, TooMany, Unavailable
-from servicekit.policy import Policy
-from servicekit.postgres import Database, Tx
-from servicekit.vault_client import IndexEntry, LeaseName
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Fenced, TooMany, Unavailable
+from servicekit.core.policy import Policy
+from servicekit.db.postgres import Database, Tx
+from servicekit.vault.client import IndexEntry, LeaseName
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.vaults import (  # noqa: F401 - fixtures
     POLICY,
@@ -39,6 +37,8 @@ from tests.support.vaults import (  # noqa: F401 - fixtures
     vault,
     world,
 )
+from vault_service import handlers
+from vault_service.handlers import Vault
 
 # --- ensure and lease ---
 

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 
 from deploy.local.services import ServiceProcess
-from servicekit.clock import Clock
-from servicekit.errors import Unavailable
-from servicekit.vault_client import VaultClient
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Unavailable
+from servicekit.vault.client import VaultClient
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Case, of_one_person
 from tests.support.vaults import (  # noqa: F401 - fixtures

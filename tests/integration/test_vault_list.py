@@ -13,17 +13,17 @@ import pytest
 from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from event_contracts import Erased
-from privacy_service.vault.app import MIGRATIONS
-from privacy_service.vault.revocations import store
-from privacy_service.vault.revocations.file import RevocationFile
-from servicekit.errors import Fenced
-from servicekit.leases import KeyName
-from servicekit.migrate import migrate
-from servicekit.postgres import Database
-from servicekit.revocation_list import FIRST_HASH, first_break, make_entry
+from servicekit.core.errors import Fenced
+from servicekit.core.revocation_list import FIRST_HASH, first_break, make_entry
+from servicekit.db.migrate import migrate
+from servicekit.db.postgres import Database
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Backup, Case, end_state, filed, listed, numbers
 from tests.support.vaults import SYSTEMS, World, leases, names
+from vault_service.app import MIGRATIONS
+from vault_service.revocations import store
+from vault_service.revocations.file import RevocationFile
 
 KILLED = -9
 

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
-from servicekit.connections import MAX_HEAD
+from servicekit.http.connections import MAX_HEAD
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.vaults import World, module_world, vault, world  # noqa: F401 - fixtures
 from tests.support.wire import PostgresWire

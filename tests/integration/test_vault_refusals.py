@@ -16,11 +16,11 @@ from joserfc.jwk import OKPKey
 from deploy.local import keys
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
-from servicekit.clock import Clock
-from servicekit.errors import Forbidden, Gone, Taken, Unavailable, UnknownKey
-from servicekit.leases import KeyName
-from servicekit.policy import IndexKind, Policy
-from servicekit.vault_client import New
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Forbidden, Gone, Taken, Unavailable, UnknownKey
+from servicekit.core.policy import IndexKind, Policy
+from servicekit.vault.client import New
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.vaults import (  # noqa: F401 - fixtures
     POLICY,

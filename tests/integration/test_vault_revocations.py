@@ -12,21 +12,12 @@ import pytest
 
 from deploy.local.interfaces import PostgresServer
 from deploy.local.services import ServiceProcess
-from privacy_service.vault import epochs
-from privacy_service.vault import store as vault_store
-from privacy_service.vault.domain import StoredKey
-from privacy_service.vault.handlers import Vault, ensure_keys
-from privacy_service.vault.kek_files import FileKek
-from privacy_service.vault.revocations import handlers as revocations
-from privacy_service.vault.revocations import store as revocations_store
-from privacy_service.vault.revocations.domain import Wanted
-from privacy_service.vault.revocations.file import RevocationFile
-from servicekit.clock import Clock
-from servicekit.errors import Fenced
-from servicekit.leases import KeyName
-from servicekit.policy import Policy
-from servicekit.postgres import Database, Tx
-from servicekit.vault_client import IndexEntry
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Fenced
+from servicekit.core.policy import Policy
+from servicekit.db.postgres import Database, Tx
+from servicekit.vault.client import IndexEntry
+from servicekit.vault.leases import KeyName
 from tests.support.infra import postgres_server  # noqa: F401 - a fixture
 from tests.support.revoking import Asking, Case, listed, of_one_person, states
 from tests.support.vaults import (  # noqa: F401 - fixtures
@@ -38,6 +29,15 @@ from tests.support.vaults import (  # noqa: F401 - fixtures
     vault,
     world,
 )
+from vault_service import epochs
+from vault_service import store as vault_store
+from vault_service.domain import StoredKey
+from vault_service.handlers import Vault, ensure_keys
+from vault_service.kek_files import FileKek
+from vault_service.revocations import handlers as revocations
+from vault_service.revocations import store as revocations_store
+from vault_service.revocations.domain import Wanted
+from vault_service.revocations.file import RevocationFile
 
 # Written by hand, not taken from the policy: what each service may open, and what is left of it while it is held.
 OPENS = {

@@ -22,14 +22,14 @@ from deploy.local import keys
 from deploy.local.interfaces import PostgresServer
 from deploy.local.mail import MailServer, code_in, read_mails, text_of
 from deploy.local.stack import POLICY_DIR
-from servicekit.errors import UnknownKey
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.core.errors import UnknownKey
+from servicekit.core.health import Health
+from servicekit.core.policy import Policy
+from servicekit.http.app import make_app
 from servicekit.kit import Kit
-from servicekit.leases import KeyName
-from servicekit.policy import Policy
-from servicekit.token import SealingKey
-from servicekit.vault_client import IndexEntry
+from servicekit.vault.client import IndexEntry
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey
 from tests.support.asgi import open_client
 from tests.support.kits import FakeVault, open_test_kit
 

@@ -15,8 +15,8 @@ import typer.main
 
 from deploy.check.findings import ROOT
 from privacy_service.clauses import CLAUSES
-from privacy_service.cli.commands import app as privacyctl
-from servicekit import metrics
+from privacyctl.commands import app as privacyctl
+from servicekit.core import metrics
 from tests.support.routes import all_rules
 
 # A third party's example runs with tests/support as its path.

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from deploy.local.interfaces import KafkaServer
 from event_contracts import Event
-from servicekit.cloudevents import to_headers
-from servicekit.kafka import OutRecord, Producer
+from servicekit.db.postgres import Tx
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import to_headers
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
 
 SERVICE = "counter"
 # Nesting, NaN, a number without an end, a doubled key, bad UTF-8, no object.

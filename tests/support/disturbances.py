@@ -17,10 +17,10 @@ from deploy.local.keys import identity_file
 from deploy.local.stack import Stack
 from event_contracts.carrier import replies_topic
 from event_contracts.topics import system_replies
-from servicekit.clock import Clock
-from servicekit.errors import KitError
-from servicekit.leases import KeyName
-from servicekit.vault_client import LeaseName, ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock
+from servicekit.core.errors import KitError
+from servicekit.vault.client import LeaseName, ServiceIdentity, VaultClient
+from servicekit.vault.leases import KeyName
 
 GARBAGE = 1_100
 SOCKETS = 200

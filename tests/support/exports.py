@@ -14,7 +14,7 @@ import httpx
 
 from event_contracts import Event, Sealed
 from event_contracts.privacy import ExportHoldings, ExportPart, HoldingsExported
-from privacy_service.rights.export.handlers import end_exports
+from privacy_service.export.handlers import end_exports
 from tests.support.rights import SYSTEMS, Shop
 
 Rows = Sequence[Mapping[str, Any]]

@@ -3,7 +3,7 @@
 import os
 import random
 
-from servicekit.faults import record
+from servicekit.core.faults import record
 
 
 def seeded(name: str) -> random.Random:

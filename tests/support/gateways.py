@@ -16,10 +16,10 @@ from event_contracts.topics import TOPICS
 from logistics_gateway.app import ORDERS, REPLIES
 from logistics_gateway.sending import Gateway
 from logistics_gateway.settings import GatewaySettings
-from servicekit.cloudevents import to_headers
-from servicekit.consuming import Consumes, run_reader
-from servicekit.health import Progress
-from servicekit.kafka import OutRecord, Producer
+from servicekit.core.health import Progress
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.cloudevents import to_headers
+from servicekit.kafka.consuming import Consumes, run_reader
 from servicekit.kit import Kit
 from tests.support.carrier import Account
 from tests.support.deliveries import make_delivery

@@ -4,8 +4,8 @@ from pathlib import Path
 from uuid import UUID
 
 from deploy.local import keys
-from servicekit.ids import Ids
-from servicekit.settings import Settings
+from servicekit.core.settings import Settings
+from servicekit.http.ids import Ids
 
 
 def id_of(folder: Path, service: str, route: str, caller: str, key: UUID) -> UUID:

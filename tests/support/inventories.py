@@ -15,16 +15,16 @@ from deploy.local import keys
 from deploy.local.interfaces import KafkaServer, PostgresServer
 from event_contracts.topics import TOPICS, load_topics
 from privacy_service.app import SERVICE, service_under
-from servicekit.batches import Applier, Batch
-from servicekit.consuming import Consumes, run_reader
-from servicekit.health import Health, Progress
-from servicekit.http import make_app
-from servicekit.kafka import OutRecord, Producer
+from servicekit.core.health import Health, Progress
+from servicekit.core.policy import Policy
+from servicekit.core.settings import Settings
+from servicekit.db.postgres import Tx
+from servicekit.http.app import make_app
+from servicekit.kafka.batches import Applier, Batch
+from servicekit.kafka.client import OutRecord, Producer
+from servicekit.kafka.consuming import Consumes, run_reader
 from servicekit.kit import Kit
-from servicekit.leases import KeyName
-from servicekit.policy import Policy
-from servicekit.postgres import Tx
-from servicekit.settings import Settings
+from servicekit.vault.leases import KeyName
 from tests.support.asgi import open_client
 from tests.support.inventory_events import as_read
 from tests.support.kits import FakeVault, open_test_kit

@@ -10,8 +10,8 @@ from event_contracts import Event, Sealed
 from event_contracts.account import AccountRegistered, AddressSaved, BrowsingKind, BrowsingRecorded
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.order import OrderPlaced
-from servicekit.cloudevents import RawRecord, to_headers
-from servicekit.kafka import OutRecord
+from servicekit.kafka.client import OutRecord
+from servicekit.kafka.cloudevents import RawRecord, to_headers
 from tests.support.reviews.app import ReviewPosted
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -14,21 +14,21 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from deploy.local.interfaces import PostgresServer
-from privacy_service.vault import handlers
-from privacy_service.vault.app import MIGRATIONS
-from privacy_service.vault.epochs import handlers as epochs
-from privacy_service.vault.epochs.store import read_epochs
-from privacy_service.vault.handlers import Vault
-from privacy_service.vault.kek import Provider
-from privacy_service.vault.kek_files import FileKek
-from privacy_service.vault.kms import KmsKek
-from servicekit.clock import Clock
-from servicekit.faults import arm
-from servicekit.migrate import migrate
-from servicekit.policy import Policy
-from servicekit.postgres import Database
-from servicekit.vault_client import LeaseName
+from servicekit.core.clock import Clock
+from servicekit.core.faults import arm
+from servicekit.core.policy import Policy
+from servicekit.db.migrate import migrate
+from servicekit.db.postgres import Database
+from servicekit.vault.client import LeaseName
 from tests.support.vaults import POLICY, names
+from vault_service import handlers
+from vault_service.app import MIGRATIONS
+from vault_service.epochs import handlers as epochs
+from vault_service.epochs.store import read_epochs
+from vault_service.handlers import Vault
+from vault_service.kek import Provider
+from vault_service.kek_files import FileKek
+from vault_service.kms import KmsKek
 
 Keys = dict[LeaseName, bytes]
 REGION = "eu-central-1"

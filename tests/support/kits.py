@@ -10,16 +10,16 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from event_contracts import Erased, Event
-from servicekit.clock import Clock
-from servicekit.errors import Gone
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Gone
+from servicekit.core.settings import Settings
+from servicekit.db.migrate import KIT_MIGRATIONS, migrate
+from servicekit.db.outbox import Outbox
+from servicekit.db.postgres import Database
 from servicekit.kit import Kit
-from servicekit.leases import KeyName
-from servicekit.migrate import KIT_MIGRATIONS, migrate
-from servicekit.outbox import Outbox
-from servicekit.postgres import Database
-from servicekit.settings import Settings
-from servicekit.token import SealingKey
-from servicekit.vault_client import IndexEntry, LeaseName, New
+from servicekit.vault.client import IndexEntry, LeaseName, New
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey
 
 
 @dataclass

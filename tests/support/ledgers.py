@@ -19,17 +19,17 @@ from event_contracts.privacy import TellRecipients
 from lanes.loading import load_lanes
 from logistics_gateway.app import ORDERS, RECIPIENTS, SERVICE
 from logistics_gateway.domain import shipment_id_of
-from logistics_gateway.erasures.store import erase
-from logistics_gateway.replies.handlers import apply_replies, prepare_replies
+from logistics_gateway.erasures_store import erase
+from logistics_gateway.replies import apply_replies, prepare_replies
 from logistics_gateway.sending import make_gateway
 from logistics_gateway.settings import GatewaySettings
-from servicekit.batches import Applier, Batch, Consumes
-from servicekit.cloudevents import RawRecord, Received, to_headers
-from servicekit.holdings import Erasure
-from servicekit.kafka import OutRecord
+from servicekit.core.policy import Policy
+from servicekit.db.postgres import Tx
+from servicekit.kafka.batches import Applier, Batch, Consumes
+from servicekit.kafka.client import OutRecord
+from servicekit.kafka.cloudevents import RawRecord, Received, to_headers
 from servicekit.kit import Kit
-from servicekit.policy import Policy
-from servicekit.postgres import Tx
+from servicekit.participant.holdings import Erasure
 from tests.support.carrier import Desk
 from tests.support.deliveries import make_delivery
 from tests.support.gateways import CARRIERS, LeasingVault, placed

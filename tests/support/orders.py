@@ -27,15 +27,15 @@ from lanes.choice import make_routes
 from lanes.loading import load_lanes
 from order_service.app import SERVICE, SHIPMENTS
 from order_service.quotes import Own
-from servicekit.cloudevents import Received
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.core.health import Health
+from servicekit.core.settings import Settings
+from servicekit.db.postgres import Tx
+from servicekit.http.app import make_app
+from servicekit.kafka.cloudevents import Received
 from servicekit.kit import Kit
-from servicekit.leases import KeyName
-from servicekit.postgres import Tx
-from servicekit.settings import Settings
-from servicekit.token import SealingKey
-from servicekit.vault_client import IndexEntry
+from servicekit.vault.client import IndexEntry
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey
 from tests.support.asgi import open_client
 from tests.support.ids import order_id_of
 from tests.support.kits import FakeVault, open_test_kit

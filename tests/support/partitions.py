@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 from pydantic import Field
 
 from event_contracts import Event
-from servicekit.batches import Applier, Batch, Consumes
-from servicekit.cloudevents import RawRecord, Received, to_headers
+from servicekit.db.postgres import Tx
+from servicekit.kafka.batches import Applier, Batch, Consumes
+from servicekit.kafka.cloudevents import RawRecord, Received, to_headers
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
 from tests.support.positions import load_positions
 
 TOPIC = "counted.events"

@@ -12,6 +12,7 @@ LINT = (f"{BIN}/ruff", "check", "--no-cache", "--output-format=concise", ".")
 
 CONTRACTS = "shared/event-contracts/src/event_contracts"
 ORDER = "services/order/src/order_service"
+HOLDING = "from servicekit.participant.holdings import Holding\n\n"
 MIGRATIONS = f"{ORDER}/migrations"
 REFERENCES = "from event_contracts import Event, PersonalData, category\nfrom uuid import UUID\n"
 
@@ -130,7 +131,7 @@ OWN_RULES = [
         "Holding of a column that is not there",
         OWN,
         f"{ORDER}/planted_holdings.py",
-        'from servicekit.holdings import Holding\n\nX = Holding("orders", subject="buyer_id", anchor="planted", sealed={})\n',
+        HOLDING + 'X = Holding("orders", subject="buyer_id", anchor="planted", sealed={})\n',
         "X = ",
         ["Column orders.planted of the Holding is in no migration", "Correct the name or add the column"],
     ),
@@ -138,7 +139,7 @@ OWN_RULES = [
         "Holding that the service does not name",
         OWN,
         f"{ORDER}/planted_holding.py",
-        'from servicekit.holdings import Holding\n\nX = Holding("orders", subject="buyer_id", anchor="order_id", sealed={})\n',
+        HOLDING + 'X = Holding("orders", subject="buyer_id", anchor="order_id", sealed={})\n',
         "X = ",
         ["The Holding of orders is not among the holdings of the Service", "Name it in Service(…, holdings=[…])"],
     ),
@@ -266,7 +267,7 @@ IMPORT_RULES = [
         "import aiokafka\n",
         "aiokafka",
         [
-            "Only servicekit.kafka and the modules beside it speak to Kafka",
+            "Only servicekit.kafka.client and the modules beside it speak to Kafka",
             "order_service.planted -> aiokafka",
         ],
     ),

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from servicekit.inbox import Place, load_places
-from servicekit.postgres import Database
+from servicekit.db.inbox import Place, load_places
+from servicekit.db.postgres import Database
 
 
 async def load_positions(db: Database, reader: str, places: Sequence[Place]) -> dict[Place, int]:

@@ -11,11 +11,11 @@ import pytest
 
 from event_contracts import Event
 from event_contracts.privacy import ExpiredFound, ExpiredItem, FindExpired, KeyReleased
-from privacy_service.rights.retention import vault_keys
-from privacy_service.rights.retention.vault_keys import AgedKey
-from privacy_service.rights.retention.worker import carry_retention
+from privacy_service.retention import vault_keys
+from privacy_service.retention.vault_keys import AgedKey
+from privacy_service.retention.worker import carry_retention
+from servicekit.db.postgres import Tx
 from servicekit.kit import Kit
-from servicekit.postgres import Tx
 from tests.support.rights import SYSTEMS, Shop
 
 

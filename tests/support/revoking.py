@@ -13,9 +13,9 @@ from deploy.local.databases import Dsn, execute
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from event_contracts import Erased
-from servicekit.leases import KeyName
-from servicekit.revocation_list import Entry
-from servicekit.token import SealingKey
+from servicekit.core.revocation_list import Entry
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey
 from tests.support.vaults import World, bearer, leases, post
 
 Json = dict[str, Any]

@@ -36,20 +36,20 @@ from event_contracts.privacy import (
 from event_contracts.topics import system_replies
 from privacy_service.app import SERVICE
 from privacy_service.probes.handlers import participants
-from privacy_service.rights import vault_revocations, worker
-from privacy_service.rights.replies import ANSWERS, answering
-from privacy_service.rights.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
+from privacy_service.sagas import jobs, vault_revocations
+from privacy_service.sagas.replies import ANSWERS, answering
+from privacy_service.sagas.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
 from privacy_service.settings import PrivacySettings
-from servicekit.clock import Clock, FakeClock
-from servicekit.cloudevents import Received
-from servicekit.errors import KitError
-from servicekit.faults import InjectedFault
-from servicekit.health import Health
-from servicekit.http import make_app
+from servicekit.core.clock import Clock, FakeClock
+from servicekit.core.errors import KitError
+from servicekit.core.faults import InjectedFault
+from servicekit.core.health import Health
+from servicekit.core.policy import Policy
+from servicekit.db.outbox import Outbox
+from servicekit.db.postgres import Tx
+from servicekit.http.app import make_app
+from servicekit.kafka.cloudevents import Received
 from servicekit.kit import Kit
-from servicekit.outbox import Outbox
-from servicekit.policy import Policy
-from servicekit.postgres import Tx
 from tests.support.asgi import open_client
 from tests.support.kits import open_test_kit
 
@@ -250,7 +250,7 @@ class Shop:
             await self.kit.run_tx("answers", work)
 
     async def work(self) -> None:
-        await worker.carry_on(self.kit)
+        await jobs.carry_on(self.kit)
 
     async def settle(self) -> None:
         """Until nothing more happens by itself."""

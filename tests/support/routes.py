@@ -13,16 +13,16 @@ from deploy.local.stack import POLICY_DIR
 from logistics_gateway.app import SERVICE as GATEWAY
 from order_service.app import SERVICE as ORDER
 from privacy_service.app import SERVICE as PRIVACY
-from privacy_service.vault.aging import http as aging
-from privacy_service.vault.epochs import http as epochs
-from privacy_service.vault.http import make_router
-from privacy_service.vault.revocations import http as revocations
-from privacy_service.vault.settings import VaultSettings
-from servicekit.admission import Rule, rules_of
-from servicekit.clock import Clock
+from servicekit.core.clock import Clock
+from servicekit.core.policy import Policy
+from servicekit.http.admission import Rule, rules_of
+from servicekit.http.limits import CUSTOMER, OPEN, STAFF
 from servicekit.kit import Kit
-from servicekit.limits import CUSTOMER, OPEN, STAFF
-from servicekit.policy import Policy
+from vault_service import key_expiry_http as aging
+from vault_service.epochs import http as epochs
+from vault_service.http import make_router
+from vault_service.revocations import http as revocations
+from vault_service.settings import VaultSettings
 
 
 def all_rules(folder: Path) -> dict[str, list[Rule]]:

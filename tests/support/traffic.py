@@ -14,10 +14,10 @@ from confluent_kafka import Producer
 from deploy.local.keys import identity_file
 from deploy.local.stack import Stack
 from event_contracts import Sealed
-from servicekit.clock import Clock
-from servicekit.leases import KeyName
-from servicekit.token import SealingKey, seal
-from servicekit.vault_client import ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock
+from servicekit.vault.client import ServiceIdentity, VaultClient
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey, seal
 
 PARTS = (("delivery", "Delivery"), ("order_record", "OrderRecord"), ("payment", "Payment"))
 REGISTRATION = ("registration", "Registration")

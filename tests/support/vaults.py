@@ -18,13 +18,13 @@ from deploy.local.http import open_http
 from deploy.local.interfaces import PostgresServer
 from deploy.local.services import SERVICES, ServiceProcess
 from event_contracts import Erased
-from privacy_service.vault import epochs
-from privacy_service.vault.kek import Kek
-from privacy_service.vault.kek_files import FileKek
-from servicekit.clock import Clock
-from servicekit.postgres import Database
-from servicekit.token import SealingKey
-from servicekit.vault_client import KeyName, LeaseName, ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock
+from servicekit.db.postgres import Database
+from servicekit.vault.client import KeyName, LeaseName, ServiceIdentity, VaultClient
+from servicekit.vault.token import SealingKey
+from vault_service import epochs
+from vault_service.kek import Kek
+from vault_service.kek_files import FileKek
 
 POLICY = Path(__file__).resolve().parents[2] / "shared" / "policy" / "policy.yaml"
 SYSTEMS = ("account", "order", "logistics-gateway", "privacy", "vault")
@@ -121,7 +121,7 @@ async def world(module_world: World) -> AsyncIterator[World]:
 def run_vault(
     world: World, role: str, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "privacy_service.vault", role]
+    command = [sys.executable, "-m", "vault_service", role]
     done = subprocess.run(
         command,
         env={**world.environment(), **(environment or {})},

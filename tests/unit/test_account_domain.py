@@ -16,7 +16,7 @@ from account_service.domain import (
     month_of,
 )
 from event_contracts.account import Browsing, BrowsingKind, Contact, Identity
-from servicekit.errors import Conflict, Invalid
+from servicekit.core.errors import Conflict, Invalid
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 JANE = UUID(int=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.cards import PRODUCT_FIELDS, Found, find_card_in_body, has_card
+from servicekit.http.cards import PRODUCT_FIELDS, Found, find_card_in_body, has_card
 from tests.support.budgets import assert_linear
 
 VISA = "4111111111111111"

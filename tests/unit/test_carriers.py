@@ -14,8 +14,8 @@ from jwcrypto.common import JWException
 from event_contracts.carrier import ReplyKind
 from logistics_gateway.carriers import Envelopes, ReplyKey, concat_kdf
 from logistics_gateway.domain import erasure_message, recall_message, shipment_id_of, shipment_message
-from servicekit.clock import FakeClock
-from servicekit.errors import Misconfigured, Poison
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Misconfigured, Poison
 from tests.support.carrier import Desk, seal_reply
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -117,7 +117,7 @@ def findings_in(text: str, name: str = "services/order/src/order_service/handler
 def test_sql_is_found(text: str) -> None:
     assert findings_in(text) == [1]
     assert findings_in(text, "services/order/src/order_service/store.py") == []
-    assert findings_in(text, "shared/servicekit/src/servicekit/outbox.py") == []
+    assert findings_in(text, "shared/servicekit/src/servicekit/db/outbox.py") == []
     assert findings_in(text, "services/order/src/order_service/outbox.py") == [1]
 
 

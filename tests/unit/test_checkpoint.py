@@ -5,7 +5,7 @@ import base64
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy_service.evidence.checkpoint import (
+from evidence_log.checkpoint import (
     LOG,
     WITNESS,
     BadNote,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import RFC_4122
 
-from servicekit.cloudevents import event_ids
+from servicekit.kafka.cloudevents import event_ids
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from servicekit.connections import LEAST_BYTES_A_SECOND, LINGER_SECONDS, Connection, Connections, ServerConfig
-from servicekit.settings import Settings
+from servicekit.core.settings import Settings
+from servicekit.http.connections import LEAST_BYTES_A_SECOND, LINGER_SECONDS, Connection, Connections, ServerConfig
 
 TIMES = Settings(http_head_seconds=10, http_body_seconds=10, http_idle_seconds=15, http_write_seconds=30)
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\n"

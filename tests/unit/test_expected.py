@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StrictInt, StringConstrain
 
 from event_contracts.codes import Country, HsCode
 from event_contracts.texts import Plain
-from servicekit.expected import expected
+from servicekit.http.expected import expected
 
 SECRET = "canary-7f3a"
 

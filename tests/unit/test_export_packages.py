@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import pytest
 
-from privacy_service.rights.export.domain import Facts, PartName
-from privacy_service.rights.export.packages import build
-from privacy_service.rights.export.rows import csv_head, csv_lines, kept, read_part
-from servicekit.errors import Poison
-from servicekit.policy import Policy
+from privacy_service.export.domain import Facts, PartName
+from privacy_service.export.packages import build
+from privacy_service.export.rows import csv_head, csv_lines, kept, read_part
+from servicekit.core.errors import Poison
+from servicekit.core.policy import Policy
 
 POLICY = Policy.load([Path(__file__).resolve().parents[2] / "shared" / "policy" / "policy.yaml"])
 ROWS_A_PART = 200

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import servicekit
-from servicekit import faults
-from servicekit.errors import Misconfigured
+from servicekit.core import faults
+from servicekit.core.errors import Misconfigured
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("shared/*/src/**/*.py"), *ROOT.glob("services/*/src/**/*.py")]
@@ -42,9 +42,7 @@ def test_error_at_the_second_hit_only() -> None:
 
 
 def test_kill_is_sigkill() -> None:
-    program = (
-        "from servicekit.faults import faultpoint as f; f('a.b'); print('once', flush=True); f('a.b'); print('twice')"
-    )
+    program = "from servicekit.core.faults import faultpoint as f; f('a.b'); print('once', flush=True); f('a.b'); print('twice')"
     path = [str(Path(servicekit.__file__).parents[1]), *sys.path]
     environment = {"FAULTPOINTS": "a.b=kill@2", "PYTHONPATH": ":".join(path)}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)

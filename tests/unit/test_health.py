@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from servicekit.clock import FakeClock
-from servicekit.health import Health
+from servicekit.core.clock import FakeClock
+from servicekit.core.health import Health
 
 
 def test_a_loop_is_unhealthy_until_its_first_beat() -> None:

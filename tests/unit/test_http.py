@@ -18,15 +18,15 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, Field
 
-from servicekit.admission import MAX_BODY, OPEN_MAX_BODY, max_body
-from servicekit.auth import Customer, Staff, customer, staff
-from servicekit.clock import FakeClock
-from servicekit.errors import Misconfigured, NotFound, TooMany
-from servicekit.health import Health
-from servicekit.http import make_app
-from servicekit.paging import Cursor, Page, Paging, paging
-from servicekit.probes import make_probes
-from servicekit.settings import Settings
+from servicekit.app.probes import make_probes
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Misconfigured, NotFound, TooMany
+from servicekit.core.health import Health
+from servicekit.core.settings import Settings
+from servicekit.http.admission import MAX_BODY, OPEN_MAX_BODY, max_body
+from servicekit.http.app import make_app
+from servicekit.http.auth import Customer, Staff, customer, staff
+from servicekit.http.paging import Cursor, Page, Paging, paging
 from tests.support.asgi import AsgiClient
 
 SECRET = "jane.canary@example.org"

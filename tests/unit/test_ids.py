@@ -8,13 +8,13 @@ import pytest
 from fastapi import APIRouter, Depends
 
 from deploy.local import keys
-from servicekit.auth import customer, staff
-from servicekit.clock import Clock
-from servicekit.errors import Misconfigured
-from servicekit.health import Health
-from servicekit.http import make_app
-from servicekit.ids import Ids, caller_of, new_id
-from servicekit.settings import Settings
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Misconfigured
+from servicekit.core.health import Health
+from servicekit.core.settings import Settings
+from servicekit.http.app import make_app
+from servicekit.http.auth import customer, staff
+from servicekit.http.ids import Ids, caller_of, new_id
 from tests.support.asgi import AsgiClient
 
 ME, OTHER = uuid4(), uuid4()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_contracts import Event
-from servicekit.batches import in_order
-from servicekit.cloudevents import Received
+from servicekit.kafka.batches import in_order
+from servicekit.kafka.cloudevents import Received
 
 
 class Counted(Event, topic="counted.events", key="counter_id"):

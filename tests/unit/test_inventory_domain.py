@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from privacy_service.app import OWN_EVENT_TOPICS, service_under
 from privacy_service.inventory.domain import Fact, Receipt, event_topics, merge_facts, merge_receipts
-from servicekit.policy import Policy
+from servicekit.core.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "shared" / "policy" / "policy.yaml"

@@ -4,7 +4,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.kafka import key_hash
+from servicekit.kafka.client import key_hash
 
 
 @given(st.binary(max_size=80))

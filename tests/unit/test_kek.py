@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from privacy_service.vault.epochs.domain import describe_lost, horizon_of, is_due
-from privacy_service.vault.kek import Kek, KekMissing, KekNotLoaded, Provider, WrongKek
-from privacy_service.vault.kek_files import FileKek
-from privacy_service.vault.kms import KmsKek
-from privacy_service.vault.settings import VaultSettings
-from servicekit.errors import Misconfigured, Unavailable
+from servicekit.core.errors import Misconfigured, Unavailable
 from tests.support.key_services import REGION, WEEK, kms_endpoint, new_folder, provider  # noqa: F401 - fixtures
+from vault_service.epochs.domain import describe_lost, horizon_of, is_due
+from vault_service.kek import Kek, KekMissing, KekNotLoaded, Provider, WrongKek
+from vault_service.kek_files import FileKek
+from vault_service.kms import KmsKek
+from vault_service.settings import VaultSettings
 
 MONTH, DAY = timedelta(days=30), timedelta(days=1)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import BaseModel, Field, SecretStr
 
-from servicekit.errors import Gone, KeyReused
+from servicekit.core.errors import Gone, KeyReused
 from servicekit.kit import Kit, body_digest, same_body
-from servicekit.token import SealingKey
+from servicekit.vault.token import SealingKey
 
 EMAIL = "Jane.Canary@example.org"
 

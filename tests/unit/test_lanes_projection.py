@@ -26,7 +26,7 @@ from logistics_gateway.domain import (
     shipment_id_of,
     shipment_message,
 )
-from servicekit.clock import FakeClock
+from servicekit.core.clock import FakeClock
 from tests.support.deliveries import deliveries, make_delivery
 
 ROUTES = make_routes(load_lanes(Path(__file__).parents[2] / "shared" / "policy" / "lanes"))

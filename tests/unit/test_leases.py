@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from servicekit.clock import FakeClock
-from servicekit.leases import KeyName, Lease, Leases, _Recent
-from servicekit.token import SealingKey
+from servicekit.core.clock import FakeClock
+from servicekit.vault.leases import KeyName, Lease, Leases, _Recent
+from servicekit.vault.token import SealingKey
 
 
 def test_only_what_is_dropped_is_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:

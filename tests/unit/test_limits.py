@@ -2,9 +2,9 @@
 
 import pytest
 
-from servicekit.clock import FakeClock
-from servicekit.errors import TooMany
-from servicekit.limits import Strangers
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import TooMany
+from servicekit.http.limits import Strangers
 
 SECRET = "jane.canary@example.org"
 

@@ -11,14 +11,14 @@ from starlette.types import Scope
 from deploy.local import keys
 from event_contracts.account import Email, Line, Phone
 from event_contracts.moments import Moment
-from privacy_service.vault.callers import Callers
-from servicekit.admission import Rule, _read_query
-from servicekit.auth import Tokens
-from servicekit.bodies import is_json, read_json
-from servicekit.clock import Clock
-from servicekit.ids import _random
-from servicekit.paging import Cursor
+from servicekit.core.clock import Clock
+from servicekit.http.admission import Rule, _read_query
+from servicekit.http.auth import Tokens
+from servicekit.http.bodies import is_json, read_json
+from servicekit.http.ids import _random
+from servicekit.http.paging import Cursor
 from tests.support.budgets import assert_linear, cost_of
+from vault_service.callers import Callers
 
 _HEAD = base64.urlsafe_b64encode(b'{"alg":"Ed25519"}').rstrip(b"=").decode()
 LINEAR = pytest.mark.attack("a text that is read again and again", expected="twice the text, twice the work")

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from servicekit.errors import Poison
-from servicekit.logs import code, configure_logs, get_log
+from servicekit.core.errors import Poison
+from servicekit.core.logs import code, configure_logs, get_log
 
 SECRET = "Jane Canary"
 ID = UUID("00000000-0000-4000-8000-000000000001")

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from account_service.mails.domain import FIELDS, Language, Template, pause_after
 from account_service.mails.smtp import Smtp, Undeliverable, compose, envelope_address
 from account_service.mails.templates import TEXTS, Rendered, Templates
+from account_service.schemas import GuestBody
 from account_service.settings import AccountSettings
-from account_service.shapes import GuestBody
-from servicekit.errors import Misconfigured
+from servicekit.core.errors import Misconfigured
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy_service.evidence.merkle import (
+from evidence_log.merkle import (
     EMPTY_ROOT,
     Node,
     combine,

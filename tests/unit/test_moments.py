@@ -10,9 +10,9 @@ from event_contracts.event import Event
 from event_contracts.logistics_gateway import ShipmentDelivered
 from event_contracts.moments import EARLIEST, LATEST, Moment, bounded, is_plausible, later
 from event_contracts.privacy import HeldItem
-from privacy_service.rights.domain import Basis, Item, ManualHold, Scope, holds_on
-from servicekit.cloudevents import RawRecord, read_event, to_headers, types_of
-from servicekit.errors import Poison
+from privacy_service.requests.domain import Basis, Item, ManualHold, Scope, holds_on
+from servicekit.core.errors import Poison
+from servicekit.kafka.cloudevents import RawRecord, read_event, to_headers, types_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 # What asyncpg gives for infinity has no zone.

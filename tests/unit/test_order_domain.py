@@ -27,7 +27,7 @@ from order_service.domain import (
     order_number,
     split_purchase,
 )
-from servicekit.errors import Conflict, Invalid, InvalidFields
+from servicekit.core.errors import Conflict, Invalid, InvalidFields
 
 ORDER_ID = UUID("2b0e4c1a-0a53-4c5e-9a61-7d1f3f6f1c11")
 ROOT = Path(__file__).parents[2]

@@ -5,12 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from servicekit.cloudevents import RawRecord
-from servicekit.inbox import Position
-from servicekit.places import Look, Standing, begin_of, judge
-from servicekit.positions_command import parse
-from servicekit.record_hash import hash_key, hash_of, is_same
-from servicekit.settings import Settings
+from servicekit.core.settings import Settings
+from servicekit.db.inbox import Position
+from servicekit.kafka.cloudevents import RawRecord
+from servicekit.kafka.places import Look, Standing, begin_of, judge
+from servicekit.kafka.positions_command import parse
+from servicekit.kafka.record_hash import hash_key, hash_of, is_same
 
 KEY = b"k" * 32
 TOPIC, OTHER = UUID(int=1), UUID(int=2)

@@ -13,7 +13,7 @@ import event_contracts.order
 from event_contracts import PersonalData
 from event_contracts.personal import categories
 from event_contracts.topics import CARRIERS, TOPICS
-from servicekit.policy import Policy, PolicyError, Retention
+from servicekit.core.policy import Policy, PolicyError, Retention
 
 BASE = Path(__file__).resolve().parents[2] / "shared" / "policy" / "policy.yaml"
 REVIEWS = """

@@ -7,8 +7,8 @@ import pytest
 
 from privacy_service.clauses import CLAUSES, PARTS
 from privacy_service.policy_page import in_words, render_policy
-from servicekit.errors import Misconfigured
-from servicekit.policy import Policy, Retention
+from servicekit.core.errors import Misconfigured
+from servicekit.core.policy import Policy, Retention
 
 POLICY = Policy.load([Path(__file__).resolve().parents[2] / "shared" / "policy" / "policy.yaml"])
 VOID = {"meta"}

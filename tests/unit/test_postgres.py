@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from servicekit.errors import Unavailable
-from servicekit.postgres import Database, Tx
+from servicekit.core.errors import Unavailable
+from servicekit.db.postgres import Database, Tx
 
 
 class DyingConnection:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from privacy_service.cli.client import Client
-from privacy_service.cli.commands import app
+from privacyctl.client import Client
+from privacyctl.commands import app
 
 ORDER, NUMBER, SINCE = str(uuid4()), "7ZK3M-0Q9XA", "2026-11-23T14:46:48+00:00"
 BLOCKED = {"order_id": ORDER, "state": "blocked", "reason": "no_lane", "blocked_since": SINCE, "progress": None}

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from privacy_service.cli import requests as cli_requests
-from privacy_service.cli.client import Client
-from privacy_service.cli.commands import app
+from privacyctl import requests as cli_requests
+from privacyctl.client import Client
+from privacyctl.commands import app
 
 REQUEST, SUBJECT, ANCHOR = uuid4(), uuid4(), uuid4()
 KEY = uuid4()

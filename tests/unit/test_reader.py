@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from faststream.kafka import KafkaBroker
 
-from servicekit.batches import Batch
-from servicekit.clock import FakeClock
-from servicekit.cloudevents import RawRecord
-from servicekit.consuming import BATCHES_AHEAD, Consumes, Reader
-from servicekit.health import Progress
+from servicekit.core.clock import FakeClock
+from servicekit.core.health import Progress
+from servicekit.kafka.batches import Batch
+from servicekit.kafka.cloudevents import RawRecord
+from servicekit.kafka.consuming import BATCHES_AHEAD, Consumes, Reader
+from servicekit.kafka.subscription import BATCH, POLL_MS, subscribe
 from servicekit.kit import Kit
-from servicekit.subscription import BATCH, POLL_MS, subscribe
 
 BLANK: dict[str, Any] = {"topic": "x", "partition": 0, "key": None, "value": None, "headers": ()}
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from servicekit.clock import FakeClock
-from servicekit.errors import Invalid
-from servicekit.health import Health
+from servicekit.app.republish import republish, since_of
+from servicekit.app.service import ROLES, Service, _parts
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Invalid
+from servicekit.core.health import Health
+from servicekit.db.outbox import KEEP_DAYS
 from servicekit.kit import Kit
-from servicekit.outbox import KEEP_DAYS
-from servicekit.republish import republish, since_of
-from servicekit.service import ROLES, Service, _parts
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-11-28", "2026-11-28T10:00:00"])

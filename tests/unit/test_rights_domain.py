@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.privacy import HeldItem
-from privacy_service.rights.domain import (
+from privacy_service.requests.domain import (
     Basis,
     Check,
     Extension,
@@ -26,8 +26,8 @@ from privacy_service.rights.domain import (
     due_at,
     holds_on,
 )
-from servicekit.clock import Clock
-from servicekit.errors import Conflict, Forbidden, Invalid
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Conflict, Forbidden, Invalid
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ME, ORDER = uuid4(), uuid4()

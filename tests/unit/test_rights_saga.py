@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, HeldItem, TellRecipients
-from privacy_service.rights.domain import (
+from privacy_service.requests.domain import (
     Basis,
     Hold,
     Item,
@@ -20,7 +20,8 @@ from privacy_service.rights.domain import (
     Reason,
     Scope,
 )
-from privacy_service.rights.saga import (
+from privacy_service.sagas.definition import HOW, STEPS, How, Step
+from privacy_service.sagas.machine import (
     Approved,
     Described,
     Destroyed,
@@ -44,7 +45,6 @@ from privacy_service.rights.saga import (
     advance,
     begin,
 )
-from privacy_service.rights.steps import HOW, STEPS, How, Step
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SYSTEMS = frozenset(("account", "order", "logistics-gateway"))

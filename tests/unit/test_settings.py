@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.clock import Clock
-from servicekit.errors import Misconfigured
-from servicekit.settings import Settings
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Misconfigured
+from servicekit.core.settings import Settings
 
 
 def test_the_environment_is_read_and_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from account_service.shapes import AddressBody, EditBody, GuestBody, RegistrationBody, SignInBody
+from account_service.schemas import AddressBody, EditBody, GuestBody, RegistrationBody, SignInBody
 from event_contracts.account import Address, ContactCorrection
 from event_contracts.order import Consignee
 from order_service.domain import Purchase, PurchaseConsignee, consignee_of
 from privacy_service.inventory.http import FindBody
-from privacy_service.rights.handlers import Corrections
-from privacy_service.rights.http import _corrections
-from privacy_service.rights.shapes import ContactBody, DeliveryBody, RectificationBody
-from servicekit.expected import expected
+from privacy_service.requests.handlers import Corrections
+from privacy_service.requests.http import _corrections
+from privacy_service.requests.schemas import ContactBody, DeliveryBody, RectificationBody
+from servicekit.http.expected import expected
 
 HONG_KONG = {
     "name": "A",

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from account_service.browsing_events import BrowsingData
-from account_service.shapes import AddressBody, EditBody, FavouriteBody, GuestBody, RegistrationBody
+from account_service.schemas import AddressBody, EditBody, FavouriteBody, GuestBody, RegistrationBody
 from event_contracts import texts
 from event_contracts.account import Address, Line
 from event_contracts.texts import RECORDED, plain_text
 from order_service.domain import PurchaseConsignee, PurchaseLine
-from privacy_service.rights.shapes import DeliveryBody, RectificationBody
+from privacy_service.requests.schemas import DeliveryBody, RectificationBody
 
 GOOD = [
     "X",

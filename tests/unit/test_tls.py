@@ -6,7 +6,7 @@ import ssl
 import httpx
 import pytest
 
-from servicekit.tls import tls_of
+from servicekit.http.tls import tls_of
 
 
 def test_a_server_must_be_known_and_is_asked_for_its_name() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from servicekit.errors import Fenced, Unavailable
-from servicekit.together import Together
+from servicekit.core.batcher import Together
+from servicekit.core.errors import Fenced, Unavailable
 
 
 class Desk:

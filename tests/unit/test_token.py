@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servicekit.token import MAX_PLAINTEXT_BYTES, SealingKey, TokenRefused, open_token, seal
+from servicekit.vault.token import MAX_PLAINTEXT_BYTES, SealingKey, TokenRefused, open_token, seal
 
 KEY_ID, SUBJECT, ANCHOR = (UUID(int=number, version=4) for number in (1, 2, 3))
 KEY = SealingKey.derive(KEY_ID, bytes(range(32)))

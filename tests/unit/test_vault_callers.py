@@ -8,12 +8,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fastapi import Request
 from starlette.types import Message
 
-from privacy_service.vault.bodies import read_body
-from privacy_service.vault.callers import Callers
-from privacy_service.vault.http import FindBody
-from servicekit.clock import FakeClock
-from servicekit.errors import Unauthenticated, UnsupportedMedia
-from servicekit.vault_client import ServiceIdentity
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import Unauthenticated, UnsupportedMedia
+from servicekit.vault.client import ServiceIdentity
+from vault_service.callers import Callers
+from vault_service.http import FindBody
+from vault_service.payloads import read_body
 
 
 def introduced(folder: Path, clock: FakeClock) -> tuple[ServiceIdentity, Callers]:

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from event_contracts import Erased
-from servicekit.clock import Clock, FakeClock
-from servicekit.errors import Fenced, Forbidden, TooMany, Unavailable, UnknownKey
-from servicekit.token import SealingKey
-from servicekit.vault_client import IndexEntry, KeyName, LeaseName, ServiceIdentity, VaultClient
+from servicekit.core.clock import Clock, FakeClock
+from servicekit.core.errors import Fenced, Forbidden, TooMany, Unavailable, UnknownKey
+from servicekit.vault.client import IndexEntry, KeyName, LeaseName, ServiceIdentity, VaultClient
+from servicekit.vault.token import SealingKey
 
 PEM = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 ASKED = LeaseName(uuid4(), uuid4(), "delivery", uuid4())

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from privacy_service.vault.domain import StoredKey, Tally, bound, standing
-from servicekit.errors import TooMany
-from servicekit.leases import KeyName
+from servicekit.core.errors import TooMany
+from servicekit.vault.leases import KeyName
+from vault_service.domain import StoredKey, Tally, bound, standing
 
 NAME = KeyName(uuid4(), "delivery", uuid4())
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """Leases from before an entry run out, however often their holder asks for others (docs/protocols.md#the-list-of-revocations)."""
 
-from privacy_service.vault.holders.notes import Ages
+from vault_service.lease_audit import Ages
 
 LEASE = 60.0
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from privacy_service.vault.loops import every
-from servicekit.clock import FakeClock
-from servicekit.errors import KitError, Unavailable
-from servicekit.health import Health
+from servicekit.core.clock import FakeClock
+from servicekit.core.errors import KitError, Unavailable
+from servicekit.core.health import Health
+from vault_service.jobs import every
 
 CANARY = "Ada-Quillfeather-5512"
 
@@ -49,7 +49,7 @@ class Turns:
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     turns = Turns()
-    monkeypatch.setattr("privacy_service.vault.loops.asyncio.sleep", turns.sleep)
+    monkeypatch.setattr("vault_service.jobs.asyncio.sleep", turns.sleep)
     return turns
 
 

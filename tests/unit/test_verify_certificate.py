@@ -18,12 +18,12 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy_service.evidence import certificate as certificates
-from privacy_service.evidence.certificate import CertificateFacts, HoldFact, ParticipantFact, ProbeFact, RecipientFact
-from privacy_service.evidence.checkpoint import LOG, WITNESS, Checkpoint, Signer, signed
-from privacy_service.evidence.handlers import log_line
-from privacy_service.evidence.leaves import Decision, KeyFact, canonical, encode
-from privacy_service.evidence.merkle import (
+from evidence_log import certificate as certificates
+from evidence_log.certificate import CertificateFacts, HoldFact, ParticipantFact, ProbeFact, RecipientFact
+from evidence_log.checkpoint import LOG, WITNESS, Checkpoint, Signer, signed
+from evidence_log.handlers import log_line
+from evidence_log.leaves import Decision, KeyFact, canonical, encode
+from evidence_log.merkle import (
     Node,
     combine,
     consistency_spans,

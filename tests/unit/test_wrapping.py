@@ -115,12 +115,14 @@ def _parts(word: str) -> list[str]:
 
 
 def _least_lines(words: list[str], length: int) -> int:
-    """With as many words in each line as fit."""
+    """With as many parts in each line as fit; a blank before the first part of a word."""
     count, room = 0, -1
     for word in words:
-        if len(word) > room:
-            count, room = count + 1, length
-        room -= len(word) + 1
+        for place, part in enumerate(_parts(word)):
+            size = len(part) + (place == 0)
+            if size > room:
+                count, room, size = count + 1, length, len(part)
+            room -= size
     return count
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servicekit.writers import Writer, Writers, full_xid
+from servicekit.db.writers import Writer, Writers, full_xid
 
 ROUND = 1 << 32
 

@@ -1,6 +1,6 @@
 """`python -m reviews all|migrate`."""
 
 from reviews.app import SERVICE
-from servicekit.service import main
+from servicekit import main
 
 main(SERVICE)

@@ -8,11 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from event_contracts import Event, PersonalData, Sealed, about, category
-from servicekit.auth import Customer, customer
-from servicekit.holdings import Holding
-from servicekit.kit import Kit
-from servicekit.postgres import Tx
-from servicekit.service import Service
+from servicekit import Customer, Holding, Kit, Service, Tx, customer
 
 
 class Reviewer(PersonalData, data_class="identity"):

@@ -19,7 +19,8 @@ from weakref import WeakKeyDictionary
 import asyncpg
 import httpx
 
-from servicekit import faults, kafka
+from servicekit.core import faults
+from servicekit.kafka import client
 
 LEASE = "/v1/keys/lease"
 # The address of a task is another one's soon after it has ended.
@@ -60,7 +61,7 @@ def _traced(connection: type, method: str) -> None:
 
 
 def _trace_clients() -> None:
-    produce, send = kafka.Producer.send, httpx.AsyncClient.send
+    produce, send = client.Producer.send, httpx.AsyncClient.send
 
     async def traced_produce(self: Any, records: Any) -> None:
         if records:
@@ -72,7 +73,7 @@ def _trace_clients() -> None:
             _note("post", request.url.path)
         return await send(self, request, **more)
 
-    kafka.Producer.send = traced_produce  # type: ignore[method-assign]
+    client.Producer.send = traced_produce  # type: ignore[method-assign]
     httpx.AsyncClient.send = traced_send  # type: ignore[method-assign]
 
 

@@ -10,9 +10,10 @@ from joserfc.jwk import OKPKey
 
 from account_service.passwords import Passwords
 from account_service.settings import AccountSettings
-from servicekit.auth import ALGORITHM, AUDIENCE, CUSTOMER_ISSUER
-from servicekit.clock import Clock
-from servicekit.limits import Limit, Limits
+from servicekit import Limit
+from servicekit.core.clock import Clock
+from servicekit.http.auth import ALGORITHM, AUDIENCE, CUSTOMER_ISSUER
+from servicekit.http.limits import Limits
 
 # By address and peer: nobody keeps others from registering with their own address.
 REGISTER: Final = Limit("register", 10, 60, "term")
@@ -34,7 +35,7 @@ class AccessToken:
 
 
 class TokenIssuer:
-    """Signs customers' access tokens with the shop's customer key (Ed25519, PKCS#8 PEM). See `servicekit.auth`."""
+    """Signs customers' access tokens with the shop's customer key (Ed25519, PKCS#8 PEM). See `servicekit.http.auth`."""
 
     def __init__(self, private_key_pem: bytes, clock: Clock, settings: AccountSettings) -> None:
         self._key = OKPKey.import_key(private_key_pem)

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from account_service import handlers
+from account_service import handlers, registrations
 from account_service.holdings import HOLDINGS
 from account_service.http import make_router
 from account_service.mails import sending
 from account_service.rectification import apply_rectification, prepare_rectification
-from account_service.registrations import handlers as registrations
 from account_service.settings import AccountSettings
 from event_contracts.account import EVENTS
 from event_contracts.order import ORDER_EVENTS
 from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, RectifyHoldings
-from servicekit.consuming import Consumes
-from servicekit.service import Service
+from servicekit import Consumes, Service
 
 # A command that comes again finds its values in force, and makes no version.
 RECTIFICATION = Consumes(

@@ -25,10 +25,9 @@ from event_contracts.account import (
     FavouriteRemoved,
 )
 from event_contracts.moments import bounded
-from servicekit.errors import NotFound
-from servicekit.kit import Kit, Opening, same_body
-from servicekit.paging import Cursor, Page, Paging
-from servicekit.postgres import Record, Tx
+from servicekit import Cursor, Kit, Opening, Page, Paging, Record, Tx
+from servicekit.core.errors import NotFound
+from servicekit.kit import same_body
 
 T = TypeVar("T", bound=PersonalData)
 

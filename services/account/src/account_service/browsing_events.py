@@ -9,16 +9,16 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from account_service import shapes
+from account_service import schemas
 from account_service.domain import Look
 from event_contracts.account import Browsing, BrowsingKind, Line
 from event_contracts.moments import Moment
-from servicekit.admission import item_by_item, max_body
-from servicekit.bodies import read_json
-from servicekit.cards import find_card
-from servicekit.errors import UnsupportedMedia
-from servicekit.metrics import CARD_NUMBERS_REFUSED
-from servicekit.problems import invalid_fields
+from servicekit.core.errors import UnsupportedMedia
+from servicekit.core.metrics import CARD_NUMBERS_REFUSED
+from servicekit.http.admission import item_by_item, max_body
+from servicekit.http.bodies import read_json
+from servicekit.http.cards import find_card
+from servicekit.http.problems import invalid_fields
 
 MAX_EVENTS = 500
 ONE = "application/cloudevents+json"
@@ -33,7 +33,7 @@ def _random(event_id: UUID) -> UUID:
     return event_id
 
 
-class BrowsingData(shapes.Request):
+class BrowsingData(schemas.Request):
     page: Line
     sku: Line | None = None
     seconds: Annotated[int, Field(ge=0, le=86_400)] = 0

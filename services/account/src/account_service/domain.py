@@ -11,7 +11,7 @@ from event_contracts import Event
 from event_contracts.account import Browsing, BrowsingKind, Contact, Identity, is_birth_date
 from event_contracts.moments import EARLIEST, is_plausible
 from event_contracts.order import OrderCancelled, OrderDelivered, OrderHandedOver, OrderPlaced, OrderProgress
-from servicekit.errors import Conflict, Invalid
+from servicekit.core.errors import Conflict, Invalid
 
 MAX_ADDRESSES = 50
 MAX_FAVOURITES = 500

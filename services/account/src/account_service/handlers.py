@@ -26,7 +26,7 @@ from account_service.domain import (
 from account_service.mails import store as mails_store
 from account_service.mails.domain import Language, Mail, Template
 from account_service.mails.sending import record
-from account_service.registrations.handlers import index_entries
+from account_service.registrations import index_entries
 from event_contracts import Erased, Event, Sealed
 from event_contracts.account import (
     AccountRegistered,
@@ -44,12 +44,10 @@ from event_contracts.order import (
     OrderPlaced,
     OrderProgressed,
 )
-from servicekit.batches import in_order
-from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Conflict, Gone, KeyReused, NotFound, Unauthenticated
-from servicekit.kit import Kit, Opening
-from servicekit.postgres import Record, Tx
-from servicekit.vault_client import IndexEntry
+from servicekit import Kit, Opening, Received, Record, RecordId, Tx
+from servicekit.core.errors import Conflict, Gone, KeyReused, NotFound, Unauthenticated
+from servicekit.kafka.batches import in_order
+from servicekit.vault.client import IndexEntry
 
 _EDIT_TRIES = 3
 KEY_USED = "This Idempotency-Key was used too long ago. Send the request with a fresh one."

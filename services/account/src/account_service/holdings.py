@@ -1,7 +1,7 @@
 """Where the account service holds personal data."""
 
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
-from servicekit.holdings import Holding
+from servicekit import Holding
 
 # A registration that nothing ever followed: no address, no favourite, no visit that is still kept, no order.
 _ABANDONED = """CASE WHEN NOT EXISTS (SELECT FROM addresses a WHERE a.subject_id = t.subject_id)

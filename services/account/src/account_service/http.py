@@ -5,20 +5,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from account_service import belongings, browsing_events, handlers, shapes
+from account_service import belongings, browsing_events, handlers, registrations, schemas
 from account_service.access import REGISTER_PEER, SIGN_IN_PEER, Access
 from account_service.handlers import Account
-from account_service.registrations import handlers as registrations
 from account_service.settings import AccountSettings
 from event_contracts.account import Address, Contact, Favourite, Identity
 from event_contracts.moments import bounded
-from servicekit.auth import Customer, customer
-from servicekit.errors import Misconfigured
-from servicekit.ids import new_id
-from servicekit.kit import Kit
-from servicekit.limits import Limit, limited
-from servicekit.paging import Page, Paging, paging
-from servicekit.peers import peer
+from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
+from servicekit.core.errors import Misconfigured
+from servicekit.http.peers import peer
 
 _member = customer(guests=False)
 Who = Annotated[Customer, Depends(customer())]
@@ -56,8 +51,8 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         tags=["accounts"],
     )
     async def register(
-        subject_id: StrangersId, body: shapes.RegistrationBody, request: Request
-    ) -> shapes.RegistrationAnswer:
+        subject_id: StrangersId, body: schemas.RegistrationBody, request: Request
+    ) -> schemas.RegistrationAnswer:
         """The same answer whether or not the address has an account."""
         new = registrations.Registration(
             Identity(name=body.name, birth_date=body.birth_date),
@@ -66,14 +61,14 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
             body.language,
         )
         await registrations.register(kit, access, subject_id, new, peer(request.scope))
-        return shapes.RegistrationAnswer(registration_id=subject_id)
+        return schemas.RegistrationAnswer(registration_id=subject_id)
 
     @router.post("/accounts/{registration_id}/confirmation", summary="Confirm the e-mail address", tags=["accounts"])
-    async def confirm(registration_id: UUID, body: shapes.ConfirmationBody, request: Request) -> shapes.SubjectAnswer:
+    async def confirm(registration_id: UUID, body: schemas.ConfirmationBody, request: Request) -> schemas.SubjectAnswer:
         """The account exists from now on; its id is that of the registration."""
         code, password = body.code.get_secret_value(), body.password.get_secret_value()
         await registrations.confirm(kit, access, registration_id, code, password, peer(request.scope))
-        return shapes.SubjectAnswer(subject_id=registration_id)
+        return schemas.SubjectAnswer(subject_id=registration_id)
 
     @router.post(
         "/sign-in",
@@ -81,9 +76,9 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         summary="Sign in with e-mail address and password",
         tags=["accounts"],
     )
-    async def sign_in(body: shapes.SignInBody, request: Request) -> shapes.TokenAnswer:
+    async def sign_in(body: schemas.SignInBody, request: Request) -> schemas.TokenAnswer:
         token = await handlers.sign_in(kit, access, body.email, body.password.get_secret_value(), peer(request.scope))
-        return shapes.TokenAnswer(access_token=token.text, expires_in=token.expires_in)
+        return schemas.TokenAnswer(access_token=token.text, expires_in=token.expires_in)
 
     @router.post(
         "/guests",
@@ -92,42 +87,43 @@ def _add_entrance(router: APIRouter, kit: Kit, access: Access) -> None:
         summary="Begin as a guest, without an account",
         tags=["accounts"],
     )
-    async def add_guest(subject_id: StrangersId, body: shapes.GuestBody, request: Request) -> shapes.GuestAnswer:
+    async def add_guest(subject_id: StrangersId, body: schemas.GuestBody, request: Request) -> schemas.GuestAnswer:
         contact = Contact(email=body.email, phone=body.phone)
         token = await handlers.add_guest(kit, access, subject_id, contact, body.language, peer(request.scope))
-        return shapes.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
+        return schemas.GuestAnswer(subject_id=subject_id, access_token=token.text, expires_in=token.expires_in)
 
 
 def _add_account(router: APIRouter, kit: Kit) -> None:
     @router.get("/accounts/me", summary="Read one's own data", tags=["accounts"])
-    async def show_account(who: Who) -> shapes.AccountAnswer:
+    async def show_account(who: Who) -> schemas.AccountAnswer:
         return _account_answer(await handlers.show_account(kit, who.subject_id))
 
     @router.patch("/accounts/me", openapi_extra=limited(CHANGES), summary="Edit one's own data", tags=["accounts"])
-    async def edit_account(who: Member, body: shapes.EditBody) -> shapes.AccountAnswer:
+    async def edit_account(who: Member, body: schemas.EditBody) -> schemas.AccountAnswer:
         changes = body.model_dump(exclude_unset=True, exclude={"country"})
         return _account_answer(await handlers.edit_account(kit, who.subject_id, changes))
 
     @router.get("/accounts/me/notices", summary="What happened to one's orders, newest first", tags=["notices"])
-    async def list_notices(who: Who, paged: Paged) -> Page[shapes.NoticeAnswer]:
+    async def list_notices(who: Who, paged: Paged) -> Page[schemas.NoticeAnswer]:
         page = await belongings.list_notices(kit, who.subject_id, paged)
         items = [
-            shapes.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=bounded(row["at"])) for row in page.items
+            schemas.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=bounded(row["at"]))
+            for row in page.items
         ]
         return Page(items=items, next=page.next)
 
 
-def _account_answer(account: Account) -> shapes.AccountAnswer:
+def _account_answer(account: Account) -> schemas.AccountAnswer:
     identity, contact = account.identity, account.contact
-    return shapes.AccountAnswer(
+    return schemas.AccountAnswer(
         subject_id=account.subject_id,
         guest=account.guest,
         language=account.language,
         registered_at=account.registered_at,
         identity=identity
-        and shapes.IdentityAnswer(number=account.identity_number, name=identity.name, birth_date=identity.birth_date),
+        and schemas.IdentityAnswer(number=account.identity_number, name=identity.name, birth_date=identity.birth_date),
         contact=contact
-        and shapes.ContactAnswer(number=account.contact_number, email=contact.email, phone=contact.phone),
+        and schemas.ContactAnswer(number=account.contact_number, email=contact.email, phone=contact.phone),
     )
 
 
@@ -139,17 +135,17 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
         summary="Add to the address book",
         tags=["addresses"],
     )
-    async def add_address(who: Member, address_id: MembersId, body: shapes.AddressBody) -> shapes.AddressIdAnswer:
+    async def add_address(who: Member, address_id: MembersId, body: schemas.AddressBody) -> schemas.AddressIdAnswer:
         await belongings.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
-        return shapes.AddressIdAnswer(address_id=address_id)
+        return schemas.AddressIdAnswer(address_id=address_id)
 
     @router.get("/accounts/me/addresses", summary="The address book, newest first", tags=["addresses"])
-    async def list_addresses(who: Member, paged: Paged) -> Page[shapes.AddressAnswer]:
+    async def list_addresses(who: Member, paged: Paged) -> Page[schemas.AddressAnswer]:
         page = await belongings.list_addresses(kit, who.subject_id, paged)
         return Page(items=[_address_answer(entry) for entry in page.items], next=page.next)
 
     @router.get("/accounts/me/addresses/{address_id}", summary="One address", tags=["addresses"])
-    async def show_address(who: Member, address_id: UUID) -> shapes.AddressAnswer:
+    async def show_address(who: Member, address_id: UUID) -> schemas.AddressAnswer:
         return _address_answer(await belongings.show_address(kit, who.subject_id, address_id))
 
     @router.put(
@@ -159,7 +155,7 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
         summary="Correct it",
         tags=["addresses"],
     )
-    async def replace_address(who: Member, address_id: UUID, body: shapes.AddressBody) -> Response:
+    async def replace_address(who: Member, address_id: UUID, body: schemas.AddressBody) -> Response:
         await belongings.replace_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return Response(status_code=204)
 
@@ -169,10 +165,10 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
         return Response(status_code=204)
 
 
-def _address_answer(entry: belongings.Entry[Address]) -> shapes.AddressAnswer:
-    address = entry.value and shapes.AddressValue.model_validate(entry.value)
+def _address_answer(entry: belongings.Entry[Address]) -> schemas.AddressAnswer:
+    address = entry.value and schemas.AddressValue.model_validate(entry.value)
     row = entry.row
-    return shapes.AddressAnswer(
+    return schemas.AddressAnswer(
         address_id=row["address_id"], number=row["number"], added_at=row["added_at"], address=address
     )
 
@@ -186,13 +182,13 @@ def _add_favourites(router: APIRouter, kit: Kit) -> None:
         tags=["favourites"],
     )
     async def add_favourite(
-        who: Member, favourite_id: MembersId, body: shapes.FavouriteBody
-    ) -> shapes.FavouriteIdAnswer:
+        who: Member, favourite_id: MembersId, body: schemas.FavouriteBody
+    ) -> schemas.FavouriteIdAnswer:
         await belongings.add_favourite(kit, who.subject_id, favourite_id, Favourite(sku=body.sku))
-        return shapes.FavouriteIdAnswer(favourite_id=favourite_id)
+        return schemas.FavouriteIdAnswer(favourite_id=favourite_id)
 
     @router.get("/accounts/me/favourites", summary="One's favourites, newest first", tags=["favourites"])
-    async def list_favourites(who: Member, paged: Paged) -> Page[shapes.FavouriteAnswer]:
+    async def list_favourites(who: Member, paged: Paged) -> Page[schemas.FavouriteAnswer]:
         page = await belongings.list_favourites(kit, who.subject_id, paged)
         return Page(items=[_favourite_answer(entry) for entry in page.items], next=page.next)
 
@@ -202,8 +198,8 @@ def _add_favourites(router: APIRouter, kit: Kit) -> None:
         return Response(status_code=204)
 
 
-def _favourite_answer(entry: belongings.Entry[Favourite]) -> shapes.FavouriteAnswer:
-    return shapes.FavouriteAnswer(
+def _favourite_answer(entry: belongings.Entry[Favourite]) -> schemas.FavouriteAnswer:
+    return schemas.FavouriteAnswer(
         favourite_id=entry.row["favourite_id"],
         added_at=entry.row["added_at"],
         sku=entry.value and entry.value.sku,
@@ -219,16 +215,16 @@ def _add_browsing(router: APIRouter, kit: Kit) -> None:
     )
     async def record_browsing(
         who: Who, looks: Annotated[browsing_events.Looks, Depends(browsing_events.read_looks)]
-    ) -> shapes.RecordedAnswer:
+    ) -> schemas.RecordedAnswer:
         """An event of a batch that holds a payment card number is left out and counted, and the others are recorded."""
         recorded = await belongings.record_browsing(kit, who.subject_id, looks.kept)
-        return shapes.RecordedAnswer(recorded=recorded, known=len(looks.kept) - recorded, left_out=looks.left_out)
+        return schemas.RecordedAnswer(recorded=recorded, known=len(looks.kept) - recorded, left_out=looks.left_out)
 
     @router.get("/accounts/me/browsing", summary="One's own browsing, newest first", tags=["browsing"])
-    async def list_browsing(who: Who, paged: Paged) -> Page[shapes.BrowsingAnswer]:
+    async def list_browsing(who: Who, paged: Paged) -> Page[schemas.BrowsingAnswer]:
         page = await belongings.list_browsing(kit, who.subject_id, paged)
         items = [
-            shapes.BrowsingAnswer(
+            schemas.BrowsingAnswer(
                 browsing_id=entry.row["browsing_id"],
                 at=entry.row["at"],
                 kind=entry.row["kind"],

@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from account_service.settings import AccountSettings
-from servicekit.errors import TooMany
+from servicekit.core.errors import TooMany
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from account_service import store
 from account_service.handlers import is_other_mailbox, tell_old_address
-from account_service.registrations.handlers import index_entries
+from account_service.registrations import index_entries
 from event_contracts import Erased, Sealed
 from event_contracts.account import (
     Contact,
@@ -27,10 +27,8 @@ from event_contracts.account import (
 )
 from event_contracts.personal import PersonalData
 from event_contracts.privacy import HoldingsRectified, RectifyHoldings, Refusal
-from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Conflict, Fenced, Poison
-from servicekit.kit import Kit, Opening
-from servicekit.postgres import Record, Tx
+from servicekit import Kit, Opening, Received, Record, RecordId, Tx
+from servicekit.core.errors import Conflict, Fenced, Poison
 
 PURPOSE = "rights_request"
 

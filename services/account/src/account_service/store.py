@@ -12,9 +12,9 @@ from account_service.mails.domain import Language
 from event_contracts import Sealed
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
 from event_contracts.moments import LATEST
-from servicekit.errors import Conflict
-from servicekit.paging import Cursor, Paging
-from servicekit.postgres import Database, Record, Tx
+from servicekit import Cursor, Paging, Record, Tx
+from servicekit.core.errors import Conflict
+from servicekit.db.postgres import Database
 
 Source: TypeAlias = Tx | Database
 

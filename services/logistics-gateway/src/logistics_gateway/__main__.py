@@ -1,6 +1,6 @@
 """`python -m logistics_gateway api|consume|relay|jobs|all|migrate`."""
 
 from logistics_gateway.app import SERVICE
-from servicekit.service import main
+from servicekit import main
 
 main(SERVICE)

@@ -8,18 +8,17 @@ from event_contracts.logistics_gateway import EVENTS
 from event_contracts.order import ORDER_EVENTS, DeliveryCorrected, OrderCancelled, OrderPlaced
 from event_contracts.privacy import PRIVACY_COMMANDS, RecipientsTold, TellRecipients
 from event_contracts.topics import CARRIERS
-from logistics_gateway.cancellations.handlers import cancel_late
-from logistics_gateway.erasures.handlers import apply_recipients
+from logistics_gateway.cancellations import cancel_late
+from logistics_gateway.erasures import apply_recipients
 from logistics_gateway.handlers import apply_orders, deliver_orders, prepare_orders, retry_blocked
 from logistics_gateway.holdings import HOLDINGS
 from logistics_gateway.http import make_router
-from logistics_gateway.replies.handlers import apply_replies, prepare_replies, read_reply, retry_early
-from logistics_gateway.republishing import say_again
+from logistics_gateway.replies import apply_replies, prepare_replies, read_reply, retry_early
+from logistics_gateway.republish import say_again
 from logistics_gateway.sending import catch_up, idle, open_gateway, send_erasures, send_stale
 from logistics_gateway.settings import GatewaySettings
-from logistics_gateway.stuck.handlers import end_blocked, end_silent
-from servicekit.consuming import Consumes
-from servicekit.service import Job, Service
+from logistics_gateway.stuck import end_blocked, end_silent
+from servicekit import Consumes, Job, Service
 
 ORDERS = Consumes(
     topics=(ORDER_EVENTS,),

@@ -37,7 +37,7 @@ from pydantic import ValidationError
 
 from event_contracts.carrier import CarrierReply
 from event_contracts.moments import IMPLAUSIBLE, is_implausible
-from servicekit.errors import Misconfigured, Poison
+from servicekit.core.errors import Misconfigured, Poison
 
 ALG, ENC = "ECDH-ES+A256KW", "A256GCM"
 KEY_BYTES, NONCE_BYTES, TAG_BYTES, RECORD_KEY_BYTES = 32, 12, 16, 16

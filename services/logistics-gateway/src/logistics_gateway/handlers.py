@@ -14,7 +14,7 @@ from event_contracts import Erased, Sealed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.order import Delivery, DeliveryCorrected, OrderCancelled, OrderPlaced
 from logistics_gateway import store
-from logistics_gateway.cancellations.store import remember, remembered
+from logistics_gateway.cancellations_store import remember, remembered
 from logistics_gateway.domain import (
     CANCELLED,
     DATA_CLASS,
@@ -26,13 +26,11 @@ from logistics_gateway.domain import (
     shipment_id_of,
     shipment_message,
 )
-from logistics_gateway.registrations.handlers import Wanted, keep, open_registrations, stated
+from logistics_gateway.registrations import Wanted, keep, open_registrations, stated
 from logistics_gateway.sending import Gateway, Marks, Outgoing, catch_up, mark, open_again, send
-from logistics_gateway.stuck.events import emit_blocked, emit_unblocked, reasons
-from servicekit.consuming import Received, RecordId
-from servicekit.faults import declare, faultpoint
-from servicekit.kit import Kit, Opening
-from servicekit.postgres import Record, Tx
+from logistics_gateway.stuck_events import emit_blocked, emit_unblocked, reasons
+from servicekit import Kit, Opening, Received, Record, RecordId, Tx
+from servicekit.core.faults import declare, faultpoint
 
 declare("gateway.recorded")
 _WITH_DELIVERY = (OrderPlaced, DeliveryCorrected)

@@ -1,8 +1,8 @@
 """What the gateway holds about people: the ledger, with the sealed delivery until it was sent; sealed registrations."""
 
 from event_contracts.order import Delivery, Registration
-from logistics_gateway.erasures import store
-from servicekit.holdings import Holding
+from logistics_gateway import erasures_store
+from servicekit import Holding
 
 DISCLOSURES = Holding(
     "disclosures",
@@ -16,7 +16,7 @@ DISCLOSURES = Holding(
         "erasure", "erasure_request", "erasure_sent_at", "erased_at", "ordered_at", "progress", "rank", "progress_at",
         "heard_at", "ended_at", "refusal", "blocked_since",
     ),
-    erase_with=store.erase,
+    erase_with=erasures_store.erase,
 )  # fmt: skip
 # Ids and a time: who is to hear of a recipient's answer, also long after the person's data went.
 RECIPIENT_REQUESTS = Holding(

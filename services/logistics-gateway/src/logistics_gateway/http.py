@@ -13,13 +13,11 @@ from event_contracts.codes import DataClass, FieldPath, LaneId, PolicyVersion, P
 from event_contracts.logistics_gateway import Progress
 from event_contracts.moments import bounded
 from logistics_gateway import store
+from logistics_gateway import stuck_store as stuck
 from logistics_gateway.domain import State
 from logistics_gateway.sending import Gateway
-from logistics_gateway.stuck import store as stuck
-from servicekit.auth import Staff, staff
-from servicekit.errors import NotFound
-from servicekit.kit import Kit
-from servicekit.paging import Cursor, Page, Paging, paging
+from servicekit import Cursor, Kit, Page, Paging, Staff, paging, staff
+from servicekit.core.errors import NotFound
 
 Reason = FieldPath  # a code of the same form, such as `no_lane` or `missing.consignee.email`
 SupportOrOfficer = Annotated[Staff, Depends(staff("support", "privacy_officer"))]

@@ -22,6 +22,7 @@ from lanes.lane import Lane, in_force
 from lanes.loading import load_lanes
 from lanes.projection import Route
 from lanes.refusal import CannotShip
+from logistics_gateway import erasures_store as erasures
 from logistics_gateway import store
 from logistics_gateway.carriers import Envelopes, ReplyKey, read_jwk
 from logistics_gateway.domain import (
@@ -35,17 +36,15 @@ from logistics_gateway.domain import (
     recall_message,
     shipment_message,
 )
-from logistics_gateway.erasures import store as erasures
-from logistics_gateway.erasures.handlers import tell
-from logistics_gateway.registrations.handlers import Wanted, open_registrations
+from logistics_gateway.erasures import tell
+from logistics_gateway.registrations import Wanted, open_registrations
 from logistics_gateway.settings import GatewaySettings
-from logistics_gateway.stuck.events import emit_blocked, reasons
-from servicekit.errors import Misconfigured, Poison
-from servicekit.faults import declare, faultpoint
-from servicekit.kafka import OutRecord, Producer
-from servicekit.kit import Kit, Opening
-from servicekit.logs import code, get_log
-from servicekit.postgres import Record, Tx
+from logistics_gateway.stuck_events import emit_blocked, reasons
+from servicekit import Kit, Opening, Record, Tx, get_log
+from servicekit.core.errors import Misconfigured, Poison
+from servicekit.core.faults import declare, faultpoint
+from servicekit.core.logs import code
+from servicekit.kafka.client import OutRecord, Producer
 
 log = get_log("sending")
 HEADERS = (("content-type", b"application/jose"),)

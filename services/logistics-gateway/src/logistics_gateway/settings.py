@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from servicekit.settings import Settings
+from servicekit import Settings
 
 
 class GatewaySettings(Settings):

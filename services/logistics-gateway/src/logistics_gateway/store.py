@@ -9,8 +9,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from logistics_gateway.replies.progress import HANDED_OVER
-from servicekit.postgres import Database, Record, Tx
+from logistics_gateway.progress import HANDED_OVER
+from servicekit import Record, Tx
+from servicekit.db.postgres import Database
 
 PAGE = 500
 

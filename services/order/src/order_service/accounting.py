@@ -15,11 +15,8 @@ from event_contracts import Erased
 from event_contracts.order import OrderRecord, ReadReason, TaxRecordRead
 from order_service import store
 from order_service.holdings import RECORDS
-from servicekit.auth import Staff, staff
-from servicekit.errors import Gone, NotFound
-from servicekit.kit import Kit
-from servicekit.limits import Limit, limited
-from servicekit.postgres import Tx
+from servicekit import Kit, Limit, Staff, Tx, limited, staff
+from servicekit.core.errors import Gone, NotFound
 
 PURPOSE: Final = "tax"
 LOOKS: Final = Limit("tax_records", 60, 60)

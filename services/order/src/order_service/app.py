@@ -20,8 +20,7 @@ from order_service.holdings import HOLDINGS
 from order_service.http import make_router
 from order_service.quotes import open_own
 from order_service.rectification import apply_rectification, prepare_rectification
-from servicekit.consuming import Consumes
-from servicekit.service import Service
+from servicekit import Consumes, Service
 
 SHIPMENTS = Consumes(
     topics=(SHIPMENT_EVENTS,),

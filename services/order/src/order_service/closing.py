@@ -9,11 +9,9 @@ from event_contracts.order import CancelReason, CloseReason, OrderClosed
 from order_service import store
 from order_service.domain import BEFORE, Status
 from order_service.shipments import EVENTS, advance, cancelled
-from servicekit.auth import Staff
-from servicekit.errors import Conflict, NotFound
-from servicekit.kit import Kit
-from servicekit.policy import IndexKind
-from servicekit.postgres import Record, Tx
+from servicekit import Kit, Record, Staff, Tx
+from servicekit.core.errors import Conflict, NotFound
+from servicekit.core.policy import IndexKind
 
 _ENDS: Final = {
     CloseReason.UNDELIVERABLE: Status.CANCELLED,

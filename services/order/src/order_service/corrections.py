@@ -10,9 +10,8 @@ from order_service import store
 from order_service.domain import PurchaseConsignee, Status, check_correctable, consignee_of, corrected
 from order_service.handlers import Order, read_order
 from order_service.quotes import check_correction
-from servicekit.errors import Conflict, NotFound
-from servicekit.kit import Kit
-from servicekit.postgres import Record, Tx
+from servicekit import Kit, Record, Tx
+from servicekit.core.errors import Conflict, NotFound
 
 _TRIES = 3
 

@@ -29,7 +29,7 @@ from event_contracts.order import (
 )
 from order_service.numbers import Day, ShopNumber
 from order_service.registrations import PurchaseRegistration, registration_of
-from servicekit.errors import OTHER_FORM, Conflict, FieldProblem, Invalid, InvalidFields
+from servicekit.core.errors import OTHER_FORM, Conflict, FieldProblem, Invalid, InvalidFields
 
 # What is assumed of goods whose parcels the buyer does not describe: a parcel weighs at most 30 kg, its packaging a tenth of
 # its goods and at least 100 g, and 1 kg fills 5,000 cm³, as in the carriers' volumetric weight (IATA TACT rule 3.9.4).

@@ -17,14 +17,10 @@ from order_service.domain import Parts, Purchase, Status, cancels, split_purchas
 from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS, TRACKING
 from order_service.quotes import check_delivery
 from order_service.shipments import advance, cancelled
-from servicekit.errors import Conflict, Gone, NotFound
-from servicekit.faults import declare, faultpoint
-from servicekit.holdings import Holding
-from servicekit.kit import Kit
-from servicekit.logs import get_log
-from servicekit.paging import Cursor, Paging
-from servicekit.postgres import Record, Tx
-from servicekit.vault_client import IndexEntry
+from servicekit import Cursor, Holding, Kit, Paging, Record, Tx, get_log
+from servicekit.core.errors import Conflict, Gone, NotFound
+from servicekit.core.faults import declare, faultpoint
+from servicekit.vault.client import IndexEntry
 
 # An order with the digest of what was asked for.
 Placing: TypeAlias = tuple[OrderPlaced, bytes]

@@ -2,7 +2,7 @@
 
 from event_contracts.logistics_gateway import Tracking
 from event_contracts.order import Delivery, OrderRecord, Payment, Registration
-from servicekit.holdings import Holding
+from servicekit import Holding
 
 # The order itself: ids, a code and times. It outlives its parts.
 ORDERS = Holding(

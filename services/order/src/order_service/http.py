@@ -17,13 +17,9 @@ from order_service.handlers import Order
 from order_service.quotes import quote
 from order_service.staff_http import staff_router
 from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
-from servicekit.auth import Customer, customer
-from servicekit.errors import Fenced, FieldProblem
-from servicekit.ids import new_id
-from servicekit.kit import Kit
-from servicekit.limits import Limit, limited
-from servicekit.paging import Page, Paging, paging
-from servicekit.together import Together
+from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
+from servicekit.core.batcher import Together
+from servicekit.core.errors import Fenced, FieldProblem
 
 ORDERS: Final = 100
 PLACED: Final = (Limit("orders", 30, 60), Limit("orders_a_day", 300, 86_400))

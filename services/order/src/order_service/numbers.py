@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from event_contracts.moments import EARLIEST, LATEST
 from event_contracts.texts import Plain
-from servicekit.errors import OTHER_FORM
+from servicekit.core.errors import OTHER_FORM
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

@@ -14,8 +14,8 @@ from lanes.choice import Check, Routes, check, make_routes
 from lanes.fitting import Misfit
 from lanes.loading import load_lanes
 from order_service.domain import QuotePurchase, delivery_of, missing_customs, order_number, order_total
-from servicekit.errors import FieldProblem, InvalidFields, Misconfigured
-from servicekit.kit import Kit
+from servicekit import Kit
+from servicekit.core.errors import FieldProblem, InvalidFields, Misconfigured
 
 NO_LANE: Final = "no_lane"
 _NO_CUSTOMS: Final = "missing.customs"

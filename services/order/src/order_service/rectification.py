@@ -17,10 +17,8 @@ from order_service import store
 from order_service.corrections import put_delivery
 from order_service.domain import Status, corrected, is_correctable
 from order_service.quotes import check_correction
-from servicekit.cloudevents import Received, RecordId
-from servicekit.errors import Conflict, Fenced, Invalid, InvalidFields
-from servicekit.kit import Kit, Opening
-from servicekit.postgres import Record, Tx
+from servicekit import Kit, Opening, Received, Record, RecordId, Tx
+from servicekit.core.errors import Conflict, Fenced, Invalid, InvalidFields
 
 PURPOSE = "rights_request"
 _MOST_MISFITS: Final = 20

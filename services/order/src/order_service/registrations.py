@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from event_contracts.order import Registration, RegistrationNumber
-from servicekit.errors import OTHER_FORM
+from servicekit.core.errors import OTHER_FORM
 
 _BLANKS: Final = re.compile(r"\s+")
 _SEPARATORS: Final = re.compile(r"[\s.\-/_]+")

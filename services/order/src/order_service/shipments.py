@@ -31,8 +31,7 @@ from event_contracts.order import (
 )
 from order_service import store
 from order_service.domain import Status
-from servicekit.consuming import Received
-from servicekit.postgres import Record, Tx
+from servicekit import Received, Record, Tx
 
 EventOf = Callable[[Record], Event]
 

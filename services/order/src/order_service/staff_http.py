@@ -12,8 +12,7 @@ from event_contracts.order import CloseReason
 from order_service import closing
 from order_service.domain import Status
 from order_service.numbers import ShopNumber
-from servicekit.auth import Staff, staff
-from servicekit.kit import Kit
+from servicekit import Kit, Staff, staff
 
 Support = Annotated[Staff, Depends(staff("support"))]
 

@@ -10,8 +10,8 @@ from event_contracts.logistics_gateway import ShipmentTracked
 from event_contracts.moments import LATEST
 from event_contracts.order import Delivery, OrderPlaced
 from order_service.domain import BEFORE, ENDS, Status
-from servicekit.paging import Cursor, Paging
-from servicekit.postgres import Database, Record, Tx
+from servicekit import Cursor, Paging, Record, Tx
+from servicekit.db.postgres import Database
 
 _END_OF_TIME: Final = Cursor(LATEST, UUID(int=2**128 - 1))
 

@@ -3,9 +3,8 @@
 import sys
 
 from privacy_service.app import SERVICE, service_under
-from servicekit.policy import Policy, PolicyError
-from servicekit.service import main
-from servicekit.settings import Settings
+from servicekit import Settings, main
+from servicekit.core.policy import Policy, PolicyError
 
 files = Settings().policy_files
 try:

@@ -22,10 +22,13 @@ from event_contracts.privacy import (
     TellRecipients,
 )
 from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
+from evidence_log import http as evidence_http
+from evidence_log.operators import on_decided, record_decision
+from evidence_log.sequencer import JOBS as EVIDENCE_JOBS
 from privacy_service import kek_routes
-from privacy_service.evidence import http as evidence_http
-from privacy_service.evidence.operators import on_decided, record_decision
-from privacy_service.evidence.sequencer import JOBS as EVIDENCE_JOBS
+from privacy_service.export import http as export_http
+from privacy_service.export.handlers import JOBS as EXPORT_JOBS
+from privacy_service.export.holdings import EXPORT_PARTS, EXPORT_SUBJECTS
 from privacy_service.inventory import http as inventory_http
 from privacy_service.inventory.domain import event_topics
 from privacy_service.inventory.handlers import read_headers, write_inventory
@@ -33,20 +36,15 @@ from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
 from privacy_service.probes import http as probes_http
 from privacy_service.probes.handlers import on_holdings_counted, participants
 from privacy_service.probes.holdings import PROBES
-from privacy_service.rights import http as rights_http
-from privacy_service.rights.export import http as export_http
-from privacy_service.rights.export.handlers import JOBS as EXPORT_JOBS
-from privacy_service.rights.export.holdings import EXPORT_PARTS, EXPORT_SUBJECTS
-from privacy_service.rights.holdings import HOLDINGS as RIGHTS_HOLDINGS
-from privacy_service.rights.replies import ANSWERS, Answer, answering, reading
-from privacy_service.rights.retention import http as retention_http
-from privacy_service.rights.retention.worker import JOBS as RETENTION_JOBS
-from privacy_service.rights.worker import JOBS as RIGHTS_JOBS
+from privacy_service.requests import http as rights_http
+from privacy_service.requests.holdings import HOLDINGS as RIGHTS_HOLDINGS
+from privacy_service.retention import http as retention_http
+from privacy_service.retention.worker import JOBS as RETENTION_JOBS
+from privacy_service.sagas.jobs import JOBS as RIGHTS_JOBS
+from privacy_service.sagas.replies import ANSWERS, Answer, answering, reading
 from privacy_service.settings import PrivacySettings
-from servicekit.consuming import Consumes
-from servicekit.kit import Kit
-from servicekit.policy import Policy
-from servicekit.service import Service
+from servicekit import Consumes, Kit, Service
+from servicekit.core.policy import Policy
 
 OWN_EVENT_TOPICS: Final = tuple(sorted(topic.name for topic in TOPICS if topic.name.endswith(".events")))
 

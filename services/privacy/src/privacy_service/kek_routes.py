@@ -7,9 +7,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
-from servicekit.auth import Staff, staff
-from servicekit.errors import Unavailable
-from servicekit.kit import Kit
+from servicekit import Kit, Staff, staff
+from servicekit.core.errors import Unavailable
 
 _Officer = Annotated[Staff, Depends(staff("privacy_officer"))]
 

@@ -9,8 +9,8 @@ from html import escape
 from typing import Final
 
 from privacy_service.clauses import CLAUSES, PARTS
-from servicekit.errors import Misconfigured
-from servicekit.policy import ClassRule, Policy, Retention
+from servicekit.core.errors import Misconfigured
+from servicekit.core.policy import ClassRule, Policy, Retention
 
 _UNITS: Final = {"Y": "year", "M": "month", "W": "week", "D": "day"}
 _AFTER: Final = {

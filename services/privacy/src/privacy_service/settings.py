@@ -1,20 +1,13 @@
 """What the privacy service is told by its environment, beside what every service is told."""
 
-from pathlib import Path
-
 from pydantic import Field
 
-from servicekit.errors import Misconfigured
-from servicekit.kit import Kit
-from servicekit.settings import Settings
+from evidence_log.settings import EvidenceSettings
+from servicekit import Kit
+from servicekit.core.errors import Misconfigured
 
 
-class PrivacySettings(Settings):
-    evidence_key_file: Path | None = None
-    evidence_origin: str = "shop.example/evidence"
-    evidence_file: Path | None = None
-    witness_url: str = ""
-    witness_public_key_file: Path | None = None
+class PrivacySettings(EvidenceSettings):
     # How long an approved erasure may still be cancelled; when a silent system is first asked again; and how often a hold
     # is looked at whose end nobody knows.
     erasure_wait_seconds: float = Field(86_400, ge=0)

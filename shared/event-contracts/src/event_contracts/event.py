@@ -1,4 +1,4 @@
-"""`Event`: the base of every contract. What travels in the record's value; the envelope is `servicekit.cloudevents`."""
+"""`Event`: the base of every contract. What travels in the record's value; the envelope is `servicekit.kafka.cloudevents`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from event_contracts.order import Service
 from lanes.lane import Lane, in_force
-from servicekit.errors import Misconfigured
+from servicekit.core.errors import Misconfigured
 
 
 class LaneError(Misconfigured):

@@ -19,19 +19,19 @@ from pydantic import BaseModel, ValidationError
 from event_contracts import Erased, PersonalData, Sealed
 from event_contracts.privacy import PositionDecided, QuarantineDecided
 from event_contracts.texts import RECORDED
-from servicekit.clock import Clock
-from servicekit.errors import Fenced, Gone, KeyReused, Poison
-from servicekit.ids import Ids
-from servicekit.leases import KeyName
-from servicekit.limits import Limits
-from servicekit.metrics import OPENED, OPENED_ERASED, SEALED
-from servicekit.outbox import Outbox
-from servicekit.policy import Policy
-from servicekit.postgres import Database, Tx
-from servicekit.settings import Settings
-from servicekit.token import SealingKey, TokenRefused, open_token, seal
-from servicekit.vault_client import IndexEntry, LeaseName, New, VaultClient
-from servicekit.work import Gate, Work
+from servicekit.core.clock import Clock
+from servicekit.core.errors import Fenced, Gone, KeyReused, Poison
+from servicekit.core.metrics import OPENED, OPENED_ERASED, SEALED
+from servicekit.core.policy import Policy
+from servicekit.core.settings import Settings
+from servicekit.core.work import Gate, Work
+from servicekit.db.outbox import Outbox
+from servicekit.db.postgres import Database, Tx
+from servicekit.http.ids import Ids
+from servicekit.http.limits import Limits
+from servicekit.vault.client import IndexEntry, LeaseName, New, VaultClient
+from servicekit.vault.leases import KeyName
+from servicekit.vault.token import SealingKey, TokenRefused, open_token, seal
 
 T = TypeVar("T", bound=PersonalData)
 R = TypeVar("R")

@@ -17,7 +17,9 @@ from uuid import UUID
 
 import aiosmtplib
 
+from account_service import registrations_store
 from account_service import store as accounts_store
+from account_service.codes import Codes
 from account_service.domain import REGISTRATION_LIFE
 from account_service.mails import store
 from account_service.mails.domain import (
@@ -34,18 +36,14 @@ from account_service.mails.domain import (
 )
 from account_service.mails.smtp import NOT_SENT, Smtp, Undeliverable, compose, envelope_address
 from account_service.mails.templates import Templates
-from account_service.registrations import store as registrations_store
-from account_service.registrations.codes import Codes
 from account_service.settings import AccountSettings
 from event_contracts import Erased, Sealed
 from event_contracts.account import Contact, ContactDisclosed
-from servicekit.errors import Misconfigured, TooMany, Unavailable
-from servicekit.faults import declare, faultpoint
-from servicekit.kit import Kit, Opening
-from servicekit.logs import code, get_log
-from servicekit.metrics import MAILS, MAILS_WAITING
-from servicekit.postgres import Record, Tx
-from servicekit.service import Job
+from servicekit import Job, Kit, Opening, Record, Tx, get_log
+from servicekit.core.errors import Misconfigured, TooMany, Unavailable
+from servicekit.core.faults import declare, faultpoint
+from servicekit.core.logs import code
+from servicekit.core.metrics import MAILS, MAILS_WAITING
 
 log = get_log("mails")
 DATA_CLASS: Final = "contact"

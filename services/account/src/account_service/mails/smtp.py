@@ -19,7 +19,7 @@ import aiosmtplib
 from account_service.mails.domain import Language
 from account_service.mails.templates import Rendered
 from account_service.settings import AccountSettings
-from servicekit.errors import Misconfigured
+from servicekit.core.errors import Misconfigured
 
 # A dot-atom of RFC 5322 §3.2.3, with the letters of RFC 6532; anything else could break the command line of SMTP.
 _ATOM: Final = r"[^\x00-\x20\x7f-\x9f()<>\[\]:;@\\,.\"\s]+"

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from account_service.mails.domain import Mail
-from servicekit.postgres import Database, Record, Tx
+from servicekit import Record, Tx
+from servicekit.db.postgres import Database
 
 
 async def insert_mails(tx: Tx, mails: Sequence[Mail], now: datetime) -> set[UUID]:

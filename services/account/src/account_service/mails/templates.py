@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 
 from account_service.mails import domain
 from account_service.mails.domain import FIELDS, Language
-from servicekit.errors import Misconfigured
+from servicekit.core.errors import Misconfigured
 
 TEXTS: Final = Path(__file__).parent / "texts"
 _LAYOUT: Final = "layout.html"

@@ -12,8 +12,8 @@ from event_contracts.account import ContactDisclosed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import REVOCATIONS, system_replies
-from servicekit.cloudevents import Envelope
-from servicekit.policy import Policy
+from servicekit.core.policy import Policy
+from servicekit.kafka.cloudevents import Envelope
 
 PSEUDONYM: Final = "pseudonym"
 # Orders facts that were seen at the same moment; no key has this id.

@@ -9,9 +9,10 @@ from msgspec import Struct
 from event_contracts.account import ACCOUNT_EVENTS, ContactDisclosed
 from event_contracts.logistics_gateway import SHIPMENT_EVENTS, DeliveryDisclosed
 from event_contracts.order import ORDER_EVENTS, OrderClosed, TaxRecordRead
-from privacy_service.evidence.handlers import append
-from privacy_service.evidence.leaves import Disclosure, OrderClosing, leaf_id_of
+from evidence_log.handlers import append
+from evidence_log.leaves import Disclosure, OrderClosing, leaf_id_of
 from privacy_service.inventory import store
+from privacy_service.inventory.access_records import note_looks, write_looks
 from privacy_service.inventory.domain import (
     Fact,
     Receipt,
@@ -22,15 +23,11 @@ from privacy_service.inventory.domain import (
     merge_receipts,
     receipt_of,
 )
-from privacy_service.inventory.looks import note_looks, write_looks
-from servicekit.auth import Staff
-from servicekit.cloudevents import RawRecord, Received, RecordId, read_envelope, read_event, types_of
-from servicekit.errors import Poison
-from servicekit.kit import Kit
-from servicekit.leases import KeyName
-from servicekit.paging import Paging
-from servicekit.policy import IndexKind
-from servicekit.postgres import Record, Tx
+from servicekit import Kit, Paging, Received, Record, RecordId, Staff, Tx
+from servicekit.core.errors import Poison
+from servicekit.core.policy import IndexKind
+from servicekit.kafka.cloudevents import RawRecord, read_envelope, read_event, types_of
+from servicekit.vault.leases import KeyName
 
 DISCLOSURES: Final = types_of([DeliveryDisclosed])
 MAILS: Final = types_of([ContactDisclosed])

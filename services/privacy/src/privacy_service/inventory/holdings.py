@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from servicekit.holdings import Holding
+from servicekit import Holding
 
 INVENTORY: Final = Holding(
     "inventory",

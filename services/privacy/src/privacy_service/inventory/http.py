@@ -14,12 +14,8 @@ from country_data.fields import CountryCode
 from country_data.phones import read_phone
 from privacy_service.inventory import handlers
 from privacy_service.policy_page import render_policy
-from servicekit.auth import Staff, staff
-from servicekit.kit import Kit
-from servicekit.limits import Limit, limited
-from servicekit.paging import Cursor, Page, Paging, paging
-from servicekit.policy import Policy, Retention
-from servicekit.postgres import Record
+from servicekit import Cursor, Kit, Limit, Page, Paging, Record, Staff, limited, paging, staff
+from servicekit.core.policy import Policy, Retention
 
 FINDS_PER_MINUTE: Final = 30
 FINDS: Final = Limit("find", FINDS_PER_MINUTE, 60)

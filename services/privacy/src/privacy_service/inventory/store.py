@@ -6,9 +6,8 @@ from uuid import UUID
 
 from event_contracts.order import TaxRecordRead
 from privacy_service.inventory.domain import NO_KEY, Fact, Receipt
-from servicekit.cloudevents import Received
-from servicekit.paging import Paging
-from servicekit.postgres import Database, Record, Tx
+from servicekit import Paging, Received, Record, Tx
+from servicekit.db.postgres import Database
 
 
 async def write_facts(tx: Tx, facts: Sequence[Fact]) -> None:

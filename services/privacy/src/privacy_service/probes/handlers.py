@@ -7,14 +7,11 @@ from uuid import UUID, uuid4
 
 from event_contracts.privacy import CountHoldings, HoldingsCounted
 from event_contracts.topics import system_replies
-from privacy_service.inventory.looks import write_looks
+from privacy_service.inventory.access_records import write_looks
 from privacy_service.probes import store
-from servicekit.auth import Staff
-from servicekit.cloudevents import Received
-from servicekit.errors import NotFound
-from servicekit.kit import Kit
-from servicekit.policy import Policy
-from servicekit.postgres import Tx
+from servicekit import Kit, Received, Staff, Tx
+from servicekit.core.errors import NotFound
+from servicekit.core.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,6 @@
 
 from typing import Final
 
-from servicekit.holdings import Holding
+from servicekit import Holding
 
 PROBES: Final = Holding("probes", subject="subject_id", anchor="request_id", sealed={}, plain=("asked_at",))

@@ -8,9 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from privacy_service.probes import handlers
-from servicekit.auth import Staff, staff
-from servicekit.kit import Kit
-from servicekit.limits import Limit, limited
+from servicekit import Kit, Limit, Staff, limited, staff
 
 PROBES: Final = Limit("probes", 30, 60)
 _Staff = Annotated[Staff, Depends(staff("support", "privacy_officer"))]

@@ -5,8 +5,8 @@ from datetime import datetime
 from uuid import UUID
 
 from event_contracts.privacy import HoldingsCounted
-from servicekit.cloudevents import Received
-from servicekit.postgres import Database, Record, Tx
+from servicekit import Received, Record, Tx
+from servicekit.db.postgres import Database
 
 
 async def write_probe(tx: Tx, request_id: UUID, subject_id: UUID, asked_at: datetime) -> None:

@@ -1,1 +1,0 @@
-"""Registrations whose e-mail address nobody has confirmed yet. They die after a day."""

@@ -1,1 +1,0 @@
-"""Cancellations of orders that the gateway does not know yet."""

@@ -1,1 +1,0 @@
-"""The numbers of consignees with tax and customs authorities, sealed apart from their deliveries."""

@@ -1,1 +1,0 @@
-"""What carriers answer about shipments, and how far a shipment is."""

@@ -1,1 +1,0 @@
-"""Shipments that wait: blocked ones, and those whose carrier is silent. All are seen, and all end."""

@@ -1,0 +1,1 @@
+"""Holds: what is kept although its time is over, why, and until when."""

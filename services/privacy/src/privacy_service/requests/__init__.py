@@ -1,0 +1,1 @@
+"""Rights requests: what people ask for, who decides, what is shown."""

@@ -1,0 +1,316 @@
+"""SQL of the requests and their history. `sagas.store` has that of their subjects, `answers.store` that of the answers."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from event_contracts.account import ContactCorrection, IdentityCorrection
+from event_contracts.order import DeliveryCorrection
+from event_contracts.personal import Sealed
+from privacy_service.requests.domain import Check, Extension, Kind, Person, Reason, Regime, Request, Status
+from servicekit import Paging, Record, Tx
+from servicekit.core.errors import Conflict
+from servicekit.db.postgres import Database
+
+_REQUEST: Final = "SELECT * FROM rights_requests WHERE request_id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the history."""
+
+    request_id: UUID
+    what: str
+    by: Person | None = None
+    subject_id: UUID | None = None
+    reason: str | None = None
+
+
+async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = None) -> bool:
+    """False when there is a request of this id already."""
+    status = await tx.execute(
+        """-- insert_request
+        INSERT INTO rights_requests (request_id, kind, status, opener_id, opener_role, opened_at, due_at, data_classes,
+                                     regime, identity, body_digest)
+        VALUES ($1, $2::text::request_kind, $3::text::request_status, $4, $5, $6, $7, $8, $9::text::request_regime,
+                $10::text::request_check, $11) ON CONFLICT DO NOTHING""",
+        request.request_id,
+        request.kind,
+        request.status,
+        request.opener.person_id,
+        request.opener.role,
+        request.opened_at,
+        request.due_at,
+        None if request.data_classes is None else list(request.data_classes),
+        request.regime,
+        request.check,
+        body_digest,
+    )
+    return status.endswith(" 1")
+
+
+async def lock_openings(tx: Tx, kind: Kind, subject_ids: Sequence[UUID]) -> None:
+    """Until the end of the transaction nobody else opens a request of this kind for these people. All take the locks in one
+    order."""
+    await tx.execute(
+        """-- lock_openings
+        SELECT pg_advisory_xact_lock(number) FROM (
+            SELECT DISTINCT hashtextextended('rights.open ' || $1::text, 0) # hashtextextended(subject::text, 0) AS number
+            FROM unnest($2::uuid[]) AS u(subject) ORDER BY number) AS numbers""",
+        kind,
+        list(subject_ids),
+    )
+
+
+async def refuse_second(source: Database | Tx, request_id: UUID, kind: Kind, subject_ids: Sequence[UUID]) -> None:
+    """Raises `Conflict` when one of these people has another open request of this kind, whoever opened it."""
+    found = await source.fetchval(
+        """-- refuse_second
+        SELECT request_id FROM rights_subjects JOIN rights_requests r USING (request_id)
+        WHERE subject_id = ANY($3::uuid[]) AND request_id <> $1 AND r.kind = $2::text::request_kind AND r.ended_at IS NULL
+        ORDER BY r.opened_at LIMIT 1""",
+        request_id,
+        kind,
+        list(subject_ids),
+    )
+    if found is not None:
+        raise Conflict(
+            f"There is an open request of this kind for the same person: {found}. Wait for its end, or cancel it first."
+        )
+
+
+async def update_requests(tx: Tx, requests: Collection[Request]) -> None:
+    """All that may change of a request after it was opened."""
+    await tx.execute(
+        """-- update_requests
+        UPDATE rights_requests r SET status = u.status::request_status, identity = u.identity::request_check,
+               approver_id = u.approver_id, approver_role = u.approver_role, reason = u.reason::request_reason,
+               ended_at = u.ended_at, due_at = u.due_at, extension = u.extension::request_extension
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[],
+                    $8::timestamptz[], $9::text[])
+             AS u(request_id, status, identity, approver_id, approver_role, reason, ended_at, due_at, extension)
+        WHERE r.request_id = u.request_id""",
+        [request.request_id for request in requests],
+        [request.status for request in requests],
+        [request.check for request in requests],
+        [request.approver.person_id if request.approver else None for request in requests],
+        [request.approver.role if request.approver else None for request in requests],
+        [request.reason for request in requests],
+        [request.ended_at for request in requests],
+        [request.due_at for request in requests],
+        [request.extension for request in requests],
+    )
+
+
+async def read_request(db: Database | Tx, request_id: UUID) -> Request | None:
+    row = await db.fetchrow(f"-- read_request\n{_REQUEST}", request_id)
+    return None if row is None else _request(row)
+
+
+async def read_body_digest(db: Database, request_id: UUID) -> bytes | None:
+    digest: bytes | None = await db.fetchval(
+        "-- read_body_digest\nSELECT body_digest FROM rights_requests WHERE request_id = $1", request_id
+    )
+    return digest
+
+
+async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Request]:
+    rows = await tx.fetch(
+        "-- read_requests\nSELECT * FROM rights_requests WHERE request_id = ANY($1::uuid[])", list(request_ids)
+    )
+    return [_request(row) for row in rows]
+
+
+async def lock_requests(tx: Tx, request_ids: Iterable[UUID]) -> dict[UUID, Request]:
+    """Those of these that there are, by their id."""
+    rows = await tx.fetch(
+        """-- lock_requests
+        SELECT * FROM rights_requests WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE""",
+        list(request_ids),
+    )
+    return {row["request_id"]: _request(row) for row in rows}
+
+
+def _request(row: Record) -> Request:
+    approver = Person(row["approver_id"], row["approver_role"]) if row["approver_id"] else None
+    return Request(
+        request_id=row["request_id"],
+        kind=Kind(row["kind"]),
+        status=Status(row["status"]),
+        opener=Person(row["opener_id"], row["opener_role"]),
+        opened_at=row["opened_at"],
+        due_at=row["due_at"],
+        data_classes=None if row["data_classes"] is None else tuple(row["data_classes"]),
+        regime=Regime(row["regime"]),
+        check=Check(row["identity"]) if row["identity"] else None,
+        approver=approver,
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        ended_at=row["ended_at"],
+        extension=Extension(row["extension"]) if row["extension"] else None,
+    )
+
+
+async def list_requests(db: Database, status: str | None, paging: Paging) -> list[Request]:
+    """In the order of opening."""
+    rows = await db.fetch(
+        """-- list_requests
+        SELECT * FROM rights_requests
+        WHERE ($1::text IS NULL OR status = $1::text::request_status)
+          AND ($2::timestamptz IS NULL OR (opened_at, request_id) > ($2, $3::uuid))
+        ORDER BY opened_at, request_id LIMIT $4""",
+        status,
+        paging.after.at if paging.after else None,
+        paging.after.id if paging.after else None,
+        paging.fetch,
+    )
+    return [_request(row) for row in rows]
+
+
+async def list_own_requests(db: Database, subject_id: UUID, paging: Paging) -> list[Request]:
+    """What was asked for about this person and nobody else, in the order of opening. It begins at the person, so it costs
+    what they asked for and not what all did."""
+    rows = await db.fetch(
+        """-- list_own_requests
+        SELECT r.* FROM rights_subjects mine JOIN rights_requests r USING (request_id)
+        WHERE mine.subject_id = $1 AND r.kind <> 'retention' AND NOT EXISTS (
+              SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.subject_id <> $1)
+          AND ($2::timestamptz IS NULL OR (r.opened_at, r.request_id) > ($2, $3::uuid))
+        ORDER BY r.opened_at, r.request_id LIMIT $4""",
+        subject_id,
+        paging.after.at if paging.after else None,
+        paging.after.id if paging.after else None,
+        paging.fetch,
+    )
+    return [_request(row) for row in rows]
+
+
+async def start_running(tx: Tx, request_ids: Iterable[UUID]) -> None:
+    """The point of no return of these erasures."""
+    await tx.execute(
+        """-- start_running
+        UPDATE rights_requests SET status = 'running' WHERE request_id = ANY($1::uuid[]) AND status = 'waiting'""",
+        list(request_ids),
+    )
+
+
+async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[UUID]:
+    """Ends the requests of which all subjects are through; what is held of them goes later. Returns those."""
+    rows = await tx.fetch(
+        """-- complete
+        UPDATE rights_requests r SET status = 'completed', reason = 'fulfilled', ended_at = $2
+        WHERE request_id = ANY($1::uuid[]) AND status = 'running' AND NOT EXISTS (
+            SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.step NOT IN ('held', 'done'))
+        RETURNING request_id""",
+        list(request_ids),
+        now,
+    )
+    return [row["request_id"] for row in rows]
+
+
+async def refuse(tx: Tx, reasons: Mapping[UUID, Reason], now: datetime) -> None:
+    """Ends requests as denied: those whose data it is refuse what was asked for."""
+    await tx.execute(
+        """-- refuse
+        UPDATE rights_requests r SET status = 'denied', reason = u.reason::request_reason, ended_at = $3
+        FROM unnest($1::uuid[], $2::text[]) AS u(request_id, reason)
+        WHERE r.request_id = u.request_id AND r.status = 'running'""",
+        list(reasons),
+        list(reasons.values()),
+        now,
+    )
+
+
+async def write_history(tx: Tx, lines: Sequence[Line], now: datetime) -> None:
+    await tx.execute(
+        """-- write_history
+        INSERT INTO rights_history (request_id, subject_id, at, what, by_id, by_role, reason)
+        SELECT r, s, $3, what, by_id, by_role, reason
+        FROM unnest($1::uuid[], $2::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[])
+             WITH ORDINALITY AS u(r, s, what, by_id, by_role, reason, place) ORDER BY place""",
+        [line.request_id for line in lines],
+        [line.subject_id for line in lines],
+        now,
+        [line.what for line in lines],
+        [line.by.person_id if line.by else None for line in lines],
+        [line.by.role if line.by else "system" for line in lines],
+        [line.reason for line in lines],
+    )
+
+
+async def read_history(db: Database, request_id: UUID) -> list[Record]:
+    return await db.fetch(
+        """-- read_history
+        SELECT at, what, by_role, subject_id, reason FROM rights_history WHERE request_id = $1 ORDER BY number""",
+        request_id,
+    )
+
+
+async def write_rectification(
+    tx: Tx,
+    request_id: UUID,
+    subject_id: UUID,
+    identity: Sealed[IdentityCorrection] | None,
+    contact: Sealed[ContactCorrection] | None,
+) -> None:
+    await tx.execute(
+        "-- write_rectification\nINSERT INTO rectifications VALUES ($1, $2, $3, $4)",
+        request_id,
+        subject_id,
+        identity,
+        contact,
+    )
+
+
+async def write_delivery_correction(
+    tx: Tx, request_id: UUID, subject_id: UUID, order_id: UUID, delivery: Sealed[DeliveryCorrection]
+) -> None:
+    await tx.execute(
+        "-- write_delivery_correction\nINSERT INTO delivery_corrections VALUES ($1, $2, $3, $4)",
+        request_id,
+        subject_id,
+        order_id,
+        delivery,
+    )
+
+
+async def read_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
+    """Of each request what was typed in, as far as it is there: of the person, or of one delivery."""
+    return await tx.fetch(
+        """-- read_rectifications
+        SELECT request_id, subject_id, identity, contact, order_id, delivery
+        FROM rectifications FULL JOIN delivery_corrections USING (request_id, subject_id)
+        WHERE request_id = ANY($1::uuid[])""",
+        list(request_ids),
+    )
+
+
+async def forget_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> None:
+    await tx.execute(
+        """-- forget_rectifications
+        WITH deliveries AS (DELETE FROM delivery_corrections WHERE request_id = ANY($1::uuid[]))
+        DELETE FROM rectifications WHERE request_id = ANY($1::uuid[])""",
+        list(request_ids),
+    )
+
+
+async def knows_policy(tx: Tx, digest: str) -> bool:
+    return bool(await tx.fetchval("-- knows_policy\nSELECT true FROM rights_policies WHERE policy = $1", digest))
+
+
+async def write_policy(tx: Tx, digest: str, version: str, document: str) -> None:
+    await tx.execute(
+        "-- write_policy\nINSERT INTO rights_policies VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        digest,
+        version,
+        document,
+    )
+
+
+async def read_policies(db: Database | Tx, digests: Sequence[str]) -> list[tuple[str, str]]:
+    """(digest, document) of those that are known."""
+    rows = await db.fetch(
+        "-- read_policies\nSELECT policy, document FROM rights_policies WHERE policy = ANY($1::text[])", list(digests)
+    )
+    return [(row["policy"], row["document"]) for row in rows]

@@ -1,1 +1,0 @@
-"""What participants, recipients and the vault have answered, and holds set by hand."""

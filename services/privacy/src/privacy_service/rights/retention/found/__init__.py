@@ -1,1 +1,0 @@
-"""What retention runs find, until it is given up or counted."""

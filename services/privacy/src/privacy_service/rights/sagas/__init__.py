@@ -1,1 +1,0 @@
-"""Where the subjects of requests stand."""

@@ -1,0 +1,1 @@
+"""Sagas: the steps of each kind of request, and what carries them out."""

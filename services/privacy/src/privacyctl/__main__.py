@@ -1,0 +1,5 @@
+"""`python -m privacyctl`."""
+
+from privacyctl.commands import main
+
+main()

@@ -1,0 +1,41 @@
+"""SQL of the keys by age."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from servicekit.db.postgres import Database
+from servicekit.vault.leases import KeyName
+
+
+@dataclass(frozen=True, slots=True)
+class AgedKey:
+    """A living key and when it was made."""
+
+    key_id: UUID
+    name: KeyName
+    created_at: datetime
+
+
+async def read_aged(
+    db: Database, before: datetime, after: tuple[datetime, UUID] | None, data_class: str | None, limit: int
+) -> Sequence[AgedKey]:
+    """Active keys made before a moment, the oldest first, behind the place of the last one that was read."""
+    rows = await db.fetch(
+        """-- read_aged
+        SELECT key_id, subject_id, data_class, anchor, created_at FROM keys
+        WHERE state = 'active' AND created_at < $1
+          AND ($2::timestamptz IS NULL OR (created_at, key_id) > ($2, $3::uuid))
+          AND ($4::varchar IS NULL OR data_class = $4)
+        ORDER BY created_at, key_id LIMIT $5""",
+        before,
+        after[0] if after else None,
+        after[1] if after else None,
+        data_class,
+        limit,
+    )
+    return [
+        AgedKey(row["key_id"], KeyName(row["subject_id"], row["data_class"], row["anchor"]), row["created_at"])
+        for row in rows
+    ]

@@ -1,0 +1,1 @@
+"""Postgres: connections, migrations, outbox, inbox, waiting for old writers."""

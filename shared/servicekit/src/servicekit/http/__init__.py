@@ -1,0 +1,1 @@
+"""The HTTP edge: listeners, admission, limits, tokens, problems, pages."""

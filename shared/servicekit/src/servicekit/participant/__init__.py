@@ -1,0 +1,1 @@
+"""What makes a service a participant: holdings, commands, exports, revocations."""

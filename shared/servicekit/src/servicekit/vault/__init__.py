@@ -1,0 +1,1 @@
+"""The vault as a service sees it: client, leases, tokens."""
