@@ -128,6 +128,12 @@ def test_what_does_not_exist_is_seen(kind: str, planted: str) -> None:
     assert list(KINDS[kind](f"A sentence with {planted} in it.\n")) != []
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS if path.parent.name in ("docs", ROOT.name)]
+    assert [page for page in pages if page != "README.md" and f"]({page}" not in text] == []
+
+
 def test_every_document_that_the_code_cites_exists_and_has_that_part() -> None:
     sources = tracked("*.py", "*.sql", "*.yaml", "*.toml", "*.patch", "*.sh", "Makefile", ".importlinter")
     wrong = {path.relative_to(ROOT): list(of_code(path.read_text())) for path in sources if path != Path(__file__)}

@@ -128,7 +128,7 @@ class Recipient(_Part):
 
 
 class TopicRule(_Part):
-    """How long a topic keeps the ids in it (class `pseudonym`). None: for ever, because no person's id is in it."""
+    """How long a topic keeps the ids in it (class `pseudonym`). None: for ever."""
 
     owner: SystemName
     keep: Period | None
