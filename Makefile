@@ -14,7 +14,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## the whole system from nothing: start, run the main job, show what happened, stop
-	@$(PY) -m deploy.local.demo
+	@$(PY) -m tests.demo
 
 test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
 	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) -m 'not long' $(ARGS) --faults-report
@@ -50,16 +50,16 @@ defects: .venv/ready ## break each law in a copy of the tree: the test that the 
 	@$(PY) -m tests.defects.run $(ARGS)
 
 up: .venv/ready ## start the system in the background, write .local/stack.env; WITH=module:NAME adds a third party's service
-	@$(PY) -m deploy.local.stack up $(addprefix --with ,$(WITH))
+	@$(PY) -m deploy.local.cli up $(addprefix --with ,$(WITH))
 
 status: .venv/ready ## roles, lag, outbox depth and versions of the running system
-	@$(PY) -m deploy.local.stack status
+	@$(PY) -m deploy.local.cli status
 
 down: .venv/ready ## stop the system; no process and no data stay
-	@$(PY) -m deploy.local.stack down
+	@$(PY) -m deploy.local.cli down
 
 customer-token: .venv/ready ## a token for one customer: make customer-token SUBJECT=<subject id>
-	@$(PY) -m deploy.local.stack customer-token $(or $(SUBJECT),$(error Name the customer: make customer-token SUBJECT=<subject id>))
+	@$(PY) -m deploy.local.cli customer-token $(or $(SUBJECT),$(error Name the customer: make customer-token SUBJECT=<subject id>))
 
 format: .venv/ready ## put the code in its format
 	@.venv/bin/ruff check --quiet --select I --fix . && .venv/bin/ruff format --quiet .

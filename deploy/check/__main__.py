@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable, Iterable
 
-from deploy.check import contracts, source, tables
+from deploy.check import circles, contracts, source, tables
 from deploy.check.findings import Finding
 
-CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (source.find, contracts.find, tables.find)
+CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (source.find, contracts.find, tables.find, circles.find)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`python -m deploy.local.stack up|status|down|customer-token`: the stack in the background."""
+"""`python -m deploy.local.cli up|status|down|customer-token`: the stack in the background."""
 
 import argparse
 import shutil
@@ -22,7 +22,7 @@ NOT_RUNNING = 3  # the exit code of `status` for a program that is not running (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local.stack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.cli", description=__doc__)
     parser.add_argument("--local", type=Path, default=ROOT / ".local", help="folder of the state (default: .local)")
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="start the stack in the background and write stack.env")
@@ -161,3 +161,7 @@ def _fail(message: str) -> int:
 
 def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

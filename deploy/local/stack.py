@@ -1,6 +1,6 @@
 """The whole system on this machine: Kafka, PostgreSQL, keys, topics, databases and the service processes.
 
-In a test: `with Stack() as stack: …`. From the shell: `python -m deploy.local.stack up|status|down|customer-token`.
+In a test: `with Stack() as stack: …`. From the shell: `python -m deploy.local.cli up|status|down|customer-token`.
 """
 
 import json
@@ -296,9 +296,3 @@ OWN_KEYS: Mapping[str, Mapping[str, str]] = {
     "witness": {"WITNESS_KEY_FILE": "witness/witness.pem", "WITNESS_LOG_KEY_FILE": "evidence/log.vkey"},
     "vault": {"SERVICE_KEYS_DIR": "service_keys", "KEK_DIR": "kek", "REVOCATIONS_KEY_FILE": "revocations.pem"},
 }
-
-
-if __name__ == "__main__":
-    from deploy.local.cli import main
-
-    sys.exit(main())

@@ -109,7 +109,7 @@ def test_a_service_that_does_not_start_takes_the_stack_down_with_its_reason() ->
 
 
 def run(local: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.local.stack", "--local", str(local), *arguments]
+    command = [sys.executable, "-m", "deploy.local.cli", "--local", str(local), *arguments]
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=240)
 
 

@@ -191,6 +191,23 @@ OWN_RULES = [
         "--index-url",
         ["It names a package index", "Take the address or the option out"],
     ),
+    *(
+        Plant(
+            f"circle of imports in {circle[0].split('.')[0]}",
+            OWN,
+            file,
+            f"\n\ndef planted() -> None:\n    import {circle[1]}\n",
+            f"import {circle[1]}",
+            [f"It closes a circle of imports: {' -> '.join(circle)}.", "Turn one import round"],
+        )
+        for file, circle in (
+            (
+                "shared/servicekit/src/servicekit/db/postgres.py",
+                ("servicekit.db.postgres", "servicekit.db.outbox", "servicekit.db.postgres"),
+            ),
+            ("deploy/local/processes.py", ("deploy.local.processes", "deploy.local.cli", "deploy.local.processes")),
+        )
+    ),
 ]
 POLICY_RULE = Plant(
     "class without purpose, retention and recipients",
@@ -227,6 +244,22 @@ LINT_RULES = [
     ),
 ]
 IMPORT_RULES = [
+    Plant(
+        "tool that imports the tests",
+        IMPORTS,
+        "deploy/local/planted.py",
+        "import tests.support.staff\n",
+        "tests",
+        ["The tools take nothing of the tests", "deploy.local.planted -> tests"],
+    ),
+    Plant(
+        "product that imports a tool",
+        IMPORTS,
+        "shared/servicekit/src/servicekit/planted_2.py",
+        "import deploy.local.keys\n",
+        "deploy",
+        ["The product takes nothing of its tools and tests", "servicekit.planted_2 -> deploy.local.keys"],
+    ),
     Plant(
         "service that imports a service",
         IMPORTS,

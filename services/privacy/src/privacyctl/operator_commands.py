@@ -24,7 +24,7 @@ commands.add_typer(hold, name="hold")
 commands.add_typer(retention, name="retention")
 
 _VERIFIER = Path("deploy", "verify", "verify_certificate.py")
-_DRILL = Path("deploy", "local", "restore_drill.py")
+_DRILL = Path("tests", "demo", "restore_drill.py")
 _RunId = Annotated[UUID, typer.Argument(parser=parse_id, metavar="RUN", help="The id that `retention run` gave.")]
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -19,9 +19,6 @@ from servicekit.core.errors import Fenced, Unavailable
 from servicekit.core.faults import declare, faultpoint
 from servicekit.core.metrics import PARTS_LEFT_OUT, TX_RETRIES, WRITES_FENCED
 from servicekit.db.database_errors import AWAY, CONNECTION_ERRORS, unavailable
-
-if TYPE_CHECKING:
-    from servicekit.db.outbox import Outbox
 
 R = TypeVar("R")
 Record = asyncpg.Record
@@ -40,11 +37,21 @@ _RETRIED = (
 declare("tx.commit", "tx.committed")
 
 
+class EventWriter(Protocol):
+    """What a transaction needs of an outbox, which builds on this module."""
+
+    source: str
+
+    def now(self) -> datetime: ...
+
+    async def write(self, tx: Tx, events: Sequence[Event]) -> None: ...
+
+
 class Tx:
     """One open transaction. `Sealed` arguments are stored as their token bytes (`bytea`); the keys that they name, and
     those of emitted events, are checked against the fences before the commit."""
 
-    def __init__(self, connection: Any, outbox: Outbox | None) -> None:
+    def __init__(self, connection: Any, outbox: EventWriter | None) -> None:
         self._connection = connection
         self._outbox = outbox
         self._named: set[UUID] = set()
@@ -280,7 +287,7 @@ class Database:
                 await connection.execute("-- snapshot\nSET LOCAL transaction_timeout = 0")
             yield Snapshot(connection)
 
-    async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None = None) -> R:
+    async def run_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: EventWriter | None = None) -> R:
         """Runs `work` in a READ COMMITTED transaction and commits it.
 
         Retried when the server says that the transaction lost a race, so `work` must be re-runnable and do no network
@@ -290,7 +297,7 @@ class Database:
         """
         return await _retried(name, lambda: self._try_tx(name, work, outbox))
 
-    async def _try_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: Outbox | None) -> R:
+    async def _try_tx(self, name: str, work: Callable[[Tx], Awaitable[R]], outbox: EventWriter | None) -> R:
         async with self._connection() as connection:
             # The transaction has its id before any later statement reads the fences (docs/protocols.md#fence-wait-out-sweep).
             await connection.execute(f"-- {name}\nBEGIN; SELECT pg_current_xact_id()")

@@ -13,10 +13,8 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from deploy.local import views
 from deploy.local.controls import make_controls, plant
 from deploy.local.people import PLACES, Crowd, Customer, Person
-from deploy.local.rights_demo import show_rights
 from deploy.local.scan import Findings, scan_stack
 from deploy.local.services import ROOT
 from deploy.local.shop import Placed, Registered, Shop, all_of
@@ -24,6 +22,8 @@ from deploy.local.showing import console, privacyctl, step
 from deploy.local.stack import Stack
 from event_contracts.topics import CARRIERS
 from logistics_gateway.domain import shipment_id_of
+from tests.demo import views
+from tests.demo.rights import show_rights
 from tests.support.carrier import Carrier
 from tests.support.declarations import CARRIERS as MAPPED
 from tests.support.declarations import declared
