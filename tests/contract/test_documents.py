@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import servicekit
 from account_service.settings import AccountSettings
 from deploy.check.contracts import import_file
 from deploy.check.findings import ROOT
@@ -38,6 +39,9 @@ PLANTED = [
     ("link", "[a part](docs/vault.md#no-part)"),
     ("file", "`services/order/no_file.toml`"),
     ("file", "`no_such_module.py`"),
+    ("file", "`no_folder/http.py`"),
+    ("file", "`no_folder/`"),
+    ("file", "this:\n\n```\nservices/no-service/    a service\n```\n"),
     ("function", "`deploy/check/all.py` `no_function`"),
     ("function", "`findings.py: no_function`"),
     ("function", "`event_contracts.no_function`"),
@@ -177,6 +181,11 @@ def test_every_fault_has_its_row_and_names_tests_that_carry_it() -> None:
 @pytest.mark.parametrize(("path", "quoted"), _QUOTED_FILE.findall(STOREFRONT.read_text()))
 def test_every_example_is_the_file_that_it_names(path: str, quoted: str) -> None:
     assert quoted.strip() == (ROOT / path).read_text().strip()
+
+
+def test_every_public_name_of_the_toolkit_is_explained() -> None:
+    told = [name for row in cells(section(STOREFRONT, "The toolkit's names")) for name in SPAN.findall(row[0])]
+    assert sorted(told) == sorted(servicekit.__all__)
 
 
 def test_the_whole_third_party_is_the_example() -> None:

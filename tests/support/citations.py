@@ -138,13 +138,24 @@ def links(text: str, folder: Path = ROOT) -> Iterator[str]:
             yield link
 
 
+@cache
+def _paths() -> frozenset[str]:
+    """All files under version control and their folders, from the top and from any folder above them."""
+    found = set[str]()
+    for path in tracked():
+        parts = path.relative_to(ROOT).parts
+        found |= {"/".join(parts[start:end]) for end in range(1, len(parts) + 1) for start in range(end)}
+    return frozenset(found)
+
+
 def files(text: str) -> Iterator[str]:
-    for span in spans(text):
-        if re.fullmatch(r"[\w./-]+", span) and span.startswith(tuple(f"{top}/" for top in _TOPS)):
-            if not (ROOT / span).exists():
-                yield span
-        elif re.fullmatch(r"\w+\.py", span) and span.removesuffix(".py") not in _modules():
-            yield span
+    """Paths from the top, in spans and blocks; ends of paths such as `requests/http.py`; names of modules and folders."""
+    tops = rf"(?:{'|'.join(map(re.escape, _TOPS))})/[\w./-]*\w/?"
+    blocks = " ".join(match[2] for match in FENCED.finditer(text))
+    named = [*spans(text), *re.findall(rf"(?<![\w./<>-]){tops}(?![\w/<…*])", blocks)]
+    for name in named:
+        if re.fullmatch(rf"{tops}|[\w/-]+\.py|[a-z]\w+/", name) and name.rstrip("/") not in _paths():
+            yield name
 
 
 def functions(text: str) -> Iterator[str]:
