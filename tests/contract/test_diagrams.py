@@ -8,8 +8,8 @@ import pytest
 from deploy.check.findings import ROOT
 from logistics_gateway.domain import State as Disclosure
 from order_service.domain import Status as Order
-from privacy_service.requests.domain import Kind, Status
-from privacy_service.sagas.definition import STEPS, Step
+from privacy_service.requests.domain import Status
+from privacy_service.sagas.definition import STEPS, Kind, Step
 from servicekit.kafka.quarantine import PARKED, Outcome
 from vault_service.revocations.domain import ORDER
 

@@ -14,9 +14,9 @@ from event_contracts.privacy import (
     TellRecipients,
     ToldRecipient,
 )
+from privacy_service import vault_revocations
+from privacy_service.holds.domain import KeyRef
 from privacy_service.requests import handlers
-from privacy_service.requests.domain import Name
-from privacy_service.sagas import vault_revocations
 from servicekit.core import faults
 from servicekit.core.errors import Unavailable
 from servicekit.core.faults import Fault
@@ -273,7 +273,7 @@ async def test_retention_ends_exactly_the_names_it_was_opened_for(shop: Shop) ->
     held = shop.holds(subject, "order", "order_record", old, closed_at=closed)
 
     async def work(tx: Tx) -> UUID:
-        names = [Name("payment", old), Name("order_record", old)]
+        names = [KeyRef("payment", old), KeyRef("order_record", old)]
         return (await handlers.open_retentions(shop.kit, tx, {subject: names}))[0]
 
     request_id = await shop.kit.run_tx("test", work)

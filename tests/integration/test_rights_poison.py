@@ -12,7 +12,7 @@ from event_contracts import Event
 from event_contracts.privacy import PositionAction, PositionDecided, QuarantineAction, QuarantineDecided
 from event_contracts.topics import system_replies
 from evidence_log.operators import record_decision
-from privacy_service.app import answers_of
+from privacy_service.app import replies_of
 from servicekit.db.postgres import Tx
 from servicekit.kafka import batches
 from servicekit.kafka.batches import Applier, Batch
@@ -49,7 +49,7 @@ async def test_a_thousand_failing_answers_about_one_person_delay_nobody_else(
 ) -> None:
     monkeypatch.setattr(batches, "FIRST_PAUSE", 0.0)
     stuck, healthy = uuid4(), uuid4()
-    reader = answers_of(SYSTEMS)
+    reader = replies_of(SYSTEMS)
     applies = reader.apply
     assert applies is not None
 
@@ -82,7 +82,7 @@ async def test_a_thousand_failing_answers_about_one_person_delay_nobody_else(
 
 async def test_what_an_operator_decides_about_quarantine_is_one_leaf_of_the_log(shop: Shop) -> None:
     """Another system says it on its own topic; said twice it is the same leaf."""
-    reader = answers_of(SYSTEMS)
+    reader = replies_of(SYSTEMS)
     applier = Applier(shop.kit, reader)
     applier.next = await load_positions(shop.kit.db, reader.reader, [(topic, 0) for topic in reader.topics])
     decided = QuarantineDecided(
@@ -105,7 +105,7 @@ async def test_what_an_operator_decides_about_quarantine_is_one_leaf_of_the_log(
 
 async def test_what_an_operator_decides_about_a_position_is_one_leaf_of_the_log(shop: Shop) -> None:
     """Another system says it on its own topic, and this service writes its own; said twice it is the same leaf."""
-    reader = answers_of(SYSTEMS)
+    reader = replies_of(SYSTEMS)
     applier = Applier(shop.kit, reader)
     applier.next = await load_positions(shop.kit.db, reader.reader, [(topic, 0) for topic in reader.topics])
     decided = PositionDecided(

@@ -16,9 +16,10 @@ import pytest
 from deploy.local.interfaces import PostgresServer
 from event_contracts.privacy import DescribeHoldings, RecipientsTold, TellRecipients, ToldRecipient
 from event_contracts.topics import system_replies
+from privacy_service import vault_revocations
 from privacy_service.app import SERVICE
-from privacy_service.sagas import jobs, policies, vault_revocations
-from privacy_service.sagas.vault_revocations import DOUBTS, Revocation, Revoked
+from privacy_service.sagas import jobs, policies
+from privacy_service.vault_revocations import DOUBTS, Revocation, Revoked
 from servicekit.core.errors import Doubtful, Invalid, Unavailable
 from servicekit.core.metrics import ANSWERS_OUT_OF_SCOPE
 from servicekit.core.policy import Policy

@@ -34,12 +34,13 @@ from event_contracts.privacy import (
     ToldRecipient,
 )
 from event_contracts.topics import system_replies
+from privacy_service import vault_revocations
 from privacy_service.app import SERVICE
-from privacy_service.probes.handlers import participants
-from privacy_service.sagas import jobs, vault_revocations
-from privacy_service.sagas.replies import ANSWERS, answering
-from privacy_service.sagas.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
+from privacy_service.participants import participants
+from privacy_service.replies import apply_replies
+from privacy_service.sagas import jobs
 from privacy_service.settings import PrivacySettings
+from privacy_service.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
 from servicekit.core.clock import Clock, FakeClock
 from servicekit.core.errors import KitError
 from servicekit.core.faults import InjectedFault
@@ -244,7 +245,7 @@ class Shop:
         ]
 
         async def work(tx: Tx) -> None:
-            await answering(ANSWERS)(self.kit, tx, events, {})
+            await apply_replies(self.kit, tx, events, {})
 
         if replies:
             await self.kit.run_tx("answers", work)

@@ -10,7 +10,7 @@ from event_contracts.event import Event
 from event_contracts.logistics_gateway import ShipmentDelivered
 from event_contracts.moments import EARLIEST, LATEST, Moment, bounded, is_plausible, later
 from event_contracts.privacy import HeldItem
-from privacy_service.requests.domain import Basis, Item, ManualHold, Scope, holds_on
+from privacy_service.holds.domain import Basis, Item, ManualHold, Scope, holds_on
 from servicekit.core.errors import Poison
 from servicekit.kafka.cloudevents import RawRecord, read_event, to_headers, types_of
 

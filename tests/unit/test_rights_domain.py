@@ -9,23 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from event_contracts.privacy import HeldItem
-from privacy_service.requests.domain import (
-    Basis,
-    Check,
-    Extension,
-    Item,
-    Kind,
-    ManualHold,
-    Name,
-    Person,
-    Reason,
-    Regime,
-    Request,
-    Scope,
-    Status,
-    due_at,
-    holds_on,
-)
+from privacy_service.history.domain import Person
+from privacy_service.holds.domain import Basis, Item, KeyRef, ManualHold, Scope, holds_on
+from privacy_service.requests.domain import Check, Extension, Reason, Regime, Request, Status, due_at
+from privacy_service.sagas.definition import Kind
 from servicekit.core.clock import Clock
 from servicekit.core.errors import Conflict, Forbidden, Invalid
 
@@ -96,7 +83,7 @@ def test_a_manual_hold_keeps_one_anchor_or_a_class_until_its_day() -> None:
 def test_outside_the_scope_nothing_is_held() -> None:
     items = [item("delivery", is_open=True)]
     assert holds_on(items, [], Scope(("identity",)), DUTIES, NOW) == ()
-    assert holds_on(items, [], Scope(None, frozenset([Name("delivery", ME)])), DUTIES, NOW) == ()
+    assert holds_on(items, [], Scope(None, frozenset([KeyRef("delivery", ME)])), DUTIES, NOW) == ()
 
 
 @pytest.mark.fault(21, "the nights when daylight saving begins and ends")

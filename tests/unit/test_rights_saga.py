@@ -11,16 +11,9 @@ from uuid import uuid4
 import pytest
 
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, HeldItem, TellRecipients
-from privacy_service.requests.domain import (
-    Basis,
-    Hold,
-    Item,
-    Kind,
-    Name,
-    Reason,
-    Scope,
-)
-from privacy_service.sagas.definition import HOW, STEPS, How, Step
+from privacy_service.holds.domain import Basis, Hold, Item, KeyRef, Scope
+from privacy_service.requests.domain import Reason
+from privacy_service.sagas.definition import HOW, STEPS, How, Kind, Step
 from privacy_service.sagas.machine import (
     Approved,
     Described,
@@ -292,7 +285,7 @@ def test_a_retention_request_asks_what_is_held_first() -> None:
 
 def test_a_retention_request_waits_for_those_that_hold_its_classes_and_nobody_else() -> None:
     """L5: a silent system holds up what it may have, and not what it cannot have."""
-    scope = Scope(None, frozenset([Name("behaviour", ORDER)]))
+    scope = Scope(None, frozenset([KeyRef("behaviour", ORDER)]))
     given, _ = begin(state(Kind.RETENTION, Step.DESCRIBE, scope=scope), NOW, RULES)
     silent, _ = run(given, described(given, systems=frozenset(["order", "logistics-gateway"])))
     assert silent.step is Step.DESCRIBE
@@ -308,7 +301,7 @@ def test_a_retention_request_waits_for_those_that_hold_its_classes_and_nobody_el
     )
     assert done.step is Step.DONE
     assert Step.TELL in entered(commands)  # passed: nobody who discloses has behaviour
-    deliveries = state(Kind.RETENTION, Step.TELL, scope=Scope(None, frozenset([Name("delivery", ORDER)])))
+    deliveries = state(Kind.RETENTION, Step.TELL, scope=Scope(None, frozenset([KeyRef("delivery", ORDER)])))
     assert run(deliveries, Told("logistics-gateway"))[0].step is Step.PROBE
 
 

@@ -7,23 +7,19 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from event_contracts import Event
 from event_contracts.privacy import (
     CountHoldings,
     DescribeHoldings,
     EraseHoldings,
     ExportHoldings,
     FindExpired,
-    HoldingsCounted,
-    PositionDecided,
-    QuarantineDecided,
     RectifyDelivery,
     RectifyHoldings,
     TellRecipients,
 )
 from event_contracts.topics import PARTICIPANTS, TOPICS, system_replies
 from evidence_log import http as evidence_http
-from evidence_log.operators import on_decided, record_decision
+from evidence_log.operators import record_decision
 from evidence_log.sequencer import JOBS as EVIDENCE_JOBS
 from privacy_service import kek_routes
 from privacy_service.export import http as export_http
@@ -33,15 +29,16 @@ from privacy_service.inventory import http as inventory_http
 from privacy_service.inventory.domain import event_topics
 from privacy_service.inventory.handlers import read_headers, write_inventory
 from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
+from privacy_service.participants import participants
 from privacy_service.probes import http as probes_http
-from privacy_service.probes.handlers import on_holdings_counted, participants
 from privacy_service.probes.holdings import PROBES
+from privacy_service.replies import HANDLERS, apply_replies, read_reply
 from privacy_service.requests import http as rights_http
 from privacy_service.requests.holdings import HOLDINGS as RIGHTS_HOLDINGS
 from privacy_service.retention import http as retention_http
+from privacy_service.retention.holdings import KEY_LOOKS
 from privacy_service.retention.worker import JOBS as RETENTION_JOBS
 from privacy_service.sagas.jobs import JOBS as RIGHTS_JOBS
-from privacy_service.sagas.replies import ANSWERS, Answer, answering, reading
 from privacy_service.settings import PrivacySettings
 from servicekit import Consumes, Kit, Service
 from servicekit.core.policy import Policy
@@ -61,22 +58,15 @@ def inventory_of(topics: tuple[str, ...]) -> list[Consumes]:
     return [own, third_parties] if others else [own]
 
 
-def answers_of(systems: Sequence[str]) -> Consumes:
-    """What the participants answer, each on its own topic."""
+def replies_of(systems: Sequence[str]) -> Consumes:
+    """The replies of the participants, each on its own topic."""
     topics = tuple(map(system_replies, systems))
-    handlers: dict[type[Event], Answer] = {
-        HoldingsCounted: on_holdings_counted,
-        PositionDecided: on_decided,
-        QuarantineDecided: on_decided,
-        **ANSWERS,
-    }
-    contracts = tuple(handlers)
     return Consumes(
         topics,
         reader="answers",
-        contracts=contracts,
-        decode=reading(contracts),
-        apply=answering(handlers),
+        contracts=tuple(HANDLERS),
+        decode=read_reply,
+        apply=apply_replies,
         outside=True,
         repeats=True,
     )
@@ -107,8 +97,8 @@ SERVICE: Final = Service(
         RectifyDelivery,
         FindExpired,
     ],
-    consumes=[*inventory_of(OWN_EVENT_TOPICS), answers_of(PARTICIPANTS)],
-    holdings=[INVENTORY, RECIPIENTS, PROBES, *RIGHTS_HOLDINGS, EXPORT_PARTS, EXPORT_SUBJECTS],
+    consumes=[*inventory_of(OWN_EVENT_TOPICS), replies_of(PARTICIPANTS)],
+    holdings=[INVENTORY, RECIPIENTS, PROBES, *RIGHTS_HOLDINGS, KEY_LOOKS, EXPORT_PARTS, EXPORT_SUBJECTS],
     jobs=[*EVIDENCE_JOBS, *RIGHTS_JOBS, *EXPORT_JOBS, *RETENTION_JOBS],
     router=make_router,
     settings=PrivacySettings,
@@ -119,4 +109,4 @@ SERVICE: Final = Service(
 
 def service_under(policy: Policy) -> Service:
     """The service with the topics of the policy, third parties' included."""
-    return replace(SERVICE, consumes=[*inventory_of(event_topics(policy)), answers_of(participants(policy))])
+    return replace(SERVICE, consumes=[*inventory_of(event_topics(policy)), replies_of(participants(policy))])

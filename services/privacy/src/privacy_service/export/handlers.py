@@ -20,14 +20,14 @@ from event_contracts.privacy import HoldingsExported
 from event_contracts.topics import system_replies
 from evidence_log import handlers as evidence
 from evidence_log.leaves import KeyFact, Leaf, key_destructions
+from privacy_service import vault_revocations
 from privacy_service.export import store
 from privacy_service.export.domain import Facts
 from privacy_service.export.packages import build
 from privacy_service.export.rows import Kind
 from privacy_service.export.sources import Parts
 from privacy_service.inventory.access_records import write_looks
-from privacy_service.sagas import vault_revocations
-from privacy_service.sagas.vault_revocations import Revocation, Revoked, may_be_to_blame
+from privacy_service.vault_revocations import Revocation, Revoked, may_be_to_blame
 from servicekit import Customer, Job, Kit, Received, Record, Staff, Tx, get_log
 from servicekit.core.errors import Conflict, NotFound, Poison
 from servicekit.core.faults import declare, faultpoint

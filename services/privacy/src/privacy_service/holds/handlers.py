@@ -4,9 +4,9 @@ from uuid import UUID
 
 from evidence_log import handlers as evidence
 from evidence_log.leaves import Decision
-from privacy_service.requests.domain import ManualHold
-from privacy_service.requests.handlers import check_known
-from privacy_service.sagas import replies_store as answers_store
+from privacy_service.holds import store
+from privacy_service.holds.domain import ManualHold
+from privacy_service.inventory.handlers import check_known
 from servicekit import Kit, Staff, Tx
 from servicekit.core.errors import Invalid, KeyReused, NotFound
 
@@ -25,12 +25,12 @@ async def set_hold(kit: Kit, by: Staff, hold_id: UUID, subject_id: UUID, hold: M
 
     async def work(tx: Tx) -> bool:
         now = kit.clock.now()
-        if not await answers_store.insert_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
-            if await answers_store.read_hold(tx, hold_id) != (subject_id, hold):
+        if not await store.insert_hold(tx, hold_id, subject_id, hold, by.staff_id, now):
+            if await store.read_hold(tx, hold_id) != (subject_id, hold):
                 raise KeyReused
             return False
         await evidence.append(tx, [_decision(kit, by, hold_id, "hold_set", hold.basis)])
-        await answers_store.check_holds(tx, subject_id, now)
+        await store.check_holds(tx, subject_id, now)
         return True
 
     return await kit.run_tx("set_hold", work)
@@ -41,11 +41,11 @@ async def lift_hold(kit: Kit, by: Staff, hold_id: UUID) -> None:
 
     async def work(tx: Tx) -> None:
         now = kit.clock.now()
-        subject_id = await answers_store.lift_hold(tx, hold_id, now)
+        subject_id = await store.lift_hold(tx, hold_id, now)
         if subject_id is None:
             raise NotFound
         await evidence.append(tx, [_decision(kit, by, hold_id, "hold_lifted", None)])
-        await answers_store.check_holds(tx, subject_id, now)
+        await store.check_holds(tx, subject_id, now)
 
     await kit.run_tx("lift_hold", work)
 

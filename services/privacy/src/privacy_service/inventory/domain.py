@@ -12,12 +12,19 @@ from event_contracts.account import ContactDisclosed
 from event_contracts.logistics_gateway import DeliveryDisclosed
 from event_contracts.privacy import PRIVACY_COMMANDS
 from event_contracts.topics import REVOCATIONS, system_replies
+from servicekit.core.errors import Invalid
 from servicekit.core.policy import Policy
 from servicekit.kafka.cloudevents import Envelope
 
 PSEUDONYM: Final = "pseudonym"
 # Orders facts that were seen at the same moment; no key has this id.
 NO_KEY: Final = UUID(int=0)
+
+
+class NoMatch(Invalid):
+    """No event names this id as an account, a guest or a consignee, so nothing was opened. Find the person, then ask again."""
+
+    code = "no_match"
 
 
 class Fact(Struct, frozen=True):

@@ -15,6 +15,7 @@ from privacy_service.inventory import store
 from privacy_service.inventory.access_records import note_looks, write_looks
 from privacy_service.inventory.domain import (
     Fact,
+    NoMatch,
     Receipt,
     facts_of,
     ledger_entry,
@@ -189,3 +190,9 @@ async def look_up_inventory(
         return rows, await store.read_recipients(tx, subject_id, [row["anchor"] for row in rows])
 
     return await kit.run_tx("look_up_inventory", work)
+
+
+async def check_known(kit: Kit, subject_ids: Sequence[UUID]) -> None:
+    """Staff ask only for people whom events name as account, guest or consignee. Raises `NoMatch` for any other id."""
+    if not (await store.named_by_events(kit.db, subject_ids)).issuperset(subject_ids):
+        raise NoMatch

@@ -6,12 +6,11 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from event_contracts.privacy import CountHoldings, HoldingsCounted
-from event_contracts.topics import system_replies
 from privacy_service.inventory.access_records import write_looks
+from privacy_service.participants import participants
 from privacy_service.probes import store
 from servicekit import Kit, Received, Staff, Tx
 from servicekit.core.errors import NotFound
-from servicekit.core.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +28,6 @@ class Probe:
     subject_id: UUID
     asked_at: datetime
     answers: list[Answer]
-
-
-def participants(policy: Policy) -> list[str]:
-    """Who must answer: the policy's systems that have a topic to answer on."""
-    return sorted(system for system in policy.systems if system_replies(system) in policy.topics)
-
-
-def holders(policy: Policy, data_class: str) -> list[str]:
-    """Of those, the ones that hold the class."""
-    return [system for system in participants(policy) if data_class in policy.systems[system].holds]
 
 
 async def probe_subject(kit: Kit, who: Staff, subject_id: UUID) -> UUID:

@@ -1,36 +1,17 @@
 """A rights request as people see it: its kinds, its states, who may decide, and when it is due. Pure."""
 
 import calendar
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
 from event_contracts.moments import later
-from event_contracts.privacy import HeldItem
+from privacy_service.history.domain import Person
+from privacy_service.sagas.definition import Kind
 from servicekit.core.errors import Conflict, Forbidden, Invalid
-
-CUSTOMER: Final = "customer"
-SYSTEM: Final = "system"
-
-
-class Kind(StrEnum):
-    """What is asked for. A retention request is opened by the retention run, never by a person."""
-
-    ACCESS = "access"
-    PORTABILITY = "portability"
-    RECTIFICATION = "rectification"
-    ERASURE = "erasure"
-    RETENTION = "retention"
-
-
-class NoMatch(Invalid):
-    """No event names this id as an account, a guest or a consignee, so nothing was opened. Find the person, then ask again."""
-
-    code = "no_match"
 
 
 class Status(StrEnum):
@@ -82,16 +63,6 @@ class Regime(StrEnum):
     CCPA = "ccpa"
 
 
-class Basis(StrEnum):
-    """Why data of an erased person stays: by itself, or since somebody set a hold by hand."""
-
-    OPEN_ANCHOR = "open_anchor"
-    LEGAL_OBLIGATION = "legal_obligation"
-    LITIGATION = "litigation"
-    TAX_AUDIT = "tax_audit"
-    DISPUTE = "dispute"
-
-
 @dataclass(frozen=True, slots=True)
 class Term:
     """How long a controller has: calendar months and days."""
@@ -123,14 +94,6 @@ def _end(opened_at: datetime, term: Term) -> datetime:
     year, month = opened_at.year + month // 12, month % 12 + 1
     day = min(opened_at.day, calendar.monthrange(year, month)[1])
     return later(opened_at.replace(year=year, month=month, day=day), timedelta(days=term.days))
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who decides something: a staff member, or the customer."""
-
-    person_id: UUID
-    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,131 +156,3 @@ class Request:
     def _must_be(self, *statuses: Status) -> None:
         if self.status not in statuses:
             raise Conflict(f"The request is {self.status}, so this cannot be done to it. Read it again and decide.")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Name:
-    """What one key is for."""
-
-    data_class: str
-    anchor: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What of a person a request concerns: some classes (None: all) and, of a retention request, some names only."""
-
-    data_classes: tuple[str, ...] | None = None
-    names: frozenset[Name] | None = None
-
-    def covers(self, data_class: str, anchor: UUID) -> bool:
-        if self.names is not None and Name(data_class, anchor) not in self.names:
-            return False
-        return self.data_classes is None or data_class in self.data_classes
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What one system says that it holds."""
-
-    system: str
-    held: HeldItem
-
-
-@dataclass(frozen=True, slots=True)
-class ManualHold:
-    """A hold that somebody set; `anchor` None: on all anchors of the class."""
-
-    data_class: str
-    anchor: UUID | None
-    basis: Basis
-    until: datetime | None
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Hold:
-    """Why a name stays, and until when (None: until something happens). A name may have several."""
-
-    data_class: str
-    anchor: UUID
-    basis: Basis
-    until: datetime | None = field(default=None, compare=False)
-    rows: int = field(default=0, compare=False)
-
-    @property
-    def name(self) -> Name:
-        return Name(self.data_class, self.anchor)
-
-
-def names_of(holds: Sequence[Hold]) -> frozenset[Name]:
-    return frozenset(hold.name for hold in holds)
-
-
-def holds_on(
-    items: Sequence[Item],
-    by_hand: Sequence[ManualHold],
-    scope: Scope,
-    duties: Mapping[str, timedelta],
-    now: datetime,
-    longest_open: Mapping[str, timedelta] = MappingProxyType({}),
-    before: Sequence[Hold] = (),
-) -> tuple[Hold, ...]:
-    """What of these items stays.
-
-    `longest_open` says how long an open anchor of a class holds an erasure up, from the first of the holds `before` on.
-
-    `duties` are the classes that a law makes us keep, with how long after the anchor closed. Of a class with a duty but
-    without a known end nothing is given up: that is a hold without an end until its service knows one.
-    """
-    found: dict[Hold, Hold] = {}
-    ends = _open_ends(before, duties)
-    for item in items:
-        held = item.held
-        if not scope.covers(held.data_class, held.anchor):
-            continue
-        longest = longest_open.get(held.data_class)
-        open_until = ends.get(Name(held.data_class, held.anchor), None if longest is None else now + longest)
-        for basis, until in _bases(held, by_hand, duties, now, open_until):
-            hold = Hold(held.data_class, held.anchor, basis, until, held.row_count)
-            found[hold] = _longer(found[hold], hold) if hold in found else hold
-    return tuple(sorted(found.values()))
-
-
-def _open_ends(before: Sequence[Hold], duties: Mapping[str, timedelta]) -> dict[Name, datetime]:
-    """When the open anchors of these holds end at the latest. One whose time is over has left its date in the duty to keep."""
-    ends = {hold.name: hold.until for hold in before if hold.basis is Basis.OPEN_ANCHOR and hold.until is not None}
-    for hold in before:
-        if hold.basis is Basis.LEGAL_OBLIGATION and hold.until is not None and hold.data_class in duties:
-            ends.setdefault(hold.name, hold.until - duties[hold.data_class])
-    return ends
-
-
-def _bases(
-    held: HeldItem,
-    by_hand: Sequence[ManualHold],
-    duties: Mapping[str, timedelta],
-    now: datetime,
-    open_until: datetime | None,
-) -> Iterator[tuple[Basis, datetime | None]]:
-    closed_at = held.closed_at
-    if held.is_open:
-        is_over = open_until is not None and open_until <= now
-        closed_at = open_until if is_over else None
-        if not is_over:
-            yield Basis.OPEN_ANCHOR, open_until
-    duty = duties.get(held.data_class)
-    if duty is not None:
-        until = None if closed_at is None else later(closed_at, duty)
-        if until is None or until > now:
-            yield Basis.LEGAL_OBLIGATION, until
-    for hold in by_hand:
-        is_here = hold.data_class == held.data_class and hold.anchor in (None, held.anchor)
-        if is_here and (hold.until is None or hold.until > now):
-            yield hold.basis, hold.until
-
-
-def _longer(one: Hold, other: Hold) -> Hold:
-    """Several systems may hold the same: the longest counts, and no end is the longest."""
-    ends = (one.until, other.until)
-    until = None if None in ends else max(end for end in ends if end is not None)
-    return replace(one, until=until, rows=one.rows + other.rows)

@@ -13,31 +13,26 @@ from event_contracts.account import ContactCorrection, IdentityCorrection, is_bi
 from event_contracts.order import DeliveryCorrection
 from event_contracts.personal import PersonalData, Sealed
 from privacy_service.export import end_export
-from privacy_service.inventory import store as inventory
+from privacy_service.history.domain import CUSTOMER, SYSTEM, HistoryEntry, Person
+from privacy_service.history.handlers import record
+from privacy_service.holds.domain import KeyRef, Scope
+from privacy_service.inventory.handlers import check_known
 from privacy_service.requests import store
 from privacy_service.requests.domain import (
-    CUSTOMER,
     NO_DENIAL,
-    SYSTEM,
     Check,
     Extension,
-    Kind,
-    Name,
-    NoMatch,
-    Person,
     Reason,
     Regime,
     Request,
-    Scope,
     Status,
     due_at,
 )
-from privacy_service.requests.store import Line
-from privacy_service.sagas import policies
+from privacy_service.sagas import policies, rectifications_store
 from privacy_service.sagas import store as saga_store
-from privacy_service.sagas.definition import first
+from privacy_service.sagas.definition import Kind, first
 from privacy_service.sagas.machine import Approved, State, Stopped
-from privacy_service.sagas.runner import Carrier, record
+from privacy_service.sagas.runner import SagaRunner
 from servicekit import Kit, Tx
 from servicekit.core.errors import Invalid, KeyReused, NotFound
 from servicekit.core.faults import declare, faultpoint
@@ -109,9 +104,9 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
         await saga_store.insert_subjects(tx, states)
         if wanted.corrections is not None:
             await _write_corrections(tx, request_id, subjects[0], wanted.corrections, sealed)
-        lines = [Line(request_id, "opened", by)]
+        lines = [HistoryEntry(request_id, "opened", by)]
         if request.check is not None:
-            lines += [Line(request_id, "identity_confirmed", by, each, request.check) for each in subjects]
+            lines += [HistoryEntry(request_id, "identity_confirmed", by, each, request.check) for each in subjects]
         await record(kit, tx, lines)
         await _begin(kit, tx, request, states)
         return True
@@ -126,21 +121,21 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
 async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) -> None:
     """An erasure is previewed at once; everything else begins when the identity is confirmed."""
     if request.kind is Kind.ERASURE or request.status is Status.RUNNING:
-        carrier = await Carrier.of(kit, tx, states)
-        carrier.begin()
-        await carrier.save(tx)
+        runner = await SagaRunner.of(kit, tx, states)
+        runner.begin()
+        await runner.save(tx)
 
 
 def _check(kit: Kit, wanted: Wanted) -> None:
     if wanted.kind is Kind.RETENTION:
         raise Invalid("Retention requests are made by the retention run. Ask for one of the other kinds.")
     if not wanted.subject_ids or len(wanted.subject_ids) > MOST_SUBJECTS:
-        raise Invalid(f"A request is about 1 to {MOST_SUBJECTS} people. Name them.")
+        raise Invalid(f"A request is about 1 to {MOST_SUBJECTS} people. KeyRef them.")
     if wanted.data_classes is not None:
         if wanted.kind is not Kind.ERASURE:
             raise Invalid("Only an erasure is limited to data classes. Leave them out.")
         if not wanted.data_classes or not set(wanted.data_classes) <= set(kit.policy.classes):
-            raise Invalid("The data classes are not classes of the policy. Name those that are.")
+            raise Invalid("The data classes are not classes of the policy. KeyRef those that are.")
     given = wanted.corrections or Corrections()
     if bool(given.classes) != (wanted.kind is Kind.RECTIFICATION):
         raise Invalid("A rectification says what is right, and nothing else does. Correct the request.")
@@ -151,12 +146,6 @@ def _check(kit: Kit, wanted: Wanted) -> None:
         raise Invalid("A rectification is about the account or about one order. Open one for each.")
     if wanted.kind is Kind.RECTIFICATION and len(set(wanted.subject_ids)) != 1:
         raise Invalid("A rectification is about one person. Open one for each.")
-
-
-async def check_known(kit: Kit, subject_ids: Sequence[UUID]) -> None:
-    """An id is a name: staff ask for people whom events name as account, guest or consignee, and for nobody else."""
-    if not (await inventory.named_by_events(kit.db, subject_ids)).issuperset(subject_ids):
-        raise NoMatch
 
 
 async def _sealed(kit: Kit, wanted: Wanted) -> tuple[dict[type[PersonalData], Sealed[Any]], bytes | None]:
@@ -181,10 +170,12 @@ async def _write_corrections(
     tx: Tx, request_id: UUID, subject: UUID, given: Corrections, sealed: Mapping[type[PersonalData], Sealed[Any]]
 ) -> None:
     if given.order_id is not None:
-        await store.write_delivery_correction(tx, request_id, subject, given.order_id, sealed[DeliveryCorrection])
+        await rectifications_store.write_delivery_correction(
+            tx, request_id, subject, given.order_id, sealed[DeliveryCorrection]
+        )
     else:
         parts = sealed.get(IdentityCorrection), sealed.get(ContactCorrection)
-        await store.write_rectification(tx, request_id, subject, *parts)
+        await rectifications_store.write_rectification(tx, request_id, subject, *parts)
 
 
 def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
@@ -196,7 +187,9 @@ def _new(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -> Request:
     return request if wanted.check is None else request.confirmed(wanted.check)
 
 
-def _state(kit: Kit, request: Request, subject_id: UUID, *, alone: bool, names: frozenset[Name] | None = None) -> State:
+def _state(
+    kit: Kit, request: Request, subject_id: UUID, *, alone: bool, names: frozenset[KeyRef] | None = None
+) -> State:
     # Several subjects are destroyed one by one, so each has a revocation of its own.
     revocation_id = request.request_id if alone else uuid4()
     scope = Scope(request.data_classes, names)
@@ -221,7 +214,7 @@ async def _opened_before(kit: Kit, by: Person, request_id: UUID, wanted: Wanted)
     return found
 
 
-async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[Name]]") -> list[UUID]:
+async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[KeyRef]]") -> list[UUID]:
     """Retention requests within the caller's transaction, one for each person: they run at once, and end these names."""
     now = kit.clock.now()
     states = []
@@ -233,10 +226,10 @@ async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[Name]]")
         states.append(_state(kit, request, subject_id, alone=True, names=frozenset(ending)))
     await policies.keep(tx, kit.policy)
     await saga_store.insert_subjects(tx, states)
-    await record(kit, tx, [Line(state.request_id, "opened") for state in states])
-    carrier = await Carrier.of(kit, tx, states)
-    carrier.begin()
-    await carrier.save(tx)
+    await record(kit, tx, [HistoryEntry(state.request_id, "opened") for state in states])
+    runner = await SagaRunner.of(kit, tx, states)
+    runner.begin()
+    await runner.save(tx)
     return [state.request_id for state in states]
 
 
@@ -247,7 +240,7 @@ async def confirm(kit: Kit, by: Person, request_id: UUID, check: Check) -> Reque
         confirmed = request.confirmed(check)
         await store.update_requests(tx, [confirmed])
         states = await saga_store.lock_of_requests(tx, [request_id])
-        checked = partial(Line, request_id, "identity_confirmed", by, reason=check)
+        checked = partial(HistoryEntry, request_id, "identity_confirmed", by, reason=check)
         await record(kit, tx, [checked(subject_id=state.subject_id) for state in states])
         if confirmed.status is Status.RUNNING:
             await _begin(kit, tx, confirmed, states)
@@ -266,10 +259,10 @@ async def approve_all(kit: Kit, approvals: Sequence[tuple[Person, UUID]]) -> lis
                 raise NotFound
             requests[request_id] = requests[request_id].approved(by)
         await store.update_requests(tx, requests.values())
-        await record(kit, tx, [Line(request_id, "approved", by) for by, request_id in approvals])
-        carrier = await Carrier.of(kit, tx, await saga_store.lock_of_requests(tx, requests))
-        carrier.give_all(Approved())
-        await carrier.save(tx)
+        await record(kit, tx, [HistoryEntry(request_id, "approved", by) for by, request_id in approvals])
+        runner = await SagaRunner.of(kit, tx, await saga_store.lock_of_requests(tx, requests))
+        runner.give_all(Approved())
+        await runner.save(tx)
         return [requests[request_id] for _, request_id in approvals]
 
     return await kit.run_tx("approve_requests", work)
@@ -278,7 +271,7 @@ async def approve_all(kit: Kit, approvals: Sequence[tuple[Person, UUID]]) -> lis
 async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Request:
     """Raises `NotFound`, `Conflict`."""
     if reason in NO_DENIAL:
-        raise Invalid("A denial has a reason of its own. Name one.")
+        raise Invalid("A denial has a reason of its own. KeyRef one.")
     return await _stop(kit, by, request_id, "denied", reason, lambda request, now: request.denied(reason, now))
 
 
@@ -293,7 +286,7 @@ async def extend(kit: Kit, by: Person, request_id: UUID, why: Extension, until: 
     async def work(tx: Tx, request: Request) -> Request:
         extended = request.extended(why, until, kit.clock.now())
         await store.update_requests(tx, [extended])
-        await record(kit, tx, [Line(request_id, "extended", by, reason=why)])
+        await record(kit, tx, [HistoryEntry(request_id, "extended", by, reason=why)])
         return extended
 
     return await _decide(kit, request_id, work)
@@ -314,12 +307,12 @@ async def _stop(
             raise NotFound
         after = stopped(request, kit.clock.now())
         await store.update_requests(tx, [after])
-        await record(kit, tx, [Line(request_id, what, by, reason=reason)])
-        await store.forget_rectifications(tx, [request_id])
+        await record(kit, tx, [HistoryEntry(request_id, what, by, reason=reason)])
+        await rectifications_store.forget_rectifications(tx, [request_id])
         await end_export(tx, request_id, kit.clock.now())
-        carrier = await Carrier.of(kit, tx, states)
-        carrier.give_all(Stopped())
-        await carrier.save(tx)
+        runner = await SagaRunner.of(kit, tx, states)
+        runner.give_all(Stopped())
+        await runner.save(tx)
         return after
 
     return await _decide(kit, request_id, work)

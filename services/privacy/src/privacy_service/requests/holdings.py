@@ -39,12 +39,4 @@ DELIVERY_CORRECTIONS: Final = Holding(
     sealed={"delivery": DeliveryCorrection},
     plain=("request_id",),
 )
-KEY_LOOKS: Final = Holding(
-    "key_looks",
-    subject="subject_id",
-    anchor="anchor",
-    sealed={},
-    plain=("data_class", "key_id", "look_at", "released_by"),
-    key="key_id",
-)
-HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS, KEY_LOOKS)
+HOLDINGS: Final = (SUBJECTS, RECTIFICATIONS, DELIVERY_CORRECTIONS)

@@ -11,11 +11,15 @@ from event_contracts.account import ContactCorrection
 from event_contracts.order import Consignee, DeliveryCorrection
 from event_contracts.personal import PersonalData
 from evidence_log.handlers import is_ready, read_certificate
+from privacy_service.history import store as history_store
+from privacy_service.history.domain import CUSTOMER, Person
 from privacy_service.holds import handlers as holds
+from privacy_service.holds import store as holds_store
+from privacy_service.holds.domain import Basis, ManualHold
 from privacy_service.inventory.access_records import write_looks
 from privacy_service.inventory.http import LOOKS
 from privacy_service.requests import handlers, store
-from privacy_service.requests.domain import CUSTOMER, Basis, Check, Kind, ManualHold, Person, Request, Status
+from privacy_service.requests.domain import Check, Request, Status
 from privacy_service.requests.handlers import Corrections, Wanted
 from privacy_service.requests.schemas import (
     DenialBody,
@@ -33,8 +37,9 @@ from privacy_service.requests.schemas import (
     state_of,
     summary,
 )
-from privacy_service.sagas import replies_store as answers_store
+from privacy_service.sagas import replies_store
 from privacy_service.sagas import store as saga_store
+from privacy_service.sagas.definition import Kind
 from privacy_service.sagas.machine import State
 from privacy_service.sagas.runner import rules_by_policy
 from servicekit import Cursor, Customer, Kit, Limit, Page, Paging, Staff, Tx, customer, limited, new_id, paging, staff
@@ -243,8 +248,8 @@ async def _own(kit: Kit, request_id: UUID, who: Customer) -> tuple[Request, list
 
 async def _preview(kit: Kit, states: Sequence[State]) -> Preview:
     questions = [state.question_id for state in states if state.question_id is not None]
-    items = await answers_store.read_items(kit.db, questions)
-    by_hand = await answers_store.read_manual_holds(kit.db, [state.subject_id for state in states])
+    items = await replies_store.read_items(kit.db, questions)
+    by_hand = await holds_store.read_manual_holds(kit.db, [state.subject_id for state in states])
     return preview_of(states, items, by_hand, await rules_by_policy(kit, kit.db, states), kit.clock.now())
 
 
@@ -253,8 +258,8 @@ async def _state(kit: Kit, request: Request) -> RequestState:
     return state_of(
         await _found(kit, request.request_id),
         states,
-        await answers_store.read_recipients(kit.db, [request.request_id]),
-        await store.read_history(kit.db, request.request_id),
+        await replies_store.read_recipients(kit.db, [request.request_id]),
+        await history_store.read_history(kit.db, request.request_id),
         await is_ready(kit.db, request.request_id),
         await rules_by_policy(kit, kit.db, states),
     )

@@ -12,22 +12,10 @@ from country_data.fields import CountryCode, EmailAddress, PhoneNumber, StatedCo
 from event_contracts.account import IdentityCorrection
 from event_contracts.codes import DataClass
 from event_contracts.moments import Moment
-from privacy_service.requests.domain import (
-    Basis,
-    Check,
-    Extension,
-    Hold,
-    Item,
-    Kind,
-    ManualHold,
-    Reason,
-    Regime,
-    Request,
-    Status,
-    holds_on,
-)
+from privacy_service.holds.domain import Basis, Hold, Item, ManualHold, holds_on
+from privacy_service.requests.domain import Check, Extension, Reason, Regime, Request, Status
 from privacy_service.requests.handlers import MOST_SUBJECTS
-from privacy_service.sagas.definition import HOW, How, Step
+from privacy_service.sagas.definition import HOW, How, Kind, Step
 from privacy_service.sagas.machine import Rules, State, asked
 from servicekit import Record
 

@@ -1,31 +1,17 @@
-"""SQL of the requests and their history. `sagas.store` has that of their subjects, `answers.store` that of the answers."""
+"""SQL of the requests. `sagas.store` has that of their subjects, and of what a saga changes of a request."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from event_contracts.account import ContactCorrection, IdentityCorrection
-from event_contracts.order import DeliveryCorrection
-from event_contracts.personal import Sealed
-from privacy_service.requests.domain import Check, Extension, Kind, Person, Reason, Regime, Request, Status
+from privacy_service.history.domain import Person
+from privacy_service.requests.domain import Check, Extension, Reason, Regime, Request, Status
+from privacy_service.sagas.definition import Kind
 from servicekit import Paging, Record, Tx
 from servicekit.core.errors import Conflict
 from servicekit.db.postgres import Database
 
 _REQUEST: Final = "SELECT * FROM rights_requests WHERE request_id = $1"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the history."""
-
-    request_id: UUID
-    what: str
-    by: Person | None = None
-    subject_id: UUID | None = None
-    reason: str | None = None
 
 
 async def insert_request(tx: Tx, request: Request, body_digest: bytes | None = None) -> bool:
@@ -116,13 +102,6 @@ async def read_body_digest(db: Database, request_id: UUID) -> bytes | None:
     return digest
 
 
-async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Request]:
-    rows = await tx.fetch(
-        "-- read_requests\nSELECT * FROM rights_requests WHERE request_id = ANY($1::uuid[])", list(request_ids)
-    )
-    return [_request(row) for row in rows]
-
-
 async def lock_requests(tx: Tx, request_ids: Iterable[UUID]) -> dict[UUID, Request]:
     """Those of these that there are, by their id."""
     rows = await tx.fetch(
@@ -184,133 +163,3 @@ async def list_own_requests(db: Database, subject_id: UUID, paging: Paging) -> l
         paging.fetch,
     )
     return [_request(row) for row in rows]
-
-
-async def start_running(tx: Tx, request_ids: Iterable[UUID]) -> None:
-    """The point of no return of these erasures."""
-    await tx.execute(
-        """-- start_running
-        UPDATE rights_requests SET status = 'running' WHERE request_id = ANY($1::uuid[]) AND status = 'waiting'""",
-        list(request_ids),
-    )
-
-
-async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[UUID]:
-    """Ends the requests of which all subjects are through; what is held of them goes later. Returns those."""
-    rows = await tx.fetch(
-        """-- complete
-        UPDATE rights_requests r SET status = 'completed', reason = 'fulfilled', ended_at = $2
-        WHERE request_id = ANY($1::uuid[]) AND status = 'running' AND NOT EXISTS (
-            SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.step NOT IN ('held', 'done'))
-        RETURNING request_id""",
-        list(request_ids),
-        now,
-    )
-    return [row["request_id"] for row in rows]
-
-
-async def refuse(tx: Tx, reasons: Mapping[UUID, Reason], now: datetime) -> None:
-    """Ends requests as denied: those whose data it is refuse what was asked for."""
-    await tx.execute(
-        """-- refuse
-        UPDATE rights_requests r SET status = 'denied', reason = u.reason::request_reason, ended_at = $3
-        FROM unnest($1::uuid[], $2::text[]) AS u(request_id, reason)
-        WHERE r.request_id = u.request_id AND r.status = 'running'""",
-        list(reasons),
-        list(reasons.values()),
-        now,
-    )
-
-
-async def write_history(tx: Tx, lines: Sequence[Line], now: datetime) -> None:
-    await tx.execute(
-        """-- write_history
-        INSERT INTO rights_history (request_id, subject_id, at, what, by_id, by_role, reason)
-        SELECT r, s, $3, what, by_id, by_role, reason
-        FROM unnest($1::uuid[], $2::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[])
-             WITH ORDINALITY AS u(r, s, what, by_id, by_role, reason, place) ORDER BY place""",
-        [line.request_id for line in lines],
-        [line.subject_id for line in lines],
-        now,
-        [line.what for line in lines],
-        [line.by.person_id if line.by else None for line in lines],
-        [line.by.role if line.by else "system" for line in lines],
-        [line.reason for line in lines],
-    )
-
-
-async def read_history(db: Database, request_id: UUID) -> list[Record]:
-    return await db.fetch(
-        """-- read_history
-        SELECT at, what, by_role, subject_id, reason FROM rights_history WHERE request_id = $1 ORDER BY number""",
-        request_id,
-    )
-
-
-async def write_rectification(
-    tx: Tx,
-    request_id: UUID,
-    subject_id: UUID,
-    identity: Sealed[IdentityCorrection] | None,
-    contact: Sealed[ContactCorrection] | None,
-) -> None:
-    await tx.execute(
-        "-- write_rectification\nINSERT INTO rectifications VALUES ($1, $2, $3, $4)",
-        request_id,
-        subject_id,
-        identity,
-        contact,
-    )
-
-
-async def write_delivery_correction(
-    tx: Tx, request_id: UUID, subject_id: UUID, order_id: UUID, delivery: Sealed[DeliveryCorrection]
-) -> None:
-    await tx.execute(
-        "-- write_delivery_correction\nINSERT INTO delivery_corrections VALUES ($1, $2, $3, $4)",
-        request_id,
-        subject_id,
-        order_id,
-        delivery,
-    )
-
-
-async def read_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
-    """Of each request what was typed in, as far as it is there: of the person, or of one delivery."""
-    return await tx.fetch(
-        """-- read_rectifications
-        SELECT request_id, subject_id, identity, contact, order_id, delivery
-        FROM rectifications FULL JOIN delivery_corrections USING (request_id, subject_id)
-        WHERE request_id = ANY($1::uuid[])""",
-        list(request_ids),
-    )
-
-
-async def forget_rectifications(tx: Tx, request_ids: Sequence[UUID]) -> None:
-    await tx.execute(
-        """-- forget_rectifications
-        WITH deliveries AS (DELETE FROM delivery_corrections WHERE request_id = ANY($1::uuid[]))
-        DELETE FROM rectifications WHERE request_id = ANY($1::uuid[])""",
-        list(request_ids),
-    )
-
-
-async def knows_policy(tx: Tx, digest: str) -> bool:
-    return bool(await tx.fetchval("-- knows_policy\nSELECT true FROM rights_policies WHERE policy = $1", digest))
-
-
-async def write_policy(tx: Tx, digest: str, version: str, document: str) -> None:
-    await tx.execute(
-        "-- write_policy\nINSERT INTO rights_policies VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        digest,
-        version,
-        document,
-    )
-
-
-async def read_policies(db: Database | Tx, digests: Sequence[str]) -> list[tuple[str, str]]:
-    """(digest, document) of those that are known."""
-    rows = await db.fetch(
-        "-- read_policies\nSELECT policy, document FROM rights_policies WHERE policy = ANY($1::text[])", list(digests)
-    )
-    return [(row["policy"], row["document"]) for row in rows]

@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 from event_contracts.privacy import ExpiredFound, HoldingsDescribed, KeyReleased
 from evidence_log import handlers as evidence
 from evidence_log.leaves import Decision
-from privacy_service.probes.handlers import holders, participants
-from privacy_service.requests.domain import Name
+from privacy_service.holds.domain import KeyRef
+from privacy_service.participants import note_out_of_scope, participants, systems_holding
 from privacy_service.requests.handlers import open_retentions
 from privacy_service.retention import candidates_store as found_store
 from privacy_service.retention import store
@@ -25,18 +25,15 @@ from privacy_service.retention.domain import EXPORT, QUARANTINE, Question, next_
 from privacy_service.retention.store import Run, Scan
 from privacy_service.retention.vault_keys import KEYS_A_PAGE, AgedKey
 from privacy_service.settings import settings_of
-from servicekit import Kit, Received, Record, Staff, Tx, get_log
+from servicekit import Kit, Received, Record, Staff, Tx
 from servicekit.core.errors import KeyReused, NotFound
 from servicekit.core.faults import declare, faultpoint
-from servicekit.core.logs import code
-from servicekit.core.metrics import ANSWERS_OUT_OF_SCOPE
 
 declare("retention.looked")
 PEOPLE_AT_ONCE: Final = 100
 # A revocation names at most 2,000 anchors.
 NAMES_A_REQUEST: Final = 1000
 BATCH: Final = 500
-log = get_log("rights")
 _LONGEST_BACKOFF: Final = 8
 JOB: Final = "retention"
 # When a key is looked at again: one that not everybody has answered about, and one that is still held.
@@ -195,13 +192,6 @@ async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDes
     await found_store.convict(tx, [question.question_id for question in done])
 
 
-def note_out_of_scope(system: str, answer: str, count: int) -> None:
-    """What a system said of data that the policy does not give it: counted, and of no effect."""
-    if count:
-        ANSWERS_OUT_OF_SCOPE.labels(system, answer).inc(count)
-        log.warning("answer_out_of_scope", system=code(system), answer=code(answer), items=count)
-
-
 async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
     """Those that everybody has answered who holds what they ask about: they are not asked again."""
     said = await store.read_answers(tx, questions)
@@ -212,7 +202,7 @@ async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Q
 
 def _wanted(kit: Kit, data_class: str | None) -> frozenset[str]:
     """Who must answer a question about a class; None: about a person."""
-    return frozenset(participants(kit.policy) if data_class is None else holders(kit.policy, data_class))
+    return frozenset(participants(kit.policy) if data_class is None else systems_holding(kit.policy, data_class))
 
 
 async def on_released(kit: Kit, tx: Tx, received: Sequence[Received[KeyReleased]]) -> None:
@@ -224,7 +214,9 @@ async def on_released(kit: Kit, tx: Tx, received: Sequence[Received[KeyReleased]
     """
     released = []
     for event in (each.event for each in received):
-        if event.data_class in (QUARANTINE, EXPORT) or event.system not in holders(kit.policy, event.data_class):
+        if event.data_class in (QUARANTINE, EXPORT) or event.system not in systems_holding(
+            kit.policy, event.data_class
+        ):
             note_out_of_scope(event.system, "released", 1)
         else:
             released.append(event)
@@ -347,12 +339,12 @@ def _counts(found: Sequence[Found], dry_run: bool) -> Iterable[tuple[str, int, i
         yield data_class, len(of_class), held, under_way, opened
 
 
-def _requests(found: Sequence[Found]) -> Iterable[dict[UUID, Sequence[Name]]]:
+def _requests(found: Sequence[Found]) -> Iterable[dict[UUID, Sequence[KeyRef]]]:
     """By person, what may go; several requests for whom one could not name it all."""
-    names: dict[UUID, list[Name]] = defaultdict(list)
+    names: dict[UUID, list[KeyRef]] = defaultdict(list)
     for each in found:
         if not each.held and not each.under_way:
-            names[each.subject_id].append(Name(each.data_class, each.anchor))
+            names[each.subject_id].append(KeyRef(each.data_class, each.anchor))
     while names:
         yield {subject: theirs[:NAMES_A_REQUEST] for subject, theirs in names.items()}
         rest = {subject: theirs[NAMES_A_REQUEST:] for subject, theirs in names.items()}

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from privacy_service.sagas import store as saga_store
+from privacy_service.sagas import store
 from privacy_service.sagas.machine import State, backoff
 from privacy_service.sagas.runner import rules_of
-from privacy_service.sagas.vault_revocations import DOUBTS, may_be_to_blame
+from privacy_service.vault_revocations import DOUBTS, may_be_to_blame
 from servicekit import Kit, Tx, get_log
 from servicekit.core.errors import Doubtful
 from servicekit.core.logs import code
@@ -64,4 +64,4 @@ async def put_off(kit: Kit, name: str, states: list[State], error: Exception) ->
         SET_ASIDE.labels(name).inc()
         log.error("set_aside", work=code(name), request_id=request_id, error=error)
     until = now + max(backoff(replace(state, attempts=state.attempts + 1), rules) for state in states)
-    await kit.run_tx("put_off", lambda tx: saga_store.put_off(tx, states, until))
+    await kit.run_tx("put_off", lambda tx: store.put_off(tx, states, until))

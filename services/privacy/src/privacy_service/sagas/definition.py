@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from privacy_service.requests.domain import Kind
+
+class Kind(StrEnum):
+    """What is asked for. A retention request is opened by the retention run, never by a person."""
+
+    ACCESS = "access"
+    PORTABILITY = "portability"
+    RECTIFICATION = "rectification"
+    ERASURE = "erasure"
+    RETENTION = "retention"
 
 
 class Step(StrEnum):

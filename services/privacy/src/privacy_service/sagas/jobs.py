@@ -14,19 +14,18 @@ from uuid import UUID, uuid4
 
 from evidence_log import handlers as evidence
 from evidence_log.leaves import KeyFact, Leaf, key_destructions
+from privacy_service import vault_revocations
 from privacy_service.export import make_ready, read_end
-from privacy_service.requests import store
-from privacy_service.requests.domain import Name, Status, names_of
-from privacy_service.requests.store import Line
-from privacy_service.sagas import replies_store as answers_store
-from privacy_service.sagas import store as saga_store
-from privacy_service.sagas import vault_revocations
+from privacy_service.history.domain import HistoryEntry
+from privacy_service.history.handlers import record
+from privacy_service.holds.domain import KeyRef, names_of
+from privacy_service.sagas import replies_store, store
 from privacy_service.sagas.batches import in_batches, put_off
 from privacy_service.sagas.certifying import facts_of
 from privacy_service.sagas.definition import Step
 from privacy_service.sagas.machine import Destroyed, Drained, Due, Fenced, Message, State, Worked, backoff
-from privacy_service.sagas.runner import JOB, Carrier, record, rules_of
-from privacy_service.sagas.vault_revocations import (
+from privacy_service.sagas.runner import JOB, SagaRunner, rules_of
+from privacy_service.vault_revocations import (
     DOUBTS,
     NOT_TO_BLAME,
     KeyOutcome,
@@ -64,7 +63,7 @@ Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Message], lis
 
 async def carry_on(kit: Kit) -> None:
     """One run: whatever is due, step by step. A part that fails leaves the others to go on, and fails the run."""
-    due, is_amended = await saga_store.read_due(kit.db, kit.clock.now())
+    due, is_amended = await store.read_due(kit.db, kit.clock.now())
     parts = [part for part, steps in _PARTS.items() if due & steps]
     if is_amended:
         parts.append(_amend)
@@ -97,9 +96,9 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
     rules, lease_id, now = rules_of(kit, kit.policy), uuid4(), kit.clock.now()
 
     async def take(tx: Tx) -> list[State]:
-        states = await saga_store.lock_due(tx, [step], now, BATCH)
+        states = await store.lock_due(tx, [step], now, BATCH)
         if states:
-            await saga_store.lease(tx, states, lease_id, now + rules.command_retry * LEASE_PAUSES)
+            await store.lease(tx, states, lease_id, now + rules.command_retry * LEASE_PAUSES)
         return states
 
     leased = await kit.run_tx(f"lease {step}", take)
@@ -111,7 +110,7 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
     except Exception as error:
         again = kit.clock.now() + max(backoff(state, rules) for state in leased)
         if not await may_be_to_blame(kit, error, max(state.attempts for state in leased)):
-            await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
+            await kit.run_tx(f"give back {step}", lambda tx: store.give_back(tx, lease_id, again))
             raise
         log.warning("batch_failed", work=code(step), error=error, taken=len(leased))
         await _ask_alone(kit, step, work, lease_id, leased, again)
@@ -130,7 +129,7 @@ async def _ask_alone(
             await put_off(kit, step, [state], error)
             doubts += isinstance(error, NOT_TO_BLAME)
             if doubts >= DOUBTS:
-                await kit.run_tx(f"give back {step}", lambda tx: saga_store.give_back(tx, lease_id, again))
+                await kit.run_tx(f"give back {step}", lambda tx: store.give_back(tx, lease_id, again))
                 raise
 
 
@@ -139,13 +138,13 @@ async def _ask_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: S
     faultpoint("rights.vault_answered")
 
     async def carry(tx: Tx) -> None:
-        locked = await saga_store.lock_leased(tx, lease_id, leased)
+        locked = await store.lock_leased(tx, lease_id, leased)
         mine = [state for state in locked if state.revocation_id in messages]
         await _save_vault_answer(kit, tx, mine, revoked, step)
-        carrier = await Carrier.of(kit, tx, mine)
+        runner = await SagaRunner.of(kit, tx, mine)
         for state in mine:
-            carrier.give(state, messages[state.revocation_id])
-        await carrier.save(tx)
+            runner.give(state, messages[state.revocation_id])
+        await runner.save(tx)
 
     await kit.run_tx(f"carry {step}", carry)
 
@@ -164,7 +163,7 @@ def revocations_of(state: State) -> list[Revocation]:
     held = tuple((name.data_class, name.anchor) for name in sorted(names_of(state.holds)))
     if state.scope.names is None:
         return [Revocation(state.revocation_id, state.subject_id, state.scope.data_classes, None, held)]
-    by_class: dict[str, list[Name]] = defaultdict(list)
+    by_class: dict[str, list[KeyRef]] = defaultdict(list)
     for name in sorted(state.scope.names):
         by_class[name.data_class].append(name)
     return [
@@ -197,12 +196,12 @@ async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked:
             # record with the answer to `destroy`, as the rest does.
             known = replace(key, state="fenced") if step is not Step.DESTROY and key.state == "destroyed" else key
             keys[state.request_id, key.key_id] = (state, known)
-    new = await answers_store.save_keys(tx, list(keys.values())) if keys else set()
+    new = await replies_store.save_keys(tx, list(keys.values())) if keys else set()
     if step is not Step.DESTROY:
         return
     horizons = [(of[answer.request_id], answer.horizon) for answer in mine if answer.horizon and answer.keys]
     if horizons:
-        await answers_store.save_horizons(tx, horizons)
+        await replies_store.save_horizons(tx, horizons)
     leaves: list[Leaf] = []
     for answer in mine:
         state = of[answer.request_id]
@@ -220,11 +219,11 @@ async def _time(kit: Kit) -> bool:
     """Waits that are over, holds to look at again, and commands that nobody has answered."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
-        taken += await saga_store.lock_due(tx, _TIMED, kit.clock.now(), limit)
+        taken += await store.lock_due(tx, _TIMED, kit.clock.now(), limit)
         if taken:
-            carrier = await Carrier.of(kit, tx, taken)
-            carrier.give_all(Due())
-            await carrier.save(tx)
+            runner = await SagaRunner.of(kit, tx, taken)
+            runner.give_all(Due())
+            await runner.save(tx)
 
     return await in_batches(kit, "rights_time", BATCH, work, partial(put_off, kit, "rights_time"))
 
@@ -233,14 +232,14 @@ async def _certify(kit: Kit) -> bool:
     """Requests of which all subjects are through get their certificate, or an amendment of it, and end."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
-        due = await saga_store.lock_together(tx, Step.CERTIFY, kit.clock.now(), limit)
+        due = await store.lock_together(tx, Step.CERTIFY, kit.clock.now(), limit)
         if due:
             ids = {state.request_id for state in due}
-            taken += await saga_store.lock_of_requests(tx, ids)
+            taken += await store.lock_of_requests(tx, ids)
             await _issue(kit, tx, sorted(ids))
-            carrier = await Carrier.of(kit, tx, taken)
-            carrier.give_all(Worked(Step.CERTIFY))
-            await carrier.save(tx)
+            runner = await SagaRunner.of(kit, tx, taken)
+            runner.give_all(Worked(Step.CERTIFY))
+            await runner.save(tx)
             faultpoint("rights.certified")
 
     return await in_batches(kit, "certify", CERTIFICATES, work, partial(put_off, kit, "certify"))
@@ -250,7 +249,7 @@ async def _amend(kit: Kit) -> bool:
     """Certificates about which a recipient has said something since."""
 
     async def work(tx: Tx, limit: int, taken: list[UUID]) -> None:
-        taken += await answers_store.take_amended(tx, kit.clock.now(), limit)
+        taken += await replies_store.take_amended(tx, kit.clock.now(), limit)
         if taken:
             await _issue(kit, tx, taken)
 
@@ -258,7 +257,7 @@ async def _amend(kit: Kit) -> bool:
         SET_ASIDE.labels("amend").inc()
         log.error("set_aside", work=code("amend"), request_id=ids[0], error=error)
         until = kit.clock.now() + rules_of(kit, kit.policy).hold_check
-        await kit.run_tx("put_off", lambda tx: answers_store.mark_amended(tx, ids, until))
+        await kit.run_tx("put_off", lambda tx: replies_store.mark_amended(tx, ids, until))
 
     return await in_batches(kit, "amend", CERTIFICATES, work, later)
 
@@ -266,7 +265,7 @@ async def _amend(kit: Kit) -> bool:
 async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
     requests = await store.read_requests(tx, request_ids)
     await evidence.issue(kit, tx, await facts_of(kit, tx, requests))
-    amended = [Line(request.request_id, "amended") for request in requests if request.status is Status.COMPLETED]
+    amended = [HistoryEntry(row["request_id"], "amended") for row in requests if row["status"] == "completed"]
     await record(kit, tx, amended)
 
 
@@ -274,15 +273,15 @@ async def _package(kit: Kit) -> bool:
     """Exports of which all parts are there may be fetched."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
-        due = await saga_store.lock_together(tx, Step.PACKAGE, kit.clock.now(), limit)
-        taken += await saga_store.lock_of_requests(tx, {state.request_id for state in due}) if due else []
+        due = await store.lock_together(tx, Step.PACKAGE, kit.clock.now(), limit)
+        taken += await store.lock_of_requests(tx, {state.request_id for state in due}) if due else []
         for request_id in {state.request_id for state in taken}:
             await make_ready(kit, tx, request_id)
         faultpoint("rights.packaged")
         if taken:
-            carrier = await Carrier.of(kit, tx, taken)
-            carrier.give_all(Worked(Step.PACKAGE))
-            await carrier.save(tx)
+            runner = await SagaRunner.of(kit, tx, taken)
+            runner.give_all(Worked(Step.PACKAGE))
+            await runner.save(tx)
 
     return await in_batches(kit, "package", CERTIFICATES, work, partial(put_off, kit, "package"))
 
@@ -293,18 +292,18 @@ async def _watch_exports(kit: Kit) -> bool:
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
         now = kit.clock.now()
-        taken += await saga_store.lock_due(tx, [Step.READY], now, limit)
-        carrier = await Carrier.of(kit, tx, taken)
+        taken += await store.lock_due(tx, [Step.READY], now, limit)
+        runner = await SagaRunner.of(kit, tx, taken)
         waiting = []
         for state in taken:
             if await read_end(tx, state.request_id) is not None:
-                carrier.give(state, Worked(Step.READY))
+                runner.give(state, Worked(Step.READY))
             else:
                 waiting.append(state)
         if taken:
-            await carrier.save(tx)
+            await runner.save(tx)
         if waiting:
-            await saga_store.postpone(tx, waiting, now + rules.command_retry)
+            await store.postpone(tx, waiting, now + rules.command_retry)
 
     return await in_batches(kit, "watch_exports", CERTIFICATES, work, partial(put_off, kit, "watch_exports"))
 

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from event_contracts.event import Event
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, TellRecipients
-from privacy_service.requests.domain import Basis, Hold, Item, Kind, ManualHold, Reason, Scope, holds_on, names_of
-from privacy_service.sagas.definition import HOW, How, Step, after, first
+from privacy_service.holds.domain import Basis, Hold, Item, ManualHold, Scope, holds_on, names_of
+from privacy_service.sagas.definition import HOW, How, Kind, Step, after, first
 
 # A command that nobody answers is sent again after 1, 2, 4 and then always 8 times the pause of the settings.
 LONGEST_BACKOFF: Final = 8
@@ -120,7 +120,7 @@ class Rectified:
     """`refused`: the owner of the data does not correct it, and says why; `misfits`: which fields do not fit, as codes."""
 
     system: str
-    refused: Reason | None = None
+    refused: str | None = None
     misfits: tuple[str, ...] = ()
 
 
@@ -187,7 +187,7 @@ class Enter:
 class Refuse:
     """The request ends with this reason: asking again would change nothing."""
 
-    reason: Reason
+    reason: str
     misfits: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from privacy_service.requests import store
+from privacy_service.sagas import policies_store as store
 from servicekit import Tx
 from servicekit.core.policy import Policy
 from servicekit.db.postgres import Database

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Final, Literal, Self
 from uuid import uuid4
 
@@ -13,17 +12,13 @@ from event_contracts.logistics_gateway import SHIPMENT_EVENTS
 from event_contracts.order import ORDER_EVENTS
 from event_contracts.personal import Sealed
 from event_contracts.privacy import RectifyDelivery, RectifyHoldings
-from evidence_log import handlers as evidence
-from evidence_log.leaves import Decision
 from privacy_service.export import begin_export
-from privacy_service.probes.handlers import holders, participants
-from privacy_service.requests import store
-from privacy_service.requests.domain import CUSTOMER, Kind
-from privacy_service.requests.store import Line
-from privacy_service.sagas import policies
-from privacy_service.sagas import replies_store as answers_store
-from privacy_service.sagas import store as saga_store
-from privacy_service.sagas.definition import HOW, How, Step
+from privacy_service.history import store as history_store
+from privacy_service.history.domain import HistoryEntry
+from privacy_service.history.handlers import record
+from privacy_service.participants import participants, systems_holding
+from privacy_service.sagas import policies, rectifications_store, replies_store, store
+from privacy_service.sagas.definition import HOW, How, Kind, Step
 from privacy_service.sagas.machine import (
     ACCOUNT_CLASSES,
     Advance,
@@ -55,7 +50,7 @@ def rules_of(kit: Kit, policy: Policy) -> Rules:
     settings = settings_of(kit)
     return Rules(
         participants=frozenset(participants(policy)),
-        holders={name: frozenset(holders(policy, name)) for name in policy.classes},
+        holders={name: frozenset(systems_holding(policy, name)) for name in policy.classes},
         disclosers=_owner(policy, SHIPMENT_EVENTS),
         rectifiers={
             **dict.fromkeys(ACCOUNT_CLASSES, _owner(policy, ACCOUNT_EVENTS)),
@@ -92,7 +87,7 @@ async def rules_by_policy(kit: Kit, db: Database | Tx, states: Iterable[State]) 
     return {policies.UNKNOWN: current, kit.policy.digest: current} | {p.digest: rules_of(kit, p) for p in found}
 
 
-class Carrier:
+class SagaRunner:
     """The subjects of one locked batch on their way. `save` writes whatever the messages given to it have changed."""
 
     def __init__(self, kit: Kit, states: Iterable[State], rules: Mapping[str, Rules]) -> None:
@@ -143,12 +138,12 @@ class Carrier:
         if any(state.policy != self._before[state.request_id, state.subject_id].policy for state in changed):
             await policies.keep(tx, self._kit.policy)
         if changed:
-            await saga_store.save_states(tx, changed)
+            await store.save_states(tx, changed)
         await self._save_answers(tx, changed)
         entered = [(state, command.step) for state, command in self._commands if isinstance(command, Enter)]
         if entered:
-            lines = [Line(state.request_id, step, subject_id=state.subject_id) for state, step in entered]
-            await store.write_history(tx, lines, self._now)
+            lines = [HistoryEntry(state.request_id, step, subject_id=state.subject_id) for state, step in entered]
+            await history_store.write_history(tx, lines, self._now)
         await self._send(tx)
         await self._refuse(tx)
         if any(HOW[step] is How.WORK for _, step in entered):
@@ -157,7 +152,7 @@ class Carrier:
             await store.start_running(tx, running)
         if through := {state.request_id for state, step in entered if step in (Step.HELD, Step.DONE)}:
             ended = await store.complete(tx, through, self._now)
-            await record(self._kit, tx, [Line(request_id, COMPLETED) for request_id in ended])
+            await record(self._kit, tx, [HistoryEntry(request_id, COMPLETED) for request_id in ended])
 
     async def _save_answers(self, tx: Tx, changed: Sequence[State]) -> None:
         notes = {
@@ -166,24 +161,24 @@ class Carrier:
             if isinstance(command, Note)
         }
         if notes:
-            await answers_store.save_notes(tx, list(notes.values()), self._now)
+            await replies_store.save_notes(tx, list(notes.values()), self._now)
         before = [self._before[state.request_id, state.subject_id] for state in changed]
         held = [new for old, new in zip(before, changed, strict=True) if _rows(old) != _rows(new)]
         if held:
-            await saga_store.save_holds(tx, held)
+            await store.save_holds(tx, held)
         forgotten = [
             old
             for old, new in zip(before, changed, strict=True)
             if old.question_id is not None and old.question_id != new.question_id
         ]
         if forgotten:
-            await answers_store.forget_questions(tx, forgotten)
+            await replies_store.forget_questions(tx, forgotten)
 
     async def _send(self, tx: Tx) -> None:
         events: list[Event] = [command.event for _, command in self._commands if isinstance(command, Send)]
         rectified = [state.request_id for state, c in self._commands if isinstance(c, SendRectification)]
         if rectified:
-            events += [_rectification(row) for row in await store.read_rectifications(tx, rectified)]
+            events += [_rectification(row) for row in await rectifications_store.read_rectifications(tx, rectified)]
         await self._begin_exports(tx)
         if events:
             await tx.emit(*events)
@@ -194,7 +189,7 @@ class Carrier:
         if refused:
             await store.refuse(tx, {request_id: refuse.reason for request_id, refuse in refused.items()}, self._now)
             lines = [
-                Line(request_id, REFUSED, reason=reason)
+                HistoryEntry(request_id, REFUSED, reason=reason)
                 for request_id, refuse in refused.items()
                 for reason in (refuse.reason, *refuse.misfits)
             ]
@@ -225,28 +220,3 @@ def _rectification(row: Record) -> Event:
 
 def _rows(state: State) -> list[tuple[object, ...]]:
     return [(hold, hold.until, hold.rows) for hold in state.holds]
-
-
-async def record(kit: Kit, tx: Tx, lines: Sequence[Line]) -> None:
-    """Decisions, into the history and the evidence log."""
-    if not lines:
-        return
-    now = kit.clock.now()
-    await store.write_history(tx, lines, now)
-    decision = partial(Decision, at=now)
-    await evidence.append(
-        tx,
-        [
-            decision(request_id=line.request_id, what=line.what, by="system", reason=line.reason)
-            if line.by is None
-            else decision(
-                request_id=line.request_id,
-                what=line.what,
-                by="customer" if line.by.role == CUSTOMER else "staff",
-                actor_id=line.by.person_id,
-                role=line.by.role,
-                reason=line.reason,
-            )
-            for line in lines
-        ],
-    )

@@ -1,14 +1,14 @@
 """SQL of where the subjects of requests stand: locked with their requests, leased, saved. All of it takes batches."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from event_contracts.moments import bounded
-from privacy_service.requests.domain import Basis, Hold, Kind, Name, Scope
-from privacy_service.sagas.definition import Step
+from privacy_service.holds.domain import Basis, Hold, KeyRef, Scope
+from privacy_service.sagas.definition import Kind, Step
 from privacy_service.sagas.machine import State
 from servicekit import Record, Tx
 from servicekit.db.postgres import Database
@@ -122,10 +122,10 @@ async def _states(db: Database | Tx, sql: str, *args: object) -> list[State]:
     ):
         answered[each["request_id"], each["subject_id"]].add(each["system"])
     holds = await read_holds(db, ids)
-    names: dict[tuple[UUID, UUID], set[Name]] = defaultdict(set)
+    names: dict[tuple[UUID, UUID], set[KeyRef]] = defaultdict(set)
     if any(row["kind"] == Kind.RETENTION for row in rows):
         for each in await db.fetch("-- read_names\nSELECT * FROM rights_names WHERE request_id = ANY($1::uuid[])", ids):
-            names[each["request_id"], each["subject_id"]].add(Name(each["data_class"], each["anchor"]))
+            names[each["request_id"], each["subject_id"]].add(KeyRef(each["data_class"], each["anchor"]))
     return [_state(row, answered, holds, names) for row in rows]
 
 
@@ -133,7 +133,7 @@ def _state(
     row: Record,
     answered: dict[tuple[UUID, UUID], set[str]],
     holds: dict[tuple[UUID, UUID], list[Hold]],
-    names: dict[tuple[UUID, UUID], set[Name]],
+    names: dict[tuple[UUID, UUID], set[KeyRef]],
 ) -> State:
     key = (row["request_id"], row["subject_id"])
     kind = Kind(row["kind"])
@@ -269,4 +269,50 @@ async def give_back(tx: Tx, lease_id: UUID, next_try_at: datetime) -> None:
         "-- give_back\nUPDATE rights_subjects SET lease_id = NULL, next_try_at = $2 WHERE lease_id = $1",
         lease_id,
         next_try_at,
+    )
+
+
+async def start_running(tx: Tx, request_ids: Iterable[UUID]) -> None:
+    """The point of no return of these erasures."""
+    await tx.execute(
+        """-- start_running
+        UPDATE rights_requests SET status = 'running' WHERE request_id = ANY($1::uuid[]) AND status = 'waiting'""",
+        list(request_ids),
+    )
+
+
+async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[UUID]:
+    """Ends the requests of which all subjects are through; what is held of them goes later. Returns those."""
+    rows = await tx.fetch(
+        """-- complete
+        UPDATE rights_requests r SET status = 'completed', reason = 'fulfilled', ended_at = $2
+        WHERE request_id = ANY($1::uuid[]) AND status = 'running' AND NOT EXISTS (
+            SELECT FROM rights_subjects s WHERE s.request_id = r.request_id AND s.step NOT IN ('held', 'done'))
+        RETURNING request_id""",
+        list(request_ids),
+        now,
+    )
+    return [row["request_id"] for row in rows]
+
+
+async def refuse(tx: Tx, reasons: Mapping[UUID, str], now: datetime) -> None:
+    """Ends requests as denied: those whose data it is refuse what was asked for."""
+    await tx.execute(
+        """-- refuse
+        UPDATE rights_requests r SET status = 'denied', reason = u.reason::request_reason, ended_at = $3
+        FROM unnest($1::uuid[], $2::text[]) AS u(request_id, reason)
+        WHERE r.request_id = u.request_id AND r.status = 'running'""",
+        list(reasons),
+        list(reasons.values()),
+        now,
+    )
+
+
+async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
+    """`request_id`, `kind`, `status` and `data_classes` of these, for their certificates."""
+    return await tx.fetch(
+        """-- read_requests
+        SELECT request_id, kind::text, status::text, data_classes FROM rights_requests
+        WHERE request_id = ANY($1::uuid[])""",
+        list(request_ids),
     )

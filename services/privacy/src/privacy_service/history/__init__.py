@@ -1,0 +1,1 @@
+"""The history of requests: who did what, and when."""
