@@ -27,16 +27,21 @@ from vault_service.settings import VaultSettings
 
 def all_rules(folder: Path) -> dict[str, list[Rule]]:
     """By service. `folder` is for keys that are needed and not used."""
+    return {service: rules_of(routers) for service, routers in all_routers(folder).items()}
+
+
+def all_routers(folder: Path) -> dict[str, list[APIRouter]]:
+    """By service, as `all_rules`."""
     keys.write_keys(folder / "keys", ["account", "privacy"], [])
     policy = Policy.load((POLICY_DIR / "policy.yaml",))
-    found = {"vault": rules_of(_vault(policy))}
+    found = {"vault": _vault(policy)}
     for service in (ACCOUNT, ORDER, GATEWAY, PRIVACY):
         settings = service.settings()
         if isinstance(settings, AccountSettings):
             settings = AccountSettings(customer_key_file=folder / "keys" / "customer.pem")
         kit = Kit(service.name, settings, Clock(), policy, cast(Any, None), cast(Any, None))
         assert service.router is not None
-        found[service.name] = rules_of([service.router(kit)])
+        found[service.name] = [service.router(kit)]
     return found
 
 

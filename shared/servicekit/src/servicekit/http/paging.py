@@ -70,7 +70,7 @@ class Paging:
         return Page(items=rows[: self.limit], next=cursors[self.limit - 1].encode() if more else None)
 
 
-def paging(
+async def paging(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items at most.")] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
 ) -> Paging:
