@@ -1,6 +1,7 @@
 """What is committed together and what is not: outbox, relay, positions, inbox, quarantine, step by step without a Kafka."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -51,10 +52,11 @@ async def kit(dsns: tuple[str, str], tmp_path: Path) -> AsyncIterator[Kit]:
 
 
 class Wire:
-    """Stands for Kafka: keeps the keys of what was sent; refuses while `is_down`, and what goes to a topic of `differing`."""
+    """Stands for Kafka: keeps what was sent, and its keys; refuses while `is_down`, and what goes to a topic of `differing`."""
 
     def __init__(self) -> None:
         self.keys: list[UUID] = []
+        self.batches: list[Sequence[OutRecord]] = []
         self.is_down = False
         self.differing: set[str] = set()
 
@@ -69,6 +71,7 @@ class Wire:
         if self.is_down:
             raise KafkaConnectionError
         await self.check([record.topic for record in records])
+        self.batches.append(records)
         self.keys += [UUID((record.key or b"").decode()) for record in records]
 
 
@@ -152,6 +155,41 @@ async def run_until(relay: Relay, progress: Progress, is_there: Callable[[], lis
     stopping.set()
     await task
     return is_there()
+
+
+def in_slot(slot: int) -> UUID:
+    return UUID(int=uuid4().int // outbox.SLOTS * outbox.SLOTS + slot)
+
+
+async def test_a_batch_of_the_relay_is_bounded_in_bytes_and_keeps_the_order(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 events of the largest size were read, and given to the producer, at once: 250 MB."""
+    limit, counter, wire = 1_500, uuid4(), Wire()
+    monkeypatch.setattr(outbox, "MAX_BATCH_BYTES", limit)
+    relay = relay_of(kit, wire)
+    await kit.run_tx("count", lambda tx: tx.emit(*(Counted(counter_id=counter, number=n) for n in range(12))))
+    while await relay.publish_batch():
+        pass
+    numbers = [json.loads(record.value)["number"] for batch in wire.batches for record in batch]
+    assert numbers == list(range(12))
+    assert max(len(batch) for batch in wire.batches) > 1
+    stored = await kit.db.fetchval("SELECT min(length(headers) + length(body)) FROM kit.outbox WHERE key = $1", counter)
+    assert all((len(batch) - 1) * stored < limit for batch in wire.batches)
+
+
+async def test_a_backlog_is_read_in_equal_shares_of_the_slots_and_leaves_none_behind(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole batch was read of each slot, and most of it thrown away: eight times too much."""
+    monkeypatch.setattr(outbox, "BATCH", 8)
+    full, other, wire = in_slot(3), in_slot(5), Wire()
+    relay = relay_of(kit, wire)
+    for counter in (*[full] * 9, *[other] * 2):
+        await kit.run_tx("count", lambda tx, counter=counter: count(tx, counter))
+    assert await relay.publish_batch() == 6
+    assert wire.keys == [full] * 4 + [other] * 2
+    assert await run_until(relay, Progress(kit.clock, 60), lambda: wire.keys[10:])
 
 
 async def test_while_one_relay_sends_an_aggregates_events_another_leaves_them_alone(kit: Kit) -> None:

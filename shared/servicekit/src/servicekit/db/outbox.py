@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from uuid import UUID
@@ -28,6 +29,8 @@ SLOTS = 16
 # Half of the slots at once, so that two relays of a service share the work.
 SLOTS_AT_ONCE = 8
 BATCH = 500
+# One event more may go with it. What a relay and its producer hold of a batch in memory is a few times as much.
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 UNMARKED_AT_ONCE = 10_000
 MAX_EVENT_BYTES = MAX_RECORD_BYTES // 2
 IDLE_SECONDS = 0.05
@@ -133,7 +136,7 @@ class Relay:
                     has_some = not idle or await self._db.fetchval(_ANY, list(self._differing))
                     published = await self.publish_batch() if has_some else 0
                     pause, idle = 0.1, published == 0
-                    progress.beat(lag=0 if published < BATCH else published, advanced=published > 0)
+                    progress.beat(lag=published if self._has_more else 0, advanced=published > 0)
                     if idle or not self._has_more:
                         if 0 < published < FEW:
                             await pause_until(stopping, GATHER_SECONDS)
@@ -176,11 +179,13 @@ class Relay:
             self._has_more = len(slots) == SLOTS_AT_ONCE
             if not slots:
                 return 0
-            rows = await tx.fetch(_UNPUBLISHED, slots, BATCH, differing)
+            share = -(-BATCH // len(slots))
+            rows = await tx.fetch(_UNPUBLISHED, slots, share, differing, MAX_BATCH_BYTES)
             await self._producer.send(
                 [OutRecord(r["topic"], str(r["key"]).encode(), r["body"], _unpack(r["headers"])) for r in rows]
             )
-            self._has_more |= len(rows) == BATCH
+            is_cut = sum(len(r["headers"]) + len(r["body"]) for r in rows) >= MAX_BATCH_BYTES
+            self._has_more |= is_cut or share in Counter(r["slot"] for r in rows).values()
             faultpoint("relay.produced")
             await tx.execute(_MARK, self._clock.now(), [r["number"] for r in rows], [r["day"] for r in rows])
             for row in rows:
@@ -232,12 +237,17 @@ _LOCK_SLOTS = """-- publish_batch: lock
     SELECT slot FROM kit.relay_slots s
     WHERE EXISTS (SELECT FROM kit.outbox o WHERE o.slot = s.slot AND o.published_at IS NULL AND o.topic <> ALL($2::text[]))
     ORDER BY random() LIMIT $1 FOR UPDATE SKIP LOCKED"""
-# Slot by slot, so that the index gives the order: what a batch costs must not grow with what waits behind it.
+# Slot by slot, so that the index gives the order: what a batch costs must not grow with what waits behind it. The oldest come
+# first, up to the bytes, so of each slot it is its oldest rows as well.
 _UNPUBLISHED = """-- publish_batch: read
-    SELECT o.* FROM unnest($1::smallint[]) AS s(slot) CROSS JOIN LATERAL (
-        SELECT number, day, topic, key, headers, body FROM kit.outbox
-        WHERE slot = s.slot AND published_at IS NULL AND topic <> ALL($3::text[]) ORDER BY number LIMIT $2
-    ) o ORDER BY o.number LIMIT $2"""
+    SELECT number, day, slot, topic, key, headers, body FROM (
+        SELECT o.*, sum(length(o.headers) + length(o.body)) OVER (ORDER BY o.number) - length(o.headers) - length(o.body)
+            AS bytes_before
+        FROM unnest($1::smallint[]) AS s(slot) CROSS JOIN LATERAL (
+            SELECT number, day, slot, topic, key, headers, body FROM kit.outbox
+            WHERE slot = s.slot AND published_at IS NULL AND topic <> ALL($3::text[]) ORDER BY number LIMIT $2
+        ) o
+    ) o WHERE bytes_before < $4 ORDER BY number"""
 _MARK = """-- publish_batch: mark
     UPDATE kit.outbox o SET published_at = $1
     FROM unnest($2::bigint[], $3::date[]) AS u(number, day) WHERE o.day = u.day AND o.number = u.number"""
