@@ -20,7 +20,8 @@ test: check ## all checks and all tests; ARGS='-k sealed' narrows the tests
 	@FAULTS_SEED=$${FAULTS_SEED:-1} $(PY) -m pytest $(WORKERS) -m 'not long' $(ARGS) --faults-report
 
 test-long: .venv/ready ## the tests that take long and show again, with more, what shorter ones show
-	@$(PY) -m pytest $(WORKERS) -m long $(ARGS)
+	@EXAMPLES=$${EXAMPLES:-new} $(PY) -m pytest $(WORKERS) -m long $(ARGS)
+	@EXAMPLES=$${EXAMPLES:-new} $(PY) -m pytest $(WORKERS) -m 'not long' tests/unit
 
 faults: .venv/ready ## the tests of faults alone, with the report .local/faults.json and .html; FAULTS_SEED=… replays a run
 	@SAGA_HITS=$${SAGA_HITS:-2} $(PY) -m pytest $(WORKERS) -m fault $(ARGS) --faults-report

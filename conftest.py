@@ -4,6 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -11,6 +12,11 @@ pytest_plugins = ["tests.faults.plugin", "tests.security.plugin"]
 ROOT = Path(__file__).parent
 # All people of a stack under test come from one address. A test of the limits states its own.
 os.environ.setdefault("LIMITS_FACTOR", "1000")
+# `make test` tries the same examples each time: what is red on main then comes from a change. `make test-long` looks for new
+# ones. An example has no time limit, since the machine may be busy.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("new", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("EXAMPLES", "same"))
 ACCEPTANCE = ROOT / "tests" / "acceptance"
 
 
