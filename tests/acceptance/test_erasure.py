@@ -40,7 +40,7 @@ from tests.support.stacks import account_of
 from tests.support.staff import Staff, seconds_to_certificate
 from tests.support.traffic import produce_orders, seal_orders
 
-PEOPLE, ERASED = int(os.environ.get("PEOPLE", "300")), int(os.environ.get("ERASED", "60"))
+PEOPLE, ERASED = int(os.environ.get("PEOPLE", "150")), int(os.environ.get("ERASED", "40"))
 PATIENCE = 240.0 + PEOPLE
 LATE = 5
 # An earlier event named them, or nobody could ask for their erasure.

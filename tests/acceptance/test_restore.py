@@ -88,7 +88,7 @@ async def sell_around_a_backup(floor: Floor, backup: Path) -> None:
 
 
 @pytest.mark.fault(12, "one service's database from a backup taken under load")
-@pytest.mark.parametrize("system", ["logistics-gateway", "privacy", "account"])
+@pytest.mark.parametrize("system", ["logistics-gateway", "privacy", pytest.param("account", marks=pytest.mark.long)])
 async def test_a_database_from_a_backup_taken_under_load_catches_up_by_itself(shop: Shop, system: str) -> None:
     floor, stack = shop.floor, shop.floor.stack
     before, resent = await books(stack), surplus(floor)

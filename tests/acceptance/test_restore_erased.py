@@ -97,7 +97,7 @@ async def test_the_erased_are_gone_before_anything_is_restored(shelf: Shelf) -> 
 
 
 @pytest.mark.fault(12, "a service's database from before an erasure")
-@pytest.mark.parametrize("system", SERVICES)
+@pytest.mark.parametrize("system", ["account", *(pytest.param(each, marks=pytest.mark.long) for each in SERVICES[1:])])
 async def test_a_restored_service_serves_nothing_until_it_has_erased_again(shelf: Shelf, system: str) -> None:
     """While the vault stands still, nobody can say what was erased since: every read answers 503."""
     process, vault = shelf.stack.process(system), shelf.stack.process("vault")

@@ -114,7 +114,7 @@ def test_a_fault_leaves_its_line_before_it_strikes(tmp_path: Path, monkeypatch: 
 PROJECT = """
 import os, signal, subprocess, sys
 import pytest
-from servicekit import faults
+from servicekit.core import faults
 
 @pytest.mark.fault(3, "a process dies")
 def test_dies():
@@ -155,12 +155,12 @@ def run_project(
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULTS_SEED": "77", **more}
     environment.pop("FAULTS_RECORD", None)
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the others take longer to load than the project to run
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "-p",
-        "tests.faults.plugin",
+        *("-p", "tests.faults.plugin", "-p", "xdist.plugin", "-p", "pytest_asyncio.plugin"),
         "--faults-report=out/faults.json",
         *options,
     ]
@@ -194,19 +194,15 @@ def test_a_whole_run_finds_the_points_that_never_fired_and_the_rows_that_nobody_
     assert f"row 1: point relay.marked: {NEVER_FIRED}" in output
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one-process", "two-workers"])
-def test_a_run_without_the_long_tests_is_whole_and_names_their_faults(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    _, entries, _ = run_project(tmp_path, ("-m", "not long", *workers))
+def test_a_run_without_the_long_tests_is_whole_and_names_their_faults(tmp_path: Path) -> None:
+    _, entries, _ = run_project(tmp_path, ("-m", "not long", "-n", "2"))
     assert entries[3, "a process dies for long"]["verdict"] == "absent"
     assert entries[1, "point relay.marked"]["reason"] == NEVER_FIRED
     assert entries[6, "all of the row"]["reason"] == NO_TEST
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one-process", "two-workers"])
-def test_after_its_time_a_run_begins_no_fault_and_says_which_it_left_out(
-    tmp_path: Path, workers: tuple[str, ...]
-) -> None:
-    code, entries, output = run_project(tmp_path, workers, FAULTS_UNTIL="1")
+def test_after_its_time_a_run_begins_no_fault_and_says_which_it_left_out(tmp_path: Path) -> None:
+    code, entries, output = run_project(tmp_path, ("-n", "2"), FAULTS_UNTIL="1")
     assert code == 0
     assert "1 passed, 4 skipped" in output
     for left_out in ((3, "a process dies"), (4, "an assertion fails"), (5, "a machine that cannot")):
