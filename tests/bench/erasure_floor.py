@@ -10,12 +10,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from account_service.holdings import HOLDINGS as ACCOUNT
+from event_contracts.vault_api import RevocationAction
 from evidence_log import store as evidence
 from evidence_log.store import Issued
 from logistics_gateway.holdings import HOLDINGS as GATEWAY
 from order_service.holdings import HOLDINGS as ORDER
 from privacy_service.inventory.holdings import INVENTORY, RECIPIENTS
-from servicekit.core.revocation_list import FIRST_HASH, RevocationAction, make_entry
+from servicekit.core.revocation_list import FIRST_HASH, make_entry
 from servicekit.db.postgres import Tx
 from servicekit.participant.holdings import Erasure, Holding
 from servicekit.participant.revocations import _note_keys, _note_subjects, sweep

@@ -16,14 +16,14 @@ import event_contracts
 from deploy.check.findings import ROOT
 from event_contracts import Event, Sealed
 from event_contracts.privacy import EVENTS
-from servicekit.core.revocation_list import FIRST_HASH, Entry, make_entry
+from event_contracts.vault_api import EnsureBody, Entry, LeasesBody
+from servicekit.core.revocation_list import FIRST_HASH, make_entry
 from servicekit.http.ids import Ids
 from servicekit.kafka.client import key_hash
 from servicekit.kafka.cloudevents import RawRecord, read_event, to_headers, types_of
 from servicekit.kit import normalise
 from servicekit.vault.client import AUDIENCE, TOKEN_ALGORITHM
 from tests.support.reviews.app import ReviewPosted
-from vault_service.http import EnsureBody, LeasesBody
 
 DOCUMENT = ROOT / "docs" / "protocols.md"
 EXAMPLES = Path(event_contracts.__file__).parent / "examples"

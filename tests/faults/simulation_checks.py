@@ -14,10 +14,11 @@ from uuid import UUID
 
 import msgspec
 
+from event_contracts.vault_api import Entry
 from logistics_gateway.domain import shipment_id_of
 from order_service.handlers import read_order
 from servicekit.core.errors import NotFound
-from servicekit.core.revocation_list import FIRST_HASH, Entry, first_break
+from servicekit.core.revocation_list import FIRST_HASH, first_break
 from servicekit.vault.client import LeaseName
 from tests.faults.simulation import Simulation
 from tests.faults.simulation_ground import SERVICES

@@ -17,17 +17,14 @@ from deploy.local.interfaces import PostgresServer
 from event_contracts import Sealed
 from event_contracts.personal import PersonalData, category
 from event_contracts.privacy import EraseHoldings
+from event_contracts.vault_api import Entry, RevocationAction, RevocationPage
+from servicekit import Holding, Kit, Received, Settings, Tx
 from servicekit.core import faults
 from servicekit.core.errors import Fenced, Misconfigured, Unavailable
 from servicekit.core.health import Health
-from servicekit.core.revocation_list import FIRST_HASH, Entry, RevocationAction, RevocationPage, make_entry
-from servicekit.core.settings import Settings
+from servicekit.core.revocation_list import FIRST_HASH, make_entry
 from servicekit.db import writers
-from servicekit.db.postgres import Tx
 from servicekit.db.writers import OldestWriter, check_writers, read_writers
-from servicekit.kafka.cloudevents import Received
-from servicekit.kit import Kit
-from servicekit.participant.holdings import Holding
 from servicekit.participant.participant import ANSWERS, participant
 from servicekit.participant.revocations import Follower, ListDiffers, apply_entries
 from tests.support.infra import postgres_server

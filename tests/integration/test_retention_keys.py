@@ -9,6 +9,7 @@ import pytest
 
 from deploy.local.services import ServiceProcess
 from event_contracts.privacy import DescribeHoldings, KeyReleased
+from event_contracts.vault_api import AgedKey
 from privacy_service.retention import vault_keys
 from privacy_service.retention.worker import carry_retention
 from servicekit.core import faults
@@ -32,7 +33,7 @@ async def test_living_keys_are_listed_by_age_and_page(
     await world.sql("UPDATE keys SET state = 'destroyed', wrapped = NULL WHERE key_id = $1", dead.key_id)
     kit: Any = SimpleNamespace(vault=world.client(vault, "privacy"))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    found: list[vault_keys.AgedKey] = []
+    found: list[AgedKey] = []
     place = None
     while page := await vault_keys.read_aged(kit, tomorrow, place, None):
         assert len(page) <= 2

@@ -11,8 +11,8 @@ import pytest
 
 from event_contracts import Event
 from event_contracts.privacy import ExpiredFound, ExpiredItem, FindExpired, KeyReleased
+from event_contracts.vault_api import AgedKey
 from privacy_service.retention import vault_keys
-from privacy_service.retention.vault_keys import AgedKey
 from privacy_service.retention.worker import carry_retention
 from servicekit.db.postgres import Tx
 from servicekit.kit import Kit

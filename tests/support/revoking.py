@@ -13,7 +13,7 @@ from deploy.local.databases import Dsn, execute
 from deploy.local.http import open_http
 from deploy.local.services import ServiceProcess
 from event_contracts import Erased
-from servicekit.core.revocation_list import Entry
+from event_contracts.vault_api import Entry
 from servicekit.vault.leases import KeyName
 from servicekit.vault.token import SealingKey
 from tests.support.vaults import World, bearer, leases, post

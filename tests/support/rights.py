@@ -34,13 +34,14 @@ from event_contracts.privacy import (
     ToldRecipient,
 )
 from event_contracts.topics import system_replies
+from event_contracts.vault_api import Holder, KeyOutcome
 from privacy_service import vault_revocations
 from privacy_service.app import SERVICE
 from privacy_service.participants import participants
 from privacy_service.replies import apply_replies
 from privacy_service.sagas import jobs
 from privacy_service.settings import PrivacySettings
-from privacy_service.vault_revocations import Holder, KeyOutcome, Revocation, Revoked
+from privacy_service.vault_revocations import Revocation, Revoked
 from servicekit.core.clock import Clock, FakeClock
 from servicekit.core.errors import KitError
 from servicekit.core.faults import InjectedFault

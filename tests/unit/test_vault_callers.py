@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fastapi import Request
 from starlette.types import Message
 
+from event_contracts.vault_api import FindBody
 from servicekit.core.clock import FakeClock
 from servicekit.core.errors import Unauthenticated, UnsupportedMedia
 from servicekit.vault.client import ServiceIdentity
 from vault_service.callers import Callers
-from vault_service.http import FindBody
 from vault_service.payloads import read_body
 
 

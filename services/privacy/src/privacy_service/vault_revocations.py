@@ -6,11 +6,22 @@ All calls may be repeated: an answer that was lost is given again, and nothing h
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, Literal
+from typing import Final
 from uuid import UUID
 
-import msgspec
-
+from event_contracts.vault_api import (
+    MOST_REVOCATIONS,
+    DestroyAnswer,
+    DestroyBody,
+    Drained,
+    HeldBody,
+    Holder,
+    KeyOutcome,
+    RevocationBody,
+    RevocationsAnswer,
+    RevocationsBody,
+    RevokedBody,
+)
 from servicekit import Kit
 from servicekit.core.errors import Doubtful, Forbidden, TooMany, Unavailable
 from servicekit.db.postgres import is_up
@@ -19,7 +30,6 @@ from servicekit.db.postgres import is_up
 NOT_TO_BLAME: Final = (Unavailable, TooMany, Forbidden)
 # So often a request may fail as in an outage before it may be to blame. A run ends after so many such requests.
 DOUBTS: Final = 5
-LARGEST_BATCH: Final = 500
 # The vault waits until every older writer has ended, which its time-outs bound.
 _PATIENCE: Final = 45.0
 
@@ -41,17 +51,6 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOutcome:
-    """What became of one key. `fingerprint`: SHA-256 of a label and the key, in hex; it outlives the key."""
-
-    key_id: UUID
-    data_class: str
-    anchor: UUID
-    state: Literal["fenced", "held", "destroyed"]
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
 class Revoked:
     """All keys under one request and person; `number` is that of the last entry of the list about them (0: none).
 
@@ -65,61 +64,15 @@ class Revoked:
     subject: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process that may still work with keys named up to a number; `until` (ISO 8601) its last lease is over."""
-
-    system: str
-    holder: UUID
-    done: int
-    until: str
-
-
-class _Key(msgspec.Struct, frozen=True):
-    key_id: UUID
-    data_class: str
-    anchor: UUID
-    state: Literal["fenced", "held", "destroyed"]
-    fingerprint: str
-
-
-class _Revoked(msgspec.Struct, frozen=True):
-    request_id: UUID
-    subject: UUID
-    number: int
-    keys: list[_Key]
-
-
-class _Revocations(msgspec.Struct, frozen=True):
-    revocations: list[_Revoked]
-
-
-class _Destroyed(msgspec.Struct, frozen=True):
-    destroyed: list[_Revoked]
-    horizon: date | None = None
-
-
-class _Holder(msgspec.Struct, frozen=True):
-    system: str
-    holder: UUID
-    done: int
-    until: str
-
-
-class _Drained(msgspec.Struct, frozen=True):
-    drained: bool
-    waiting_for: list[_Holder]
-
-
 async def revoke(kit: Kit, wanted: Sequence[Revocation]) -> list[Revoked]:
     """Fence and hold the keys of all of these, in the same order; when this returns, no writer can have missed it.
 
     One call and one flush of the list's file per 500. Raises Forbidden, Invalid, Unavailable.
     """
     found: list[Revoked] = []
-    for start in range(0, len(wanted), LARGEST_BATCH):
-        body = {"revocations": [_as_json(each) for each in wanted[start : start + LARGEST_BATCH]]}
-        answer = await kit.vault.call("POST", "/v1/revocations", _Revocations, body, patience=_PATIENCE)
+    for start in range(0, len(wanted), MOST_REVOCATIONS):
+        body = RevocationsBody([_body(each) for each in wanted[start : start + MOST_REVOCATIONS]])
+        answer = await kit.vault.call("POST", "/v1/revocations", RevocationsAnswer, body, patience=_PATIENCE)
         found += [_revoked(each) for each in answer.revocations]
     return found
 
@@ -129,17 +82,17 @@ async def destroy(kit: Kit, request_ids: Sequence[UUID]) -> list[Revoked]:
     in the same order. Raises Forbidden, Unavailable.
     """
     found: list[Revoked] = []
-    for start in range(0, len(request_ids), LARGEST_BATCH):
-        body = {"request_ids": list(request_ids[start : start + LARGEST_BATCH])}
-        answer = await kit.vault.call("POST", "/v1/revocations/destroy", _Destroyed, body, patience=_PATIENCE)
+    for start in range(0, len(request_ids), MOST_REVOCATIONS):
+        body = DestroyBody(list(request_ids[start : start + MOST_REVOCATIONS]))
+        answer = await kit.vault.call("POST", "/v1/revocations/destroy", DestroyAnswer, body, patience=_PATIENCE)
         found += [_revoked(each, answer.horizon) for each in answer.destroyed]
     return found
 
 
 async def drained(kit: Kit, number: int) -> list[Holder]:
     """Who may still work with keys that entries up to `number` name: empty when nobody does. Raises Forbidden, Unavailable."""
-    answer = await kit.vault.call("GET", f"/v1/drained?number={number}", _Drained)
-    return [Holder(each.system, each.holder, each.done, each.until) for each in answer.waiting_for]
+    answer = await kit.vault.call("GET", f"/v1/drained?number={number}", Drained)
+    return answer.waiting_for
 
 
 async def may_be_to_blame(kit: Kit, error: Exception, attempts: int = 0) -> bool:
@@ -158,16 +111,15 @@ async def may_be_to_blame(kit: Kit, error: Exception, attempts: int = 0) -> bool
     return True
 
 
-def _as_json(wanted: Revocation) -> dict[str, Any]:
-    return {
-        "request_id": wanted.request_id,
-        "subject": wanted.subject,
-        "data_classes": wanted.data_classes,
-        "anchors": wanted.anchors,
-        "held": [{"data_class": data_class, "anchor": anchor} for data_class, anchor in wanted.held],
-    }
+def _body(wanted: Revocation) -> RevocationBody:
+    return RevocationBody(
+        wanted.request_id,
+        wanted.subject,
+        None if wanted.data_classes is None else list(wanted.data_classes),
+        None if wanted.anchors is None else list(wanted.anchors),
+        [HeldBody(data_class, anchor) for data_class, anchor in wanted.held],
+    )
 
 
-def _revoked(answer: _Revoked, horizon: date | None = None) -> Revoked:
-    keys = (KeyOutcome(key.key_id, key.data_class, key.anchor, key.state, key.fingerprint) for key in answer.keys)
-    return Revoked(answer.request_id, answer.number, tuple(keys), horizon, answer.subject)
+def _revoked(answer: RevokedBody, horizon: date | None = None) -> Revoked:
+    return Revoked(answer.request_id, answer.number, tuple(answer.keys), horizon, answer.subject)

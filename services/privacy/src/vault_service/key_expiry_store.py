@@ -1,26 +1,15 @@
 """SQL of the keys by age."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from event_contracts.vault_api import AgedKey
 from servicekit.db.postgres import Database
-from servicekit.vault.leases import KeyName
-
-
-@dataclass(frozen=True, slots=True)
-class AgedKey:
-    """A living key and when it was made."""
-
-    key_id: UUID
-    name: KeyName
-    created_at: datetime
 
 
 async def read_aged(
     db: Database, before: datetime, after: tuple[datetime, UUID] | None, data_class: str | None, limit: int
-) -> Sequence[AgedKey]:
+) -> list[AgedKey]:
     """Active keys made before a moment, the oldest first, behind the place of the last one that was read."""
     rows = await db.fetch(
         """-- read_aged
@@ -35,7 +24,4 @@ async def read_aged(
         data_class,
         limit,
     )
-    return [
-        AgedKey(row["key_id"], KeyName(row["subject_id"], row["data_class"], row["anchor"]), row["created_at"])
-        for row in rows
-    ]
+    return [AgedKey(*row) for row in rows]

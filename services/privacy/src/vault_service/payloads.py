@@ -1,6 +1,6 @@
 """Bodies of the vault's routes. msgspec decodes them: with thousands of keys in one, pydantic would cost more than the rest."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from fastapi import Request
@@ -22,5 +22,5 @@ async def read_body(request: Request, kind: type[B]) -> B:
         raise Invalid("The body is not what this route reads; see docs/vault.md.") from None
 
 
-def answer(content: dict[str, Any]) -> Response:
+def answer(content: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from event_contracts.privacy import HoldingsDescribed
-from privacy_service.retention.vault_keys import AgedKey
+from event_contracts.vault_api import AgedKey
 from servicekit import Record, Tx
 from servicekit.db.postgres import Database
 

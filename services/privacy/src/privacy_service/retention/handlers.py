@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from event_contracts.privacy import ExpiredFound, HoldingsDescribed, KeyReleased
+from event_contracts.vault_api import AgedKey
 from evidence_log import handlers as evidence
 from evidence_log.leaves import Decision
 from privacy_service.holds.domain import KeyRef
@@ -23,7 +24,7 @@ from privacy_service.retention import store
 from privacy_service.retention.candidates_store import Found, KeyToLook
 from privacy_service.retention.domain import EXPORT, QUARANTINE, Question, next_place, rules_of, scans_of
 from privacy_service.retention.store import Run, Scan
-from privacy_service.retention.vault_keys import KEYS_A_PAGE, AgedKey
+from privacy_service.retention.vault_keys import KEYS_A_PAGE
 from privacy_service.settings import settings_of
 from servicekit import Kit, Received, Record, Staff, Tx
 from servicekit.core.errors import KeyReused, NotFound

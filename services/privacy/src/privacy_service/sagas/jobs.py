@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
 
+from event_contracts.vault_api import KeyOutcome
 from evidence_log import handlers as evidence
 from evidence_log.leaves import KeyFact, Leaf, key_destructions
 from privacy_service import vault_revocations
@@ -28,7 +29,6 @@ from privacy_service.sagas.runner import JOB, SagaRunner, rules_of
 from privacy_service.vault_revocations import (
     DOUBTS,
     NOT_TO_BLAME,
-    KeyOutcome,
     Revocation,
     Revoked,
     may_be_to_blame,

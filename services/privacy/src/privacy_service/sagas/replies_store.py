@@ -7,9 +7,9 @@ from uuid import UUID
 
 from event_contracts.moments import bounded
 from event_contracts.privacy import HeldItem, HoldingsDescribed, RecipientsTold
+from event_contracts.vault_api import KeyOutcome
 from privacy_service.holds.domain import Item
 from privacy_service.sagas.machine import Note, State
-from privacy_service.vault_revocations import KeyOutcome
 from servicekit import Record, Tx
 from servicekit.db.postgres import Database
 

@@ -1,15 +1,16 @@
 """Routes about KEK epochs, for the service that may revoke: see the epochs, and open the next one."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
+from event_contracts.vault_api import KekEpoch, KekEpochs
 from servicekit.core.errors import Forbidden
 from vault_service.callers import caller
 from vault_service.epochs import handlers
 from vault_service.handlers import Vault
+from vault_service.payloads import answer
 from vault_service.settings import VaultSettings
 
 _Caller = Annotated[str, Depends(caller)]
@@ -37,20 +38,19 @@ def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
 
 async def _answer(vault: Vault, settings: VaultSettings) -> Response:
     shown = await handlers.overview(vault.db, vault.kek, settings, vault.clock.now())
-    epochs: list[dict[str, Any]] = [
-        {
-            "epoch": epoch.number,
-            "state": epoch.state,
-            "keys": keys,
-            "opened_at": epoch.opened_at,
-            "closed_at": epoch.closed_at,
-            "emptied_at": epoch.emptied_at,
-            "destroyed_at": epoch.destroyed_at,
-        }
+    epochs = [
+        KekEpoch(
+            epoch=epoch.number,
+            state=epoch.state,
+            keys=keys,
+            opened_at=epoch.opened_at,
+            closed_at=epoch.closed_at,
+            emptied_at=epoch.emptied_at,
+            destroyed_at=epoch.destroyed_at,
+        )
         for epoch, keys in shown.epochs
     ]
-    content = {"provider": shown.provider, "horizon": shown.horizon, "strays": shown.strays, "epochs": epochs}
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    return answer(KekEpochs(shown.provider, shown.horizon, shown.strays, epochs))
 
 
 def _refuse_unless_granted(vault: Vault, service: str) -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
-from servicekit.core.revocation_list import MOST_KEYS, Entry, RevocationAction, make_entry
+from event_contracts.vault_api import Entry, RevocationAction
+from servicekit.core.revocation_list import MOST_KEYS, make_entry
 from vault_service.domain import StoredKey
 
 State = Literal["active", "held", "fenced", "destroyed"]

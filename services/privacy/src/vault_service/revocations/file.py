@@ -19,8 +19,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from event_contracts.vault_api import Entry
 from servicekit.core.errors import Misconfigured
-from servicekit.core.revocation_list import FIRST_HASH, Entry, first_break
+from servicekit.core.revocation_list import FIRST_HASH, first_break
 
 _LABEL: Final = b"revocation/v1\n"
 

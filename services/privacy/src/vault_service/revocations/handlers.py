@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+from event_contracts.vault_api import Entry
 from servicekit import Tx, get_log
 from servicekit.core.faults import declare, faultpoint
-from servicekit.core.revocation_list import Entry
 from servicekit.db.writers import wait_out
 from vault_service.domain import bound
 from vault_service.handlers import Vault, refused

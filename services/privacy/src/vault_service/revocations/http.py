@@ -1,13 +1,25 @@
 """The routes of the revocation list: to revoke and destroy (who may), to read it (every service), and who is done."""
 
 from datetime import UTC
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from msgspec import Meta, Struct
 
+from event_contracts.vault_api import (
+    DestroyAnswer,
+    DestroyBody,
+    Done,
+    Drained,
+    Holder,
+    KeyOutcome,
+    RevocationBody,
+    RevocationPage,
+    RevocationsAnswer,
+    RevocationsBody,
+    RevokedBody,
+)
 from servicekit.core.errors import Invalid
 from servicekit.http.admission import max_body
 from vault_service import epochs
@@ -16,12 +28,11 @@ from vault_service.callers import caller
 from vault_service.handlers import Vault
 from vault_service.payloads import answer, read_body
 from vault_service.revocations import handlers, store
-from vault_service.revocations.domain import Case, Wanted
+from vault_service.revocations.domain import Case, FoundKey, Wanted
 from vault_service.revocations.handlers import Outcome
 from vault_service.revocations.tips import Heads
 from vault_service.settings import VaultSettings
 
-LARGEST_BATCH: Final = 500
 MOST_SCOPES: Final = 2000
 LONGEST_POLL: Final = 30.0
 _MAX_BODY: Final = 8_000_000
@@ -29,27 +40,6 @@ _MAX_BODY: Final = 8_000_000
 _Caller = Annotated[str, Depends(caller)]
 # Of an entry of the list. Postgres has no larger numbers.
 _Number = Annotated[int, Query(ge=0, le=2**62)]
-
-
-class HeldBody(Struct, frozen=True, forbid_unknown_fields=True):
-    data_class: str
-    anchor: UUID
-
-
-class RevocationBody(Struct, frozen=True, forbid_unknown_fields=True):
-    request_id: UUID
-    subject: UUID
-    data_classes: Annotated[list[str], Meta(min_length=1)] | None = None
-    anchors: Annotated[list[UUID], Meta(min_length=1)] | None = None
-    held: list[HeldBody] = []
-
-
-class RevocationsBody(Struct, frozen=True, forbid_unknown_fields=True):
-    revocations: Annotated[list[RevocationBody], Meta(min_length=1, max_length=LARGEST_BATCH)]
-
-
-class DestroyBody(Struct, frozen=True, forbid_unknown_fields=True):
-    request_ids: Annotated[list[UUID], Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
 def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
@@ -63,18 +53,17 @@ def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
         body = await read_body(request, RevocationsBody)
         wanted = [_wanted(each, vault) for each in body.revocations]
         head, outcomes = await handlers.revoke(vault, service, wanted)
-        found = [_outcome(each) for each in outcomes]
-        return answer({"incarnation": head.incarnation, "head": head.tip.number, "revocations": found})
+        return answer(RevocationsAnswer(str(head.incarnation), head.tip.number, [_body(each) for each in outcomes]))
 
     @router.post("/revocations/destroy", openapi_extra=max_body(_MAX_BODY))
     async def destroy(request: Request, service: _Caller) -> Response:
         """Destroy the keys that are fenced under these requests; may be repeated."""
         body = await read_body(request, DestroyBody)
         head, outcomes = await handlers.destroy_keys(vault, service, list(dict.fromkeys(body.request_ids)))
-        found = [_outcome(each) for each in outcomes]
         horizon = await epochs.horizon(vault.db, settings, vault.clock.now())
-        lines = {"incarnation": head.incarnation, "head": head.tip.number, "destroyed": found}
-        return answer({**lines, "horizon": horizon})
+        return answer(
+            DestroyAnswer(str(head.incarnation), head.tip.number, [_body(each) for each in outcomes], horizon)
+        )
 
     @router.get("/revocations")
     async def read_list(
@@ -94,28 +83,22 @@ def make_router(vault: Vault, settings: VaultSettings) -> APIRouter:
             await holders.report_done(vault, service, holder, done)
         head = await heads.after(after, wait)
         entries = await store.read_entries(vault.db, head, after, limit) if head.revision > after else []
-        return answer({"incarnation": head.incarnation, "head": head.revision, "entries": entries})
+        return answer(RevocationPage(str(head.incarnation), head.revision, entries))
 
     @router.delete("/holders/{holder}")
     async def sign_off(service: _Caller, holder: UUID) -> Response:
         """This holder has no key any more."""
         await holders.sign_off(vault, service, holder)
-        return answer({})
+        return answer(Done())
 
     @router.get("/drained")
     async def drained(service: _Caller, number: _Number) -> Response:
         """Whether nobody can still work with keys that entries up to `number` name, or who can and until when."""
         waiting = await holders.waiting_for(vault, service, number)
         found = [
-            {
-                "system": each.system,
-                "holder": each.holder,
-                "done": each.done,
-                "until": each.until.astimezone(UTC).isoformat(),
-            }
-            for each in waiting
+            Holder(each.system, each.holder, each.done, each.until.astimezone(UTC).isoformat()) for each in waiting
         ]
-        return answer({"drained": not waiting, "waiting_for": found})
+        return answer(Drained(drained=not waiting, waiting_for=found))
 
     return router
 
@@ -132,20 +115,12 @@ def _wanted(body: RevocationBody, vault: Vault) -> Wanted:
     return Wanted(Case(body.request_id, body.subject), classes, anchors, held)
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    keys = [
-        {
-            "key_id": key.key_id,
-            "data_class": key.stored.name.data_class,
-            "anchor": key.stored.name.anchor,
-            "state": key.state,
-            "fingerprint": (key.fingerprint or b"").hex(),
-        }
-        for key in outcome.keys
-    ]
-    return {
-        "request_id": outcome.case.request_id,
-        "subject": outcome.case.subject,
-        "number": outcome.number,
-        "keys": keys,
-    }
+def _body(outcome: Outcome) -> RevokedBody:
+    keys = [_key(key) for key in outcome.keys]
+    return RevokedBody(outcome.case.request_id, outcome.case.subject, outcome.number, keys)
+
+
+def _key(key: FoundKey) -> KeyOutcome:
+    name = key.stored.name
+    assert key.state != "active"  # it stands under a request
+    return KeyOutcome(key.key_id, name.data_class, name.anchor, key.state, (key.fingerprint or b"").hex())

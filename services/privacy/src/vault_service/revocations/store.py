@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from event_contracts.vault_api import Entry
 from servicekit import Record, Tx
 from servicekit.core.errors import Unavailable
-from servicekit.core.revocation_list import Entry
 from servicekit.db.postgres import Database
 from servicekit.vault.leases import KeyName
 from vault_service.domain import StoredKey

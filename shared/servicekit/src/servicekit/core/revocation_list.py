@@ -3,38 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
-import msgspec
+from event_contracts.vault_api import Entry, RevocationAction
 
-RevocationAction = Literal["fence", "hold", "destroy"]
 FIRST_HASH: Final = "00" * 32
 MOST_KEYS: Final = 2000
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One entry: what happened to these keys of one person. No personal data: numbers, random ids and hashes in hex.
-
-    `is_final`: the whole person is fenced for good. An entry may name no key: the person had none.
-    """
-
-    number: int
-    action: RevocationAction
-    request_id: UUID
-    subject: UUID
-    is_final: bool
-    key_ids: list[UUID]
-    previous_hash: str
-    hash: str
-
-
-class RevocationPage(msgspec.Struct, frozen=True):
-    """Entries after the number that was asked for, in order; `head` is the number of the last one that there is."""
-
-    incarnation: str
-    head: int
-    entries: list[Entry]
 
 
 def make_entry(

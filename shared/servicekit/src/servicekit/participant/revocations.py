@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
+from event_contracts.vault_api import Entry, RevocationPage
 from servicekit.core.clock import pause_until
 from servicekit.core.errors import KitError, TooMany, Unavailable
 from servicekit.core.faults import declare, faultpoint
 from servicekit.core.health import Health, Progress
 from servicekit.core.logs import get_log
 from servicekit.core.metrics import ERASED_ROWS, REVOCATIONS_APPLIED
-from servicekit.core.revocation_list import Entry, RevocationPage, first_break
+from servicekit.core.revocation_list import first_break
 from servicekit.db.postgres import Database, Tx
 from servicekit.db.writers import wait_out
 from servicekit.kit import Kit

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -21,13 +21,27 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 
 from event_contracts.personal import Erased
+from event_contracts.vault_api import (
+    MOST_KEYS,
+    Done,
+    EnsureAnswer,
+    EnsureBody,
+    FindBody,
+    Found,
+    IndexBody,
+    IndexKeys,
+    KeyBody,
+    LeaseAnswer,
+    LeaseBody,
+    LeasedKey,
+    LeasesBody,
+    RevocationPage,
+)
 from servicekit.core.batcher import Together
 from servicekit.core.clock import Clock
 from servicekit.core.errors import Fenced, Forbidden, Gone, Invalid, Taken, Unavailable
 from servicekit.core.logs import code, get_log
 from servicekit.core.metrics import VAULT_CALLS, VAULT_SECONDS
-from servicekit.core.revocation_list import Entry as Entry
-from servicekit.core.revocation_list import RevocationPage
 from servicekit.http.tls import tls_of
 from servicekit.vault.client_errors import error_of
 from servicekit.vault.leases import KeyName as KeyName  # so that callers need one import
@@ -38,7 +52,7 @@ AUDIENCE: Final = "vault"
 TOKEN_ALGORITHM: Final = "Ed25519"  # noqa: S105 - RFC 9864's name of it
 TOKEN_LIFE: Final = timedelta(seconds=55)
 TOKEN_RENEWAL: Final = timedelta(seconds=30)
-BATCH: Final = 2000
+BATCH: Final = MOST_KEYS
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -76,7 +90,7 @@ class New:
 
     people: frozenset[UUID] = frozenset()
 
-    def what(self, subject: UUID) -> str:
+    def what(self, subject: UUID) -> Literal["person", "anchor"]:
         return "person" if subject in self.people else "anchor"
 
 
@@ -92,39 +106,8 @@ class _Wanted:
         return max(len(self.names), len(self.index))
 
 
-class _Key(msgspec.Struct, frozen=True):
-    key_id: UUID
-    key: str = ""
-    state: str = "active"
-
-
-class _Keys(msgspec.Struct, frozen=True):
-    incarnation: str
-    revision: int
-    lease_seconds: float
-    keys: list[_Key]
-
-
-class _IndexKeys(msgspec.Struct, frozen=True):
-    lease_seconds: float
-    keys: dict[str, str]
-
-
-class _Name(msgspec.Struct, frozen=True):
-    subject: UUID
-    data_class: str
-    anchor: UUID
-
-
-class _Found(msgspec.Struct, frozen=True):
-    found: list[_Name]
-
-
-class _Done(msgspec.Struct, frozen=True):
-    """An answer that says nothing but that it was done."""
-
-
 A = TypeVar("A", bound=msgspec.Struct)
+L = TypeVar("L", EnsureAnswer, LeaseAnswer)
 
 
 class ServiceIdentity:
@@ -213,18 +196,18 @@ class VaultClient:
     async def _ensure(self, wanted: Sequence[_Wanted]) -> list[list[SealingKey]]:
         """The keys of each, with one call for all."""
         names = [
-            name._asdict() | ({} if each.new is None else {"new": each.new.what(name.subject)})
+            KeyBody(*name, None if each.new is None else each.new.what(name.subject))
             for each in wanted
             for name in each.names
         ]
         starts = accumulate((len(each.names) for each in wanted), initial=0)
         index = [
-            {"kind": entry.kind, "digest": _text(entry.digest), "key": start + entry.key}
+            IndexBody(entry.kind, _text(entry.digest), start + entry.key)
             for each, start in zip(wanted, starts, strict=False)
             for entry in each.index
         ]
-        reply, deadline = await self._lease_call("/v1/keys/ensure", {"keys": names, "index": index})
-        keys = iter([SealingKey.derive(entry.key_id, _bytes(entry.key)) for entry in reply])
+        reply, deadline = await self._lease_call("/v1/keys/ensure", EnsureBody(names, index), EnsureAnswer)
+        keys = iter([SealingKey.derive(entry.key_id, _bytes(entry.key)) for entry in reply.keys])
         found = [list(islice(keys, len(each.names))) for each in wanted]
         for each, its in zip(wanted, found, strict=True):
             for name, key in zip(each.names, its, strict=True):
@@ -242,9 +225,9 @@ class VaultClient:
         missing = [lease for lease, key in found.items() if key is None]
         for start in range(0, len(missing), BATCH):
             names = missing[start : start + BATCH]
-            body = {"purpose": purpose, "keys": [lease._asdict() for lease in names]}
-            reply, deadline = await self._lease_call("/v1/keys/lease", body)
-            for lease, entry in zip(names, reply, strict=True):
+            body = LeasesBody(purpose, [LeaseBody(*lease) for lease in names])
+            reply, deadline = await self._lease_call("/v1/keys/lease", body, LeaseAnswer)
+            for lease, entry in zip(names, reply.keys, strict=True):
                 found[lease] = self._take(lease, entry, purpose, deadline)
         erased = [key.key_id for key in found.values() if isinstance(key, Erased)]
         if erased:
@@ -256,14 +239,14 @@ class VaultClient:
         key, deadline = self._index_keys.get(kind, (b"", 0.0))
         if self._clock.boottime() >= deadline:
             asked = self._clock.boottime()
-            reply = await self.call("GET", f"/v1/index-keys?kinds={kind}", _IndexKeys)
+            reply = await self.call("GET", f"/v1/index-keys?kinds={kind}", IndexKeys)
             key = _bytes(reply.keys[kind])
             self._index_keys[kind] = (key, asked + reply.lease_seconds)
         return key
 
     async def find(self, kind: str, digest: bytes) -> list[KeyName]:
         """Whose active keys have this digest beside them. Raises Forbidden, TooMany, Unavailable."""
-        reply = await self.call("POST", "/v1/directory/find", _Found, {"kind": kind, "digest": _text(digest)})
+        reply = await self.call("POST", "/v1/directory/find", Found, FindBody(kind, _text(digest)))
         return [KeyName(each.subject, each.data_class, each.anchor) for each in reply.found]
 
     async def revocations(self, after: int, wait: float, done: int | None = None, limit: int = 500) -> RevocationPage:
@@ -281,7 +264,7 @@ class VaultClient:
         """This process holds no key any more: nobody has to wait for it. Raises Unavailable."""
         self._leases.clear()
         holder, self.holder_id = self.holder_id, uuid4()  # what is leased after this is another holder's
-        await self.call("DELETE", f"/v1/holders/{holder}", _Done)
+        await self.call("DELETE", f"/v1/holders/{holder}", Done)
 
     def is_live(self, purpose: str, key_ids: Iterable[UUID]) -> bool:
         """Whether all of these leases still run: to be asked right before what they opened is used or sent."""
@@ -296,7 +279,7 @@ class VaultClient:
         """Forget these keys at once."""
         self._leases.drop(key_ids)
 
-    def _take(self, lease: LeaseName, entry: _Key, purpose: str, deadline: float) -> SealingKey | Erased:
+    def _take(self, lease: LeaseName, entry: LeasedKey, purpose: str, deadline: float) -> SealingKey | Erased:
         if entry.key_id != lease.key_id:
             raise Unavailable("The vault answered for another key than it was asked for; check that it is our vault.")
         match entry.state:
@@ -308,18 +291,18 @@ class VaultClient:
                 return Erased(lease.key_id)
         raise Unavailable("The vault answered with a state that this version does not know; update this service.")
 
-    async def _lease_call(self, path: str, body: dict[str, Any]) -> tuple[list[_Key], float]:
-        """The keys, and the boot time until which its keys may be used. A reply that is out of date is asked again."""
+    async def _lease_call(self, path: str, body: EnsureBody | LeasesBody, kind: type[L]) -> tuple[L, float]:
+        """The answer, and the boot time until which its keys may be used. A reply that is out of date is asked again."""
         give_up = self._clock.boottime() + self._patience
         while True:
             asked, era = self._clock.boottime(), self._leases.era
-            reply = await self.call("POST", path, _Keys, body)
-            if len(reply.keys) != len(body["keys"]):
+            reply = await self.call("POST", path, kind, body)
+            if len(reply.keys) != len(body.keys):
                 raise Unavailable(
                     "The vault answered for other keys than it was asked for; check that it is our vault."
                 )
             if self._leases.accepts(reply.incarnation, reply.revision, era):
-                return reply.keys, asked + reply.lease_seconds
+                return reply, asked + reply.lease_seconds
             VAULT_CALLS.labels(path, "out_of_date").inc()
             if self._clock.boottime() >= give_up:
                 raise Unavailable("The vault answers from behind the revocation list that this process has applied.")
@@ -330,7 +313,7 @@ class VaultClient:
         method: str,
         path: str,
         kind: type[A],
-        body: dict[str, Any] | None = None,
+        body: msgspec.Struct | None = None,
         *,
         patience: float | None = None,
     ) -> A:
