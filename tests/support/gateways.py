@@ -49,8 +49,7 @@ class World:
 
     @property
     def gateway(self) -> Gateway:
-        gateway: Gateway = self.kit.own
-        return gateway
+        return self.kit.context(Gateway)
 
     async def order(self, order_id: UUID | None = None, **delivery: Any) -> UUID:
         """Publishes one `OrderPlaced` with a sealed delivery. Returns the order's id."""

@@ -26,7 +26,7 @@ from event_contracts.logistics_gateway import (
 from lanes.choice import make_routes
 from lanes.loading import load_lanes
 from order_service.app import SERVICE, SHIPMENTS
-from order_service.quotes import Own
+from order_service.quotes import OrderContext
 from servicekit.core.health import Health
 from servicekit.core.settings import Settings
 from servicekit.db.postgres import Tx
@@ -210,7 +210,7 @@ async def shop(order_dsns: tuple[str, str], order_keys: Path) -> AsyncIterator[S
         id_key_file=keys.id_key_file(order_keys, "order"),
     )
     async with open_test_kit("order", order_dsns, settings, SERVICE.publishes, [SERVICE.migrations]) as bare:
-        kit = replace(bare, vault=cast(Any, Vault()), own=Own(ROUTES))
+        kit = replace(bare, vault=cast(Any, Vault()), own=OrderContext(ROUTES))
         assert SERVICE.router is not None
         app = make_app(
             settings, kit.clock, Health("order", "api", "1", kit.clock), [SERVICE.router(kit)], limits=kit.limits

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -33,6 +33,13 @@ def kit_with(key: bytes) -> Kit:
     unused: Any = None
     vault: Any = IndexVault(key)
     return Kit("account", unused, unused, unused, vault, unused)
+
+
+def test_the_context_is_what_the_service_made_and_of_no_other_type() -> None:
+    kit = replace(kit_with(bytes(32)), own=IndexVault(b"key"))
+    assert kit.context(IndexVault).key == b"key"
+    with pytest.raises(TypeError, match="account holds no Kit of its own"):
+        kit.context(Kit)
 
 
 async def test_a_digest_depends_on_the_index_key() -> None:

@@ -81,7 +81,7 @@ async def prepare_orders(kit: Kit, events: Sequence[Received[Any]]) -> dict[Reco
 
     Registrations, which few orders have, take a second call where a lane sends some of their numbers.
     """
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     if gateway.behind:
         await catch_up(kit)
     sources = list(latest(events).values())
@@ -129,7 +129,7 @@ def latest(events: Iterable[Received[Any]]) -> dict[UUID, Source]:
 
 def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prepared:
     """The line of the ledger for a decision, and the message if it is to leave."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     shipment_id = shipment_id_of(source.order_id)
     message = digest = retry = None
     not_after = decision.not_after(now)
@@ -170,7 +170,7 @@ def prepare(kit: Kit, source: Source, decision: Decision, now: datetime) -> Prep
 
 async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts: Mapping[RecordId, Draft]) -> Leaving:
     """Records the disclosures with one insert, marks what the batch before sent, corrects, cancels, and emits."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     cancelled = {r.event.order_id for r in events if type(r.event) is OrderCancelled}
     drafted = [draft for received in events if (draft := drafts.get(received.record_id)) is not None]
     # An order that is cancelled or erased by the same time never leaves; a replayed event changes nothing.
@@ -218,7 +218,7 @@ async def apply_orders(kit: Kit, tx: Tx, events: Sequence[Received[Any]], drafts
 
 async def deliver_orders(kit: Kit, leaving: Leaving) -> None:
     """After the commit: sends the batch's new shipments and recalls with one produce round trip."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     gateway.marks.forget(leaving.marks)
     recalls = [gateway.recall(row) for row in leaving.recalls if row["recall"] == "due"]
     await send(kit, [*leaving.shipments, *recalls])
@@ -297,7 +297,7 @@ async def retry_blocked(kit: Kit) -> None:
 def _retried(
     kit: Kit, sendable: Sequence[Prepared], erased: Sequence[UUID], still: dict[UUID, str], now: datetime
 ) -> Callable[[Tx], Awaitable[None]]:
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
 
     async def work(tx: Tx) -> None:
         changed = await store.record_again(tx, [prepared.row for prepared in sendable])

@@ -78,7 +78,7 @@ def make_router(kit: Kit) -> APIRouter:
         state: Stuck, who: SupportOrOfficer, paging: Annotated[Paging, Depends(paging)]
     ) -> Page[Shipment]:
         """Shipments that wait: `blocked` ones, and those whose carrier is `silent`; the oldest first, no personal data."""
-        gateway: Gateway = kit.own
+        gateway = kit.context(Gateway)
         if state is Stuck.BLOCKED:
             rows = await stuck.list_blocked(kit.db, paging)
         else:

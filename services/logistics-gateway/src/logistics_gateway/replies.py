@@ -51,7 +51,7 @@ KINDS = (*STEPS, ReplyKind.ERASED)
 
 def read_reply(kit: Kit, record: RawRecord) -> Received[CarrierReply] | None:
     """Opens a reply; None for a kind that this version does not know. Raises `Poison` if it is not sealed to us or no reply."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     reply = gateway.reply_key.open_reply(record.value)
     return None if reply is None else Received(reply, reply.reply_id, reply.at, carrier_of(record.topic), *record.id)
 
@@ -63,7 +63,8 @@ def _is_plausible(shipment_id: UUID, at: datetime, since: Mapping[UUID, datetime
 
 async def prepare_replies(kit: Kit, events: Sequence[Received[CarrierReply]]) -> dict[RecordId, Sealed[Tracking]]:
     """Seals where parcels can be followed, with one vault call: for the consignee, and for nobody who is being erased."""
-    named = {r.record_id: (r, tracking) for r in events if (tracking := tracking_of(kit.own, r)) is not None}
+    gateway = kit.context(Gateway)
+    named = {r.record_id: (r, tracking) for r in events if (tracking := tracking_of(gateway, r)) is not None}
     if not named:
         return {}
     lines = await replies_store.followed(kit.db, [received.event.shipment_id for received, _ in named.values()])

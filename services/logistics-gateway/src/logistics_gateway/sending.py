@@ -173,7 +173,7 @@ async def send(kit: Kit, messages: Sequence[Outgoing]) -> None:
 
     Raises one of `Producer.ERRORS`; the lines stay `recorded` and `behind` has the next turn send them.
     """
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     async with gateway.sending:
         if gateway.behind or not kit.vault.is_live(PURPOSE, {key_id for m in messages for key_id in m.key_ids}):
             await _catch_up(kit, gateway)
@@ -183,7 +183,7 @@ async def send(kit: Kit, messages: Sequence[Outgoing]) -> None:
 
 async def catch_up(kit: Kit, places: Sequence[Place] | None = None) -> None:
     """Sends again, under the same ids, what the ledger says has not been sent; `places` are now this process's own."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     async with gateway.sending:
         if places is not None:
             gateway.places = [*places]
@@ -219,7 +219,7 @@ async def _produce(gateway: Gateway, messages: Sequence[Outgoing]) -> None:
 
 async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
     """The messages of recorded lines, by their stored lane version. What cannot or may not leave now is marked so."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     now = kit.clock.now()
     messages: list[Outgoing] = []
     erased: list[UUID] = []
@@ -253,7 +253,7 @@ async def build_again(kit: Kit, rows: Sequence[Record]) -> list[Outgoing]:
 
 async def open_again(kit: Kit, rows: Sequence[Record], *, by_stored_lane: bool) -> list[Decision]:
     """Opens the stored deliveries with one vault call and decides anew, or by the lane version that each row names."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     openings = [Opening(Sealed[Delivery](r["delivery"]), Delivery, r["subject_id"], r["order_id"]) for r in rows]
     try:
         opened = await kit.open_many(openings, purpose=PURPOSE)
@@ -313,7 +313,7 @@ async def mark(kit: Kit, tx: Tx, marks: Marks) -> None:
 
 async def idle(kit: Kit) -> None:
     """When nothing arrives: send what is behind and what an erasure left to tell, mark what was sent."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     if gateway.behind:
         await catch_up(kit)
     else:
@@ -335,7 +335,7 @@ async def _mark_now(kit: Kit, gateway: Gateway) -> None:
 
 async def send_stale(kit: Kit) -> None:
     """Job: lines recorded a while ago that nobody has sent, recalls and notices of erasure included, page by page."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     before = kit.clock.now() - timedelta(seconds=gateway.settings.stale_seconds)
     while page := await store.stale(kit.db, before):
         log.warning("sending_stale", lines=len(page), carrier=code("any"))
@@ -348,13 +348,13 @@ async def send_stale(kit: Kit) -> None:
 
 async def send_erasures(kit: Kit) -> None:
     """Job: tells carriers of erasures. A notice that is sent twice, by two processes, has one id."""
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     while page := await erasures.erasures_due(kit.db, ()):
         await _send_and_mark(kit, [gateway.erasure(row) for row in page])
 
 
 async def _send_and_mark(kit: Kit, messages: Sequence[Outgoing]) -> None:
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     await gateway.producer.send([message.record for message in messages])
     faultpoint("gateway.stale_sent")
     marks = Marks()

@@ -23,7 +23,7 @@ async def end_blocked(kit: Kit) -> None:
 
     A parcel that was handed over meanwhile goes on as it left, and its carrier's word ends it.
     """
-    gateway: Gateway = kit.own
+    gateway = kit.context(Gateway)
     now = kit.clock.now()
     before = now - timedelta(seconds=gateway.settings.blocked_longest_seconds)
 

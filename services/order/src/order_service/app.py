@@ -18,7 +18,7 @@ from event_contracts.privacy import PRIVACY_COMMANDS, HoldingsRectified, Rectify
 from order_service import shipments
 from order_service.holdings import HOLDINGS
 from order_service.http import make_router
-from order_service.quotes import open_own
+from order_service.quotes import open_context
 from order_service.rectification import apply_rectification, prepare_rectification
 from servicekit import Consumes, Service
 
@@ -55,6 +55,6 @@ SERVICE = Service(
     consumes=(SHIPMENTS, RECTIFICATION),
     holdings=HOLDINGS,
     router=make_router,
-    own=open_own,
+    own=open_context,
     package="order-service",
 )

@@ -9,7 +9,7 @@ from event_contracts.order import Delivery, DeliveryCorrected
 from order_service import store
 from order_service.domain import PurchaseConsignee, Status, check_correctable, consignee_of, corrected
 from order_service.handlers import Order, read_order
-from order_service.quotes import check_correction
+from order_service.quotes import OrderContext, check_correction
 from servicekit import Kit, Record, Tx
 from servicekit.core.errors import Conflict, NotFound
 
@@ -28,7 +28,7 @@ async def correct_consignee(kit: Kit, buyer_id: UUID, order_id: UUID, consignee:
         if order.delivery is None:
             raise Conflict("What should be corrected is erased. Nothing can be changed in it.")
         delivery = corrected(order.delivery, consignee_of(consignee))
-        check_correction(kit.own.routes, order.delivery, delivery)
+        check_correction(kit.context(OrderContext).routes, order.delivery, delivery)
         if delivery == order.delivery or await _save(kit, buyer_id, order, delivery):
             return await read_order(kit, buyer_id, order_id)
     raise Conflict("The order is being changed elsewhere. Read it again and decide.")

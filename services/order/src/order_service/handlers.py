@@ -15,7 +15,7 @@ from event_contracts.order import CancelReason, Delivery, OrderPlaced, OrderReco
 from order_service import store
 from order_service.domain import Parts, Purchase, Status, cancels, split_purchase
 from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS, TRACKING
-from order_service.quotes import check_delivery
+from order_service.quotes import OrderContext, check_delivery
 from order_service.shipments import advance, cancelled
 from servicekit import Cursor, Holding, Kit, Paging, Record, Tx, get_log
 from servicekit.core.errors import Conflict, Gone, NotFound
@@ -63,7 +63,7 @@ async def place_order(kit: Kit, write: Write, buyer_id: UUID, order_id: UUID, pu
         return found, False
     now = kit.clock.now()
     parts = split_purchase(order_id, purchase, now.date())
-    check_delivery(kit.own.routes, purchase, parts.delivery)
+    check_delivery(kit.context(OrderContext).routes, purchase, parts.delivery)
     event, digest = await _seal_order(kit, buyer_id, order_id, parts, purchase, now)
     faultpoint("order.sealed")
 

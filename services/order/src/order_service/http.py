@@ -14,7 +14,7 @@ from order_service import corrections, handlers
 from order_service.accounting import accounting_router
 from order_service.domain import Purchase, PurchaseConsignee, QuotePurchase, Status
 from order_service.handlers import Order
-from order_service.quotes import quote
+from order_service.quotes import OrderContext, quote
 from order_service.staff_http import staff_router
 from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
 from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
@@ -134,7 +134,7 @@ def make_router(kit: Kit) -> APIRouter:
 
         The body is that of an order without its payment. An order is accepted when `problems` is empty.
         """
-        answer = quote(kit.own.routes, purchase, kit.clock.now().date())
+        answer = quote(kit.context(OrderContext).routes, purchase, kit.clock.now().date())
         return QuoteAnswer(**{name: getattr(answer, name) for name in QuoteAnswer.model_fields})
 
     @router.get("/v1/orders", response_model_exclude_none=True)

@@ -30,18 +30,18 @@ _OTHER_SIDE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OrderContext:
     """What a process of the order service holds: the lanes."""
 
     routes: Routes
 
 
 @asynccontextmanager
-async def open_own(kit: Kit) -> AsyncIterator[Own]:
+async def open_context(kit: Kit) -> AsyncIterator[OrderContext]:
     """Loads the lanes. Raises `Misconfigured`."""
     if kit.settings.lanes_dir is None:
         raise Misconfigured("The environment lacks LANES_DIR: set it and start again.")
-    yield Own(make_routes(load_lanes(kit.settings.lanes_dir)))
+    yield OrderContext(make_routes(load_lanes(kit.settings.lanes_dir)))
 
 
 class NoLane(InvalidFields):

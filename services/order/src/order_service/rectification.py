@@ -16,7 +16,7 @@ from event_contracts.privacy import HoldingsRectified, RectifyDelivery, Refusal
 from order_service import store
 from order_service.corrections import put_delivery
 from order_service.domain import Status, corrected, is_correctable
-from order_service.quotes import check_correction
+from order_service.quotes import OrderContext, check_correction
 from servicekit import Kit, Opening, Received, Record, RecordId, Tx
 from servicekit.core.errors import Conflict, Fenced, Invalid, InvalidFields
 
@@ -56,7 +56,7 @@ async def _prepare(kit: Kit, command: RectifyDelivery) -> Change:
         delivery = corrected(held, wanted.consignee)
         if delivery == held:
             return Change(command, number)
-        check_correction(kit.own.routes, held, delivery)
+        check_correction(kit.context(OrderContext).routes, held, delivery)
         return Change(command, number, await kit.seal(delivery, subject=command.subject_id, anchor=command.order_id))
     except InvalidFields as unfit:
         codes = dict.fromkeys(field.code for field in unfit.fields)

@@ -35,6 +35,7 @@ from servicekit.vault.token import SealingKey, TokenRefused, open_token, seal
 
 T = TypeVar("T", bound=PersonalData)
 R = TypeVar("R")
+C = TypeVar("C")
 DIGEST_BYTES = 32
 _KEY_ID_BYTES = 16
 
@@ -63,8 +64,9 @@ RecordDecision: TypeAlias = Callable[["Kit", Tx, Decided], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Kit:
-    """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made.
-    `record_decision` puts on record what an operator decides about records in quarantine and positions.
+    """One per process: settings, clock, policy, vault and database of the service `name`; `own` is what its `Service` made,
+    and `context` gives it with its type. `record_decision` puts on record what an operator decides about records in
+    quarantine and positions.
 
     `works` is what is under way; while the `gate` is shut nothing is served and no record is applied; `wakes` holds what a
     job sleeps on, by its name: `tx.wake(kit.wakes[name])` has it run at once if it is in this process.
@@ -77,11 +79,17 @@ class Kit:
     vault: VaultClient
     db: Database
     outbox: Outbox | None = None
-    own: Any = None
+    own: object = None
     record_decision: RecordDecision | None = None
     works: Work = field(default_factory=Work)
     gate: Gate = field(default_factory=Gate)
     wakes: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+    def context(self, kind: type[C]) -> C:
+        """What the service's `own` made, which must be a `kind`. Raises TypeError."""
+        if not isinstance(self.own, kind):
+            raise TypeError(f"the service {self.name} holds no {kind.__name__} of its own")
+        return self.own
 
     @cached_property
     def limits(self) -> Limits:

@@ -126,7 +126,7 @@ async def tell_owner(kit: Kit, tx: Tx, email_digest: bytes, registration_id: UUI
 
 async def send_mails(kit: Kit) -> None:
     """Job: sends what is due, over one connection. A provider that is away or slow delays mails and nothing else."""
-    mailer: Mailer = kit.own
+    mailer = kit.context(Mailer)
     MAILS_WAITING.set(await store.count_recorded(kit.db))
     while claimed := await _claim(kit, mailer):
         faultpoint("mail.claimed")

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -82,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Service:
-    """A service as data. `own` makes what its hooks find as `kit.own`: an async context manager over the kit.
+    """A service as data. `own` makes what its hooks get from `kit.context`: an async context manager over the kit.
 
     `say_again(tx, since)` has what went to Kafka past the outbox sent again, and returns how much: see `republish.py`.
     `record_decision` puts on record what operators decide; a participant tells the privacy service.
@@ -96,7 +96,7 @@ class Service:
     jobs: Sequence[Job] = ()
     router: Callable[[Kit], APIRouter] | None = None
     settings: type[Settings] = Settings
-    own: Callable[[Kit], Any] | None = None
+    own: Callable[[Kit], AbstractAsyncContextManager[object]] | None = None
     say_again: SayAgain | None = None
     record_decision: RecordDecision | None = None
     package: str = "servicekit"
