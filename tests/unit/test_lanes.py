@@ -140,7 +140,7 @@ def test_a_version_stands_in_one_file_only(folder: Path) -> None:
 def test_a_doubled_key_is_refused(folder: Path) -> None:
     text = (folder / "north-1.yaml").read_text()
     (folder / "north-1.yaml").write_text(text + "carrier: pacifica\n")
-    with pytest.raises(LaneError, match=r"north-1.yaml: .*carrier stands twice"):
+    with pytest.raises(LaneError, match=r"north-1.yaml: .*line \d+: 'carrier' stands twice"):
         load_lanes(folder)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pybase64
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
     SECP256R1,
@@ -35,6 +34,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
 from pydantic import ValidationError
 
+from event_contracts.base64url import decode, encode
 from event_contracts.carrier import CarrierReply
 from event_contracts.moments import IMPLAUSIBLE, is_implausible
 from servicekit.core.errors import Misconfigured, Poison
@@ -50,7 +50,7 @@ class Agreement:
     def __init__(self, public: X25519PublicKey | EllipticCurvePublicKey, kid: str, begun: float) -> None:
         epk, secret = _agree(public)
         header = {"alg": ALG, "enc": ENC, "kid": kid, "epk": epk, "typ": "shipment+jwe"}
-        self.header = _b64(json.dumps(header, separators=(",", ":")).encode())
+        self.header = encode(json.dumps(header, separators=(",", ":")).encode()).encode()
         self.wrapping_key = concat_kdf(secret)
         self.begun = begun
         self.messages = 0
@@ -74,7 +74,7 @@ class Envelopes:
         sealed = AESGCM(content_key).encrypt(nonce, payload, agreement.header)
         wrapped = aes_key_wrap(agreement.wrapping_key, content_key)
         ciphertext, tag = sealed[:-TAG_BYTES], sealed[-TAG_BYTES:]
-        return b".".join((agreement.header, _b64(wrapped), _b64(nonce), _b64(ciphertext), _b64(tag)))
+        return b".".join((agreement.header, *(encode(part).encode() for part in (wrapped, nonce, ciphertext, tag))))
 
     def _current(self) -> Agreement:
         agreement = self._agreement
@@ -91,7 +91,7 @@ class ReplyKey:
         """Raises `Misconfigured` unless `jwk` is a private X25519 or P-256 key."""
         try:
             self._key = OKPKey.import_key(dict(jwk)) if jwk["kty"] == "OKP" else ECKey.import_key(dict(jwk))
-            self._root = _unb64(jwk["d"])
+            self._root = decode(jwk["d"])
         except (JoseError, KeyError, ValueError, TypeError):
             raise Misconfigured("REPLY_KEY_FILE must hold a private X25519 or P-256 JWK with `d`.") from None
         self._registry = jwe.JWERegistry(algorithms=[ALG, ENC])
@@ -151,9 +151,9 @@ def read_public_jwk(jwk: Mapping[str, Any]) -> tuple[X25519PublicKey | EllipticC
             raise ValueError
         kid = str(jwk["kid"])
         if (jwk["kty"], jwk["crv"]) == ("OKP", "X25519"):
-            return X25519PublicKey.from_public_bytes(_unb64(jwk["x"])), kid
+            return X25519PublicKey.from_public_bytes(decode(jwk["x"])), kid
         if (jwk["kty"], jwk["crv"]) == ("EC", "P-256"):
-            point = b"\x04" + _unb64(jwk["x"]) + _unb64(jwk["y"])
+            point = b"\x04" + decode(jwk["x"]) + decode(jwk["y"])
             return EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point), kid
     except (KeyError, ValueError, TypeError):
         pass
@@ -175,17 +175,9 @@ def _agree(public: X25519PublicKey | EllipticCurvePublicKey) -> tuple[dict[str, 
     """A fresh ephemeral key: its public JWK, and the secret that it shares with the carrier's."""
     if isinstance(public, X25519PublicKey):
         ephemeral = X25519PrivateKey.generate()
-        epk = {"kty": "OKP", "crv": "X25519", "x": _b64(ephemeral.public_key().public_bytes_raw()).decode()}
+        epk = {"kty": "OKP", "crv": "X25519", "x": encode(ephemeral.public_key().public_bytes_raw())}
         return epk, ephemeral.exchange(public)
     on_curve: EllipticCurvePrivateKey = generate_p256(SECP256R1())
     numbers = on_curve.public_key().public_numbers()
-    x, y = (_b64(number.to_bytes(32, "big")).decode() for number in (numbers.x, numbers.y))
+    x, y = (encode(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
     return {"kty": "EC", "crv": "P-256", "x": x, "y": y}, on_curve.exchange(ECDH(), public)
-
-
-def _b64(value: bytes) -> bytes:
-    return pybase64.urlsafe_b64encode(value).rstrip(b"=")
-
-
-def _unb64(text: str) -> bytes:
-    return pybase64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -3,10 +3,10 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-import pybase64
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 
+from event_contracts import base64url
 from event_contracts.vault_api import (
     EnsureAnswer,
     EnsureBody,
@@ -50,14 +50,14 @@ def make_router(vault: Vault) -> APIRouter:
         names = [KeyName(key.subject, key.data_class, key.anchor) for key in body.keys]
         if any(entry.key >= len(names) for entry in body.index):
             raise Invalid("An index entry names the position of a key that was not asked for.")
-        index = [IndexEntry(entry.kind, _bytes(entry.digest), entry.key) for entry in body.index]
+        index = [IndexEntry(entry.kind, base64url.decode(entry.digest), entry.key) for entry in body.index]
         new = Newcomers(
             frozenset(key.subject for key in body.keys if key.new == "person"),
             frozenset(name for name, key in zip(names, body.keys, strict=True) if key.new is not None),
         )
         await holders.note(vault, service, holder)
         head, keys = await handlers.ensure_keys(vault, service, names, index, new)
-        ensured = [EnsuredKey(key.key_id, key.generation, _text(raw)) for key, raw in keys]
+        ensured = [EnsuredKey(key.key_id, key.generation, base64url.encode(raw)) for key, raw in keys]
         return answer(EnsureAnswer(str(head.incarnation), head.revision, vault.policy.limits.lease_seconds, ensured))
 
     @router.post("/keys/lease", openapi_extra=max_body(_MAX_BODY))
@@ -68,7 +68,7 @@ def make_router(vault: Vault) -> APIRouter:
         await holders.note(vault, service, holder)
         head, leases = await handlers.lease_keys(vault, service, body.purpose, wanted)
         leased = [
-            LeasedKey(asked.key_id, state, "" if key is None else _text(key))
+            LeasedKey(asked.key_id, state, "" if key is None else base64url.encode(key))
             for asked, (state, key) in zip(wanted, leases, strict=True)
         ]
         return answer(LeaseAnswer(str(head.incarnation), head.revision, vault.policy.limits.lease_seconds, leased))
@@ -77,22 +77,14 @@ def make_router(vault: Vault) -> APIRouter:
     async def index_keys(kinds: Annotated[str, Query(pattern=r"^[a-z_]+(,[a-z_]+)*$")], service: _Caller) -> Response:
         """The keys of these blind indexes (comma-separated kinds)."""
         keys = handlers.index_keys(vault, service, kinds.split(","))
-        texts = {kind: _text(key) for kind, key in keys.items()}
+        texts = {kind: base64url.encode(key) for kind, key in keys.items()}
         return answer(IndexKeys(vault.policy.limits.lease_seconds, texts))
 
     @router.post("/directory/find")
     async def find(request: Request, service: _Caller) -> Response:
         """Whose active keys have this digest beside them."""
         body = await read_body(request, FindBody)
-        names = await handlers.find_names(vault, service, body.kind, _bytes(body.digest))
+        names = await handlers.find_names(vault, service, body.kind, base64url.decode(body.digest))
         return answer(Found([FoundKey(*name) for name in names]))
 
     return router
-
-
-def _text(raw: bytes) -> str:
-    return pybase64.b64encode_as_string(raw, altchars=b"-_").rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    return pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

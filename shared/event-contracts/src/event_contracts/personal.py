@@ -9,10 +9,11 @@ from types import UnionType
 from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
-import pybase64
 from msgspec import Struct, convert
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from event_contracts import base64url
 
 TOKEN_VERSION = 1
 # version, key id, nonce, key commitment, tag: the shortest token there can be (docs/token.md)
@@ -88,13 +89,13 @@ class Sealed(Generic[T]):
     @classmethod
     def from_text(cls, text: str) -> Sealed[T]:
         try:
-            token = pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            token = base64url.decode(text)
         except ValueError as error:
             raise ValueError("not a sealed token: the text is not base64url") from error
         return cls(token)
 
     def to_text(self) -> str:
-        return pybase64.b64encode_as_string(self.token, altchars=b"-_").rstrip("=")
+        return base64url.encode(self.token)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sealed) and other.token == self.token

@@ -7,14 +7,13 @@ sent again by it; the highest version of each lane is the one in force.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from event_contracts.order import Service
 from lanes.lane import Lane, in_force
 from servicekit.core.errors import Misconfigured
+from servicekit.core.strict_yaml import BadYaml, load_yaml
 
 
 class LaneError(Misconfigured):
@@ -42,9 +41,8 @@ def load_lanes(folder: Path) -> tuple[Lane, ...]:
 
 def _read(file: Path) -> Lane:
     try:
-        content = yaml.load(file.read_text(), _StrictLoader)  # noqa: S506 - it derives from the safe loader
-        return Lane.model_validate(content)
-    except (yaml.YAMLError, OSError) as error:
+        return Lane.model_validate(load_yaml(file))
+    except (BadYaml, OSError) as error:
         raise LaneError(f"{file.name}: it cannot be read as YAML: {error}") from None
     except ValidationError as error:
         details = [f"{_location(d['loc'])}{d['msg']}" for d in error.errors(include_url=False, include_input=False)]
@@ -54,17 +52,6 @@ def _read(file: Path) -> Lane:
 def _location(loc: tuple[int | str, ...]) -> str:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     return f"{path}: " if path else ""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a mapping with a doubled key, which YAML would silently take the last of."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if doubled:
-            raise yaml.YAMLError(f"{', '.join(doubled)} stands twice in one mapping; keep one")
-        return super().construct_mapping(node, deep=deep)
 
 
 def _refuse_overlaps(found: list[tuple[str, Lane]]) -> None:

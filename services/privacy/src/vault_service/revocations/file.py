@@ -6,7 +6,6 @@ once. A last line without its end was being written when the process died, so no
 
 import fcntl
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from event_contracts import base64url
 from event_contracts.vault_api import Entry
 from servicekit.core.errors import Misconfigured
 from servicekit.core.revocation_list import FIRST_HASH, first_break
@@ -145,13 +145,13 @@ class RevocationFile:
         self._identity = (status.st_dev, status.st_ino)
 
     def _signed(self, entry: Entry) -> bytes:
-        signature = urlsafe_b64encode(self._key.sign(_LABEL + bytes.fromhex(entry.hash))).rstrip(b"=").decode()
+        signature = base64url.encode(self._key.sign(_LABEL + bytes.fromhex(entry.hash)))
         return msgspec.json.encode(_Line(entry, signature)) + b"\n"
 
     def _verified(self, line: bytes, number: int) -> Entry:
         try:
             read = msgspec.json.decode(line, type=_Line)
-            signature = urlsafe_b64decode(read.signature + "=" * (-len(read.signature) % 4))
+            signature = base64url.decode(read.signature)
             self._public.verify(signature, _LABEL + bytes.fromhex(read.entry.hash))
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, InvalidSignature):
             raise ListRefused(

@@ -46,6 +46,21 @@ class FakeClock(Clock):
         self._boottime += seconds
 
 
+class Backoff:
+    """Pauses in seconds, each twice as long as the one before, up to the longest; `reset` begins again."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self.seconds, self._first, self._longest = first, first, longest
+
+    def next(self) -> float:
+        """The pause to make now; the one after it is longer."""
+        pause, self.seconds = self.seconds, min(self.seconds * 2, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        self.seconds = self._first
+
+
 async def pause_until(stopping: asyncio.Event, seconds: float) -> None:
     """Sleeps so long, or until `stopping` is set."""
     await pause_until_any((stopping,), seconds)

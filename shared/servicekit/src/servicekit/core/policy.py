@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from event_contracts.codes import DataClass, PolicyVersion, Purpose, SystemName
 from servicekit.core.errors import Misconfigured
+from servicekit.core.strict_yaml import BadYaml, load_yaml
 
 IndexKind = Literal["email", "phone", "order_number", "shop_order_number"]
 ClauseId = Annotated[str, StringConstraints(pattern=r"^[CUSDRV][1-9]$")]
@@ -276,13 +276,11 @@ def _wrong_grants(policy: Policy) -> Iterable[str]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        document = yaml.load(path.read_text("utf-8"), _OneEntryPerKey)  # noqa: S506 - a SafeLoader
+        document = load_yaml(path)
     except OSError as error:
         raise PolicyError(f"{path.name}: cannot be read ({type(error).__name__}); check POLICY_FILES") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark is not None else "?"
-        raise PolicyError(f"{path.name}: line {line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
+    except BadYaml as error:
+        raise PolicyError(f"{path.name}: {error}") from None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise PolicyError(f"{path.name}: must be a mapping of sections such as systems: and grants:")
     return document
@@ -315,14 +313,3 @@ def _describe(detail: Any, origin: Mapping[tuple[str, ...], str]) -> str:
     file = origin.get(place[:2]) or origin.get(place[:1]) or ", ".join(dict.fromkeys(origin.values()))
     what = "is missing" if detail["type"] == "missing" else str(detail["msg"]).removeprefix("Value error, ")
     return f"{file}: {'.'.join(place)}{': ' if place else ''}{what}"
-
-
-class _OneEntryPerKey(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win in silence; here they are an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
-        return super().construct_mapping(node, deep)

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from event_contracts import Event
-from servicekit.core.clock import Clock, pause_until, pause_until_any
+from servicekit.core.clock import Backoff, Clock, pause_until, pause_until_any
 from servicekit.core.errors import PartitionsDiffer, Unavailable
 from servicekit.core.faults import declare, faultpoint
 from servicekit.core.health import Progress
@@ -125,7 +125,7 @@ class Relay:
 
     async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
         """Publishes until `stopping`; after a failure it backs off, up to 5 s, and goes on at the lowest unpublished row."""
-        pause, idle = 0.1, False
+        pause, idle = Backoff(0.1, 5.0), False
         try:
             while await self._gate.passed(stopping):
                 try:
@@ -135,7 +135,8 @@ class Relay:
                     # Asking first is a third of a look that finds nothing; most looks of an idle relay do.
                     has_some = not idle or await self._db.fetchval(_ANY, list(self._differing))
                     published = await self.publish_batch() if has_some else 0
-                    pause, idle = 0.1, published == 0
+                    pause.reset()
+                    idle = published == 0
                     progress.beat(lag=published if self._has_more else 0, advanced=published > 0)
                     if idle or not self._has_more:
                         if 0 < published < FEW:
@@ -145,10 +146,9 @@ class Relay:
                 except PartitionsDiffer as error:
                     self._wait_for(self._differing | error.topics)  # and the others go on at once
                 except _AWAY as error:
-                    log.error("relay_failed", error=error, pause=pause)
+                    log.error("relay_failed", error=error, pause=pause.seconds)
                     progress.beat(lag=1)
-                    await pause_until(stopping, pause)
-                    pause = min(pause * 2, 5.0)
+                    await pause_until(stopping, pause.next())
         finally:
             await self._producer.stop()
 

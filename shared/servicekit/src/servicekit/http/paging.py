@@ -3,8 +3,6 @@
 A cursor is the last row's (time, id), opaque to callers.
 """
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final, Generic, TypeVar
@@ -13,6 +11,7 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import BaseModel
 
+from event_contracts import base64url
 from servicekit.core.errors import Invalid
 
 T = TypeVar("T")
@@ -36,18 +35,18 @@ class Cursor:
     id: UUID
 
     def encode(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id.hex}".encode()).rstrip(b"=").decode()
+        return base64url.encode(f"{self.at.isoformat()} {self.id.hex}".encode())
 
     @classmethod
     def decode(cls, text: str) -> "Cursor":
         """Raises `Invalid`."""
         try:
-            at, _, row = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(" ")
+            at, _, row = base64url.decode(text).decode("ascii").partition(" ")
             cursor = cls(datetime.fromisoformat(at), UUID(row))
             # A row is from our own time; what lies outside cannot be compared with one.
             if not _EARLIEST <= cursor.at < _LATEST:
                 raise ValueError("not a time of ours")
-        except (binascii.Error, ValueError, TypeError):
+        except (ValueError, TypeError):
             raise Invalid("The cursor is not one that this service gave. Begin again without it.") from None
         return cursor
 

@@ -17,7 +17,7 @@ from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 
-from servicekit.core.clock import pause_until
+from servicekit.core.clock import Backoff, pause_until
 from servicekit.core.errors import LookAgain, PositionLost
 from servicekit.core.health import Progress
 from servicekit.core.logs import code, get_log
@@ -105,7 +105,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _apply(
         self, applier: Applier, batch: Batch, prepared: asyncio.Task[Batch], stopping: asyncio.Event
     ) -> None:
-        pause = 0.1
+        pause = Backoff(0.1, LONGEST_PAUSE)
         first: asyncio.Task[Batch] | None = prepared
         try:
             while applier is self._applier and batch.records:
@@ -117,15 +117,14 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                         raise
                 except AWAY as error:
                     # The batch waits. What it needs comes back, or the partitions go to somebody else.
-                    log.error("reader_waits", reader=code(self._consumes.reader), error=error, pause=pause)
+                    log.error("reader_waits", reader=code(self._consumes.reader), error=error, pause=pause.seconds)
                     if isinstance(error, QuarantineFull):
                         self._progress.stop(error.code)
                     else:
                         self._progress.beat(lag=await self._lag() or 1)
-                    await pause_until(stopping, pause)
+                    await pause_until(stopping, pause.next())
                     if stopping.is_set():
                         break
-                    pause = min(pause * 2, LONGEST_PAUSE)
                     batch, first = applier.rest_of(batch), None
         finally:
             prepared.cancel()
@@ -370,7 +369,7 @@ def _retrieve(prepared: asyncio.Task[Batch]) -> None:
 
 async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, progress: Progress) -> None:
     """Joins the group and applies batches until `stopping`; after a failure it leaves and joins again, with pauses."""
-    pause = 0.2
+    pause = Backoff(0.2, LONGEST_PAUSE)
     while await kit.gate.passed(stopping):
         broker = make_broker(kit.settings)
         reader = Reader(kit, consumes, progress)
@@ -381,10 +380,11 @@ async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, prog
             await reader.run(stopping)
         except UNHELPED as error:
             # Every rejoin stops the whole group for a moment, so a reader that fails at once comes back slowly.
-            pause = 0.2 if kit.clock.boottime() - began > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
-            log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause)
+            if kit.clock.boottime() - began > STEADY_SECONDS:
+                pause.reset()
+            log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause.seconds)
             progress.beat(lag=1)
-            await pause_until(stopping, pause)
+            await pause_until(stopping, pause.next())
         finally:
             await _leave(broker)
             reader.close()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from event_contracts.vault_api import Entry, RevocationPage
-from servicekit.core.clock import pause_until
+from servicekit.core.clock import Backoff, pause_until
 from servicekit.core.errors import KitError, TooMany, Unavailable
 from servicekit.core.faults import declare, faultpoint
 from servicekit.core.health import Health, Progress
@@ -202,24 +202,23 @@ class Follower:
 
     async def run(self, stopping: asyncio.Event, progress: Progress) -> None:
         """Follows until `stopping`. Whatever fails is tried again; what cannot be applied keeps the gate shut."""
-        pause = FIRST_PAUSE
+        pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stopping.is_set():
             try:
                 advanced = await _unless(stopping, self.turn())
             except (Unavailable, TooMany) as error:
                 self._is_compared = False
-                log.warning("not_followed", error=error, pause=pause)
+                log.warning("not_followed", error=error, pause=pause.seconds)
             except Exception as error:  # noqa: BLE001 - whatever it is, an erasure that is not applied must not be served
                 self._is_compared = False
                 self._shut()
-                log.error("revocations_not_applied", error=error, pause=pause)
+                log.error("revocations_not_applied", error=error, pause=pause.seconds)
             else:
-                pause = FIRST_PAUSE
+                pause.reset()
                 progress.beat(lag=self._lag(), advanced=advanced)
                 continue
             progress.beat(lag=self._lag())
-            await pause_until(stopping, pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await pause_until(stopping, pause.next())
 
     async def turn(self) -> bool:
         """Asks for the next page and applies it; says whether there was one. Raises `ListDiffers`, `Unavailable`."""

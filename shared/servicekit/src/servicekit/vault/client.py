@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import msgspec
-import pybase64
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
+from event_contracts import base64url
 from event_contracts.personal import Erased
 from event_contracts.vault_api import (
     MOST_KEYS,
@@ -38,7 +38,7 @@ from event_contracts.vault_api import (
     RevocationPage,
 )
 from servicekit.core.batcher import Together
-from servicekit.core.clock import Clock
+from servicekit.core.clock import Backoff, Clock
 from servicekit.core.errors import Fenced, Forbidden, Gone, Invalid, Taken, Unavailable
 from servicekit.core.logs import code, get_log
 from servicekit.core.metrics import VAULT_CALLS, VAULT_SECONDS
@@ -202,12 +202,12 @@ class VaultClient:
         ]
         starts = accumulate((len(each.names) for each in wanted), initial=0)
         index = [
-            IndexBody(entry.kind, _text(entry.digest), start + entry.key)
+            IndexBody(entry.kind, base64url.encode(entry.digest), start + entry.key)
             for each, start in zip(wanted, starts, strict=False)
             for entry in each.index
         ]
         reply, deadline = await self._lease_call("/v1/keys/ensure", EnsureBody(names, index), EnsureAnswer)
-        keys = iter([SealingKey.derive(entry.key_id, _bytes(entry.key)) for entry in reply.keys])
+        keys = iter([SealingKey.derive(entry.key_id, base64url.decode(entry.key)) for entry in reply.keys])
         found = [list(islice(keys, len(each.names))) for each in wanted]
         for each, its in zip(wanted, found, strict=True):
             for name, key in zip(each.names, its, strict=True):
@@ -240,13 +240,13 @@ class VaultClient:
         if self._clock.boottime() >= deadline:
             asked = self._clock.boottime()
             reply = await self.call("GET", f"/v1/index-keys?kinds={kind}", IndexKeys)
-            key = _bytes(reply.keys[kind])
+            key = base64url.decode(reply.keys[kind])
             self._index_keys[kind] = (key, asked + reply.lease_seconds)
         return key
 
     async def find(self, kind: str, digest: bytes) -> list[KeyName]:
         """Whose active keys have this digest beside them. Raises Forbidden, TooMany, Unavailable."""
-        reply = await self.call("POST", "/v1/directory/find", Found, FindBody(kind, _text(digest)))
+        reply = await self.call("POST", "/v1/directory/find", Found, FindBody(kind, base64url.encode(digest)))
         return [KeyName(each.subject, each.data_class, each.anchor) for each in reply.found]
 
     async def revocations(self, after: int, wait: float, done: int | None = None, limit: int = 500) -> RevocationPage:
@@ -284,7 +284,7 @@ class VaultClient:
             raise Unavailable("The vault answered for another key than it was asked for; check that it is our vault.")
         match entry.state:
             case "active":
-                key = SealingKey.derive(lease.key_id, _bytes(entry.key))
+                key = SealingKey.derive(lease.key_id, base64url.decode(entry.key))
                 self._leases.put_opened(Lease(key, lease.name, deadline), purpose)
                 return key
             case "fenced" | "destroyed":
@@ -336,7 +336,7 @@ class VaultClient:
     async def _send(self, method: str, path: str, content: bytes | None, patience: float) -> httpx.Response:
         """Send until an answer comes or patience ends: every call may be repeated. The token is renewed on the way."""
         give_up = self._clock.boottime() + patience
-        pause = _FIRST_PAUSE
+        pause = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             headers = {
                 "Authorization": f"Bearer {self._identity.token()}",
@@ -350,21 +350,12 @@ class VaultClient:
                 reason = str(response.status_code)
             except httpx.TransportError as error:
                 reason = type(error).__name__
-            if self._clock.boottime() + pause >= give_up:
+            if self._clock.boottime() + pause.seconds >= give_up:
                 log.warning("vault_unavailable", call=code(_name(path)), reason=code(reason))
                 raise Unavailable("The vault does not answer, so nothing can be sealed or opened. Try again later.")
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause.next() * random.uniform(0.5, 1.0))
 
 
 def _name(path: str) -> str:
     """The route without what differs from call to call."""
     return "/v1/holders" if path.startswith("/v1/holders/") else path.partition("?")[0]
-
-
-def _text(raw: bytes) -> str:
-    return pybase64.b64encode_as_string(raw, altchars=b"-_").rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    return pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
