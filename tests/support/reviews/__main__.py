@@ -1,6 +1,7 @@
 """`python -m reviews all|migrate`."""
 
-from reviews.app import SERVICE
 from servicekit import main
+
+from .app import SERVICE
 
 main(SERVICE)
