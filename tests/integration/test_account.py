@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from account_service.access import REGISTER, REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGN_IN_HOURLY, SIGNED_IN, Access
 from account_service.settings import AccountSettings
+from account_service.sign_in import REGISTER, REGISTER_PEER, SIGN_IN_EVERYWHERE, SIGN_IN_HOURLY, SIGNED_IN, Access
 from deploy.local.mail import code_in
 from servicekit.core.clock import FakeClock
 from servicekit.core.errors import TooMany

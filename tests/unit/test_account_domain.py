@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from account_service.domain import (
-    Look,
     Notice,
     NoticeKind,
+    PageView,
     check_birth_date,
-    check_looks,
+    check_page_views,
     check_room,
     edited,
     month_of,
@@ -22,8 +22,8 @@ NOW = datetime(2026, 3, 15, tzinfo=UTC)
 JANE = UUID(int=1)
 
 
-def look(at: datetime = NOW, browsing_id: UUID | None = None) -> Look:
-    return Look(browsing_id or uuid4(), at, BrowsingKind.SEARCHED, 0, Browsing(page="/"))
+def view(at: datetime = NOW, browsing_id: UUID | None = None) -> PageView:
+    return PageView(browsing_id or uuid4(), at, BrowsingKind.SEARCHED, 0, Browsing(page="/"))
 
 
 def test_browsing_of_one_person_and_month_has_one_anchor() -> None:
@@ -39,20 +39,20 @@ def test_browsing_of_one_person_and_month_has_one_anchor() -> None:
 @pytest.mark.fault(21, "a browser in another time zone")
 def test_months_are_counted_in_utc_wherever_the_browser_stood() -> None:
     tokyo = datetime(2026, 4, 1, 3, tzinfo=timezone(timedelta(hours=9)))
-    (checked,) = check_looks([look(tokyo)], tokyo)
+    (checked,) = check_page_views([view(tokyo)], tokyo)
     assert month_of(JANE, checked.at) == month_of(JANE, datetime(2026, 3, 31, tzinfo=UTC))
 
 
 def test_looks_are_taken_once_and_in_the_order_of_time() -> None:
-    early, late = look(NOW - timedelta(hours=1)), look()
-    assert check_looks([late, early, late], NOW) == [early, late]
+    early, late = view(NOW - timedelta(hours=1)), view()
+    assert check_page_views([late, early, late], NOW) == [early, late]
 
 
 @pytest.mark.parametrize("at", [NOW + timedelta(minutes=6), NOW - timedelta(days=32)])
 @pytest.mark.fault(21, "a browser's clock is off")
 def test_looks_from_the_future_or_long_past_are_refused(at: datetime) -> None:
     with pytest.raises(Invalid):
-        check_looks([look(), look(at)], NOW)
+        check_page_views([view(), view(at)], NOW)
 
 
 def test_an_edit_touches_only_the_part_that_it_changes() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from account_service.browsing_events import BrowsingData
+from account_service.page_views import BrowsingData
 from account_service.schemas import AddressBody, EditBody, FavouriteBody, GuestBody, RegistrationBody
 from event_contracts import texts
 from event_contracts.account import Address, Line

@@ -25,8 +25,8 @@ OLDEST_BROWSING = timedelta(days=31)
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a page, as it came in. `browsing_id` is the sender's own id of the event."""
+class PageView:
+    """One view of a page, as it came in. `browsing_id` is the sender's own id of the event."""
 
     browsing_id: UUID
     at: datetime
@@ -98,13 +98,13 @@ def edited(identity: Identity, contact: Contact, changes: dict[str, Any]) -> tup
     return parts[0], parts[1]  # type: ignore[return-value]
 
 
-def check_looks(looks: Iterable[Look], now: datetime) -> list[Look]:
-    """The looks without repetitions, in the order of time. Raises `Invalid` for one from the future or long past."""
-    by_id = {look.browsing_id: look for look in looks}
-    for look in by_id.values():
-        if look.at < now - OLDEST_BROWSING or not is_plausible(look.at, since=EARLIEST, now=now):
+def check_page_views(views: Iterable[PageView], now: datetime) -> list[PageView]:
+    """The views without repetitions, in the order of time. Raises `Invalid` for one from the future or long past."""
+    by_id = {view.browsing_id: view for view in views}
+    for view in by_id.values():
+        if view.at < now - OLDEST_BROWSING or not is_plausible(view.at, since=EARLIEST, now=now):
             raise Invalid("An event's time lies in the future or more than 31 days back. Correct it or leave it out.")
-    return sorted(by_id.values(), key=lambda look: (look.at, look.browsing_id))
+    return sorted(by_id.values(), key=lambda view: (view.at, view.browsing_id))
 
 
 def check_room(count: int, limit: int) -> None:

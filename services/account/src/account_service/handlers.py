@@ -12,7 +12,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from account_service import store
-from account_service.access import Access, AccessToken
 from account_service.domain import (
     EMAIL_TAKEN,
     GUEST_RETRY,
@@ -27,6 +26,7 @@ from account_service.mails import store as mails_store
 from account_service.mails.domain import Language, Mail, Template
 from account_service.mails.sending import record
 from account_service.registrations import index_entries
+from account_service.sign_in import Access, AccessToken
 from event_contracts import Erased, Event, Sealed
 from event_contracts.account import (
     AccountRegistered,

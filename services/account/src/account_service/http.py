@@ -1,14 +1,15 @@
-"""The HTTP API of the account service. Routes translate; what happens stands in `handlers` and `belongings`."""
+"""The HTTP API of the account service. Routes translate; what happens stands in `handlers` and the modules beside it."""
 
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from account_service import belongings, browsing_events, handlers, registrations, schemas
-from account_service.access import REGISTER_PEER, SIGN_IN_PEER, Access
+from account_service import addresses, browsing, favourites, handlers, notices, page_views, registrations, schemas
+from account_service.entries import Entry
 from account_service.handlers import Account
 from account_service.settings import AccountSettings
+from account_service.sign_in import REGISTER_PEER, SIGN_IN_PEER, Access
 from event_contracts.account import Address, Contact, Favourite, Identity
 from event_contracts.moments import bounded
 from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
@@ -105,7 +106,7 @@ def _add_account(router: APIRouter, kit: Kit) -> None:
 
     @router.get("/accounts/me/notices", summary="What happened to one's orders, newest first", tags=["notices"])
     async def list_notices(who: Who, paged: Paged) -> Page[schemas.NoticeAnswer]:
-        page = await belongings.list_notices(kit, who.subject_id, paged)
+        page = await notices.list_notices(kit, who.subject_id, paged)
         items = [
             schemas.NoticeAnswer(order_id=row["order_id"], kind=row["kind"], at=bounded(row["at"]))
             for row in page.items
@@ -136,17 +137,17 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
         tags=["addresses"],
     )
     async def add_address(who: Member, address_id: MembersId, body: schemas.AddressBody) -> schemas.AddressIdAnswer:
-        await belongings.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
+        await addresses.add_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return schemas.AddressIdAnswer(address_id=address_id)
 
     @router.get("/accounts/me/addresses", summary="The address book, newest first", tags=["addresses"])
     async def list_addresses(who: Member, paged: Paged) -> Page[schemas.AddressAnswer]:
-        page = await belongings.list_addresses(kit, who.subject_id, paged)
+        page = await addresses.list_addresses(kit, who.subject_id, paged)
         return Page(items=[_address_answer(entry) for entry in page.items], next=page.next)
 
     @router.get("/accounts/me/addresses/{address_id}", summary="One address", tags=["addresses"])
     async def show_address(who: Member, address_id: UUID) -> schemas.AddressAnswer:
-        return _address_answer(await belongings.show_address(kit, who.subject_id, address_id))
+        return _address_answer(await addresses.show_address(kit, who.subject_id, address_id))
 
     @router.put(
         "/accounts/me/addresses/{address_id}",
@@ -156,16 +157,16 @@ def _add_addresses(router: APIRouter, kit: Kit) -> None:
         tags=["addresses"],
     )
     async def replace_address(who: Member, address_id: UUID, body: schemas.AddressBody) -> Response:
-        await belongings.replace_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
+        await addresses.replace_address(kit, who.subject_id, address_id, Address(**body.model_dump()))
         return Response(status_code=204)
 
     @router.delete("/accounts/me/addresses/{address_id}", status_code=204, summary="Delete it", tags=["addresses"])
     async def delete_address(who: Member, address_id: UUID) -> Response:
-        await belongings.delete_address(kit, who.subject_id, address_id)
+        await addresses.delete_address(kit, who.subject_id, address_id)
         return Response(status_code=204)
 
 
-def _address_answer(entry: belongings.Entry[Address]) -> schemas.AddressAnswer:
+def _address_answer(entry: Entry[Address]) -> schemas.AddressAnswer:
     address = entry.value and schemas.AddressValue.model_validate(entry.value)
     row = entry.row
     return schemas.AddressAnswer(
@@ -184,21 +185,21 @@ def _add_favourites(router: APIRouter, kit: Kit) -> None:
     async def add_favourite(
         who: Member, favourite_id: MembersId, body: schemas.FavouriteBody
     ) -> schemas.FavouriteIdAnswer:
-        await belongings.add_favourite(kit, who.subject_id, favourite_id, Favourite(sku=body.sku))
+        await favourites.add_favourite(kit, who.subject_id, favourite_id, Favourite(sku=body.sku))
         return schemas.FavouriteIdAnswer(favourite_id=favourite_id)
 
     @router.get("/accounts/me/favourites", summary="One's favourites, newest first", tags=["favourites"])
     async def list_favourites(who: Member, paged: Paged) -> Page[schemas.FavouriteAnswer]:
-        page = await belongings.list_favourites(kit, who.subject_id, paged)
+        page = await favourites.list_favourites(kit, who.subject_id, paged)
         return Page(items=[_favourite_answer(entry) for entry in page.items], next=page.next)
 
     @router.delete("/accounts/me/favourites/{favourite_id}", status_code=204, summary="Remove it", tags=["favourites"])
     async def delete_favourite(who: Member, favourite_id: UUID) -> Response:
-        await belongings.delete_favourite(kit, who.subject_id, favourite_id)
+        await favourites.delete_favourite(kit, who.subject_id, favourite_id)
         return Response(status_code=204)
 
 
-def _favourite_answer(entry: belongings.Entry[Favourite]) -> schemas.FavouriteAnswer:
+def _favourite_answer(entry: Entry[Favourite]) -> schemas.FavouriteAnswer:
     return schemas.FavouriteAnswer(
         favourite_id=entry.row["favourite_id"],
         added_at=entry.row["added_at"],
@@ -211,18 +212,18 @@ def _add_browsing(router: APIRouter, kit: Kit) -> None:
         "/browsing-events",
         summary="Record browsing: CloudEvents, one or up to 500",
         tags=["browsing"],
-        openapi_extra={**browsing_events.describe(), **limited(BROWSING)},
+        openapi_extra={**page_views.describe(), **limited(BROWSING)},
     )
     async def record_browsing(
-        who: Who, looks: Annotated[browsing_events.Looks, Depends(browsing_events.read_looks)]
+        who: Who, views: Annotated[page_views.PageViews, Depends(page_views.read_page_views)]
     ) -> schemas.RecordedAnswer:
         """An event of a batch that holds a payment card number is left out and counted, and the others are recorded."""
-        recorded = await belongings.record_browsing(kit, who.subject_id, looks.kept)
-        return schemas.RecordedAnswer(recorded=recorded, known=len(looks.kept) - recorded, left_out=looks.left_out)
+        recorded = await browsing.record_browsing(kit, who.subject_id, views.kept)
+        return schemas.RecordedAnswer(recorded=recorded, known=len(views.kept) - recorded, left_out=views.left_out)
 
     @router.get("/accounts/me/browsing", summary="One's own browsing, newest first", tags=["browsing"])
     async def list_browsing(who: Who, paged: Paged) -> Page[schemas.BrowsingAnswer]:
-        page = await belongings.list_browsing(kit, who.subject_id, paged)
+        page = await browsing.list_browsing(kit, who.subject_id, paged)
         items = [
             schemas.BrowsingAnswer(
                 browsing_id=entry.row["browsing_id"],

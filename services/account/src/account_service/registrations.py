@@ -12,11 +12,11 @@ from uuid import UUID
 
 from account_service import registrations_store
 from account_service import store as accounts
-from account_service.access import Access
 from account_service.domain import EMAIL_TAKEN, REGISTRATION_LIFE, check_birth_date
 from account_service.mails import sending
 from account_service.mails import store as mails_store
 from account_service.mails.domain import MAILS_A_DAY, MAILS_A_DAY_FROM_A_PEER, Language, Mail, Template
+from account_service.sign_in import Access
 from event_contracts import Erased, Sealed
 from event_contracts.account import AccountRegistered, Contact, Credentials, Identity
 from servicekit import Job, Kit, Opening, Record, Tx

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from asyncpg import UniqueViolationError
 
-from account_service.domain import EMAIL_TAKEN, Look, Notice
+from account_service.domain import EMAIL_TAKEN, Notice, PageView
 from account_service.mails.domain import Language
 from event_contracts import Sealed
 from event_contracts.account import Address, Browsing, Contact, Credentials, Favourite, Identity
@@ -215,21 +215,21 @@ async def insert_favourite(
 
 
 async def insert_browsing(
-    tx: Tx, subject_id: UUID, looks: Sequence[Look], months: Sequence[UUID], sealed: Sequence[Sealed[Browsing]]
+    tx: Tx, subject_id: UUID, views: Sequence[PageView], months: Sequence[UUID], sealed: Sequence[Sealed[Browsing]]
 ) -> set[UUID]:
-    """The ids among `looks` that were not there yet. One statement for all."""
+    """The ids among `views` that were not there yet. One statement for all."""
     rows = await tx.fetch(
         """-- insert_browsing
         INSERT INTO browsing (subject_id, browsing_id, month_id, kind, seconds, browsing, at)
         SELECT $1, u.* FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::int[], $6::bytea[], $7::timestamptz[]) u
         ON CONFLICT DO NOTHING RETURNING browsing_id""",
         subject_id,
-        [look.browsing_id for look in looks],
+        [view.browsing_id for view in views],
         list(months),
-        [look.kind.value for look in looks],
-        [look.seconds for look in looks],
+        [view.kind.value for view in views],
+        [view.seconds for view in views],
         list(sealed),
-        [look.at for look in looks],
+        [view.at for view in views],
     )
     return {row["browsing_id"] for row in rows}
 

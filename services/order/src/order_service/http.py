@@ -18,7 +18,7 @@ from order_service.quotes import OrderContext, quote
 from order_service.staff_http import staff_router
 from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
 from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
-from servicekit.core.batcher import Together
+from servicekit.core.batcher import Batcher
 from servicekit.core.errors import Fenced, FieldProblem
 
 ORDERS: Final = 100
@@ -108,7 +108,7 @@ def make_router(kit: Kit) -> APIRouter:
     """The routes of the role `api`."""
     router = APIRouter(tags=["orders"])
     # Orders that come while others are written are written together.
-    writing = Together(partial(handlers.write_orders, kit), (Fenced,), ORDERS)
+    writing = Batcher(partial(handlers.write_orders, kit), (Fenced,), ORDERS)
 
     @router.post(
         "/v1/orders",

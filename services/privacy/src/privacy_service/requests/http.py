@@ -43,7 +43,7 @@ from privacy_service.sagas.definition import Kind
 from privacy_service.sagas.machine import State
 from privacy_service.sagas.runner import rules_by_policy
 from servicekit import Cursor, Customer, Kit, Limit, Page, Paging, Staff, Tx, customer, limited, new_id, paging, staff
-from servicekit.core.batcher import Together
+from servicekit.core.batcher import Batcher
 from servicekit.core.errors import Conflict, Forbidden, NotFound
 
 P = TypeVar("P", bound=PersonalData)
@@ -106,7 +106,7 @@ def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
 
 def _add_decisions(router: APIRouter, kit: Kit) -> None:
     # Hundreds are approved in a row after a breach: those that come while others are written are written together.
-    approvals = Together(partial(handlers.approve_all, kit), (NotFound, Conflict, Forbidden), APPROVALS)
+    approvals = Batcher(partial(handlers.approve_all, kit), (NotFound, Conflict, Forbidden), APPROVALS)
 
     @router.post("/v1/requests/{request_id}/identity")
     async def confirm(request_id: UUID, body: IdentityBody, who: _Staff) -> RequestSummary:

@@ -1,4 +1,4 @@
-"""`Together`: questions that come while one is under way are asked together, so that under load many cost little more than one."""
+"""`Batcher`: questions that come while one is under way are asked together, so that under load many cost little more than one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ A = TypeVar("A")
 
 
 @dataclass
-class Together(Generic[Q, A]):
+class Batcher(Generic[Q, A]):
     """`ask` answers questions in their order. Whoever asks first does not wait for others.
 
     An error that is one of `own` may be the fault of a single question: then each is asked alone, and only that one fails.

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from servicekit.core.batcher import Together
+from servicekit.core.batcher import Batcher
 from servicekit.core.clock import Clock
 from servicekit.core.errors import TooMany
 from servicekit.core.metrics import RATE_LIMITED
@@ -119,11 +119,11 @@ class Limits:
     clock: Clock
     key: bytes | None = None
     factor: float = 1.0
-    _together: Together[Sequence[tuple[UUID, int]], Sequence[Count]] = field(init=False)
+    _batcher: Batcher[Sequence[tuple[UUID, int]], Sequence[Count]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = self.key or secrets.token_bytes(32)
-        self._together = Together(self._count_all, (), AT_ONCE, weight=len)
+        self._batcher = Batcher(self._count_all, (), AT_ONCE, weight=len)
 
     async def take(self, *tries: tuple[Limit, str | bytes]) -> None:
         """Count one try under each limit and term. Raises `TooMany`; `Unavailable` without the database: it fails closed."""
@@ -138,7 +138,7 @@ class Limits:
         """Count one try under each, and refuse nothing."""
         if not tries:
             return []
-        return await self._together.answer([(self._digest(limit, term), limit.seconds) for limit, term in tries])
+        return await self._batcher.answer([(self._digest(limit, term), limit.seconds) for limit, term in tries])
 
     async def remember(self, limit: Limit, term: str | bytes) -> None:
         """Count a try that is forgotten as long after this one as the limit says, whenever the first one was."""

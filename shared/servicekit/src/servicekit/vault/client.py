@@ -37,7 +37,7 @@ from event_contracts.vault_api import (
     LeasesBody,
     RevocationPage,
 )
-from servicekit.core.batcher import Together
+from servicekit.core.batcher import Batcher
 from servicekit.core.clock import Backoff, Clock
 from servicekit.core.errors import Fenced, Forbidden, Gone, Invalid, Taken, Unavailable
 from servicekit.core.logs import code, get_log
@@ -162,7 +162,7 @@ class VaultClient:
         self._identity, self._clock, self._patience = identity, clock, patience
         self._leases = Leases(clock, cached_keys)
         own = (Forbidden, Fenced, Invalid, Gone, Taken)
-        self._ensuring = Together(self._ensure, own, BATCH, _Wanted.size)
+        self._ensuring = Batcher(self._ensure, own, BATCH, _Wanted.size)
         self._index_keys: dict[str, tuple[bytes, float]] = {}
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from servicekit.core.batcher import Together
+from servicekit.core.batcher import Batcher
 from servicekit.core.errors import Fenced, Unavailable
 
 
@@ -15,7 +15,7 @@ class Desk:
     def __init__(self, most: int = 10) -> None:
         self.asked: list[list[int]] = []
         self.open = asyncio.Event()
-        self.together: Together[int, int] = Together(self._ask, (Fenced,), most)
+        self.batcher: Batcher[int, int] = Batcher(self._ask, (Fenced,), most)
 
     async def _ask(self, numbers: Sequence[int]) -> list[int]:
         self.asked.append(list(numbers))
@@ -27,7 +27,7 @@ class Desk:
         return [2 * number for number in numbers]
 
     def questions(self, *numbers: int) -> list[asyncio.Task[int]]:
-        return [asyncio.ensure_future(self.together.answer(number)) for number in numbers]
+        return [asyncio.ensure_future(self.batcher.answer(number)) for number in numbers]
 
 
 async def settled() -> None:
@@ -68,7 +68,7 @@ async def test_an_error_that_is_nobodys_own_is_everybodys_and_the_next_are_asked
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert answers[0] == 2
     assert [type(answer) for answer in answers[1:]] == [Unavailable, Unavailable]
-    assert await desk.together.answer(4) == 8
+    assert await desk.batcher.answer(4) == 8
 
 
 async def test_whoever_gives_up_is_not_asked_for_and_hinders_nobody() -> None:
@@ -89,6 +89,6 @@ async def test_at_the_end_nobody_waits_for_ever() -> None:
     await settled()
     asked += desk.questions(2)
     await settled()
-    await desk.together.close()
+    await desk.batcher.close()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2

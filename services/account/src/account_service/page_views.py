@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic_core import PydanticCustomError
 
 from account_service import schemas
-from account_service.domain import Look
+from account_service.domain import PageView
 from event_contracts.account import Browsing, BrowsingKind, Line
 from event_contracts.moments import Moment
 from servicekit.core.errors import UnsupportedMedia
@@ -40,9 +40,9 @@ class BrowsingData(schemas.Request):
 
 
 class BrowsingCloudEvent(BaseModel):
-    """One look at a page. `id` becomes the browsing_id, so an event that is sent again changes nothing.
+    """One view of a page. `id` becomes the browsing_id, so an event that is sent again changes nothing.
 
-    `type` is the kind of look. Extension attributes are ignored and not kept.
+    `type` is the kind of view. Extension attributes are ignored and not kept.
     """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -54,9 +54,9 @@ class BrowsingCloudEvent(BaseModel):
     datacontenttype: Literal["application/json"] = "application/json"
     data: BrowsingData
 
-    def look(self) -> Look:
+    def page_view(self) -> PageView:
         browsing = Browsing(page=self.data.page, sku=self.data.sku)
-        return Look(self.id, self.time, self.type, self.data.seconds, browsing)
+        return PageView(self.id, self.time, self.type, self.data.seconds, browsing)
 
 
 _BATCH: TypeAdapter[list[BrowsingCloudEvent]] = TypeAdapter(
@@ -65,14 +65,14 @@ _BATCH: TypeAdapter[list[BrowsingCloudEvent]] = TypeAdapter(
 
 
 @dataclass(frozen=True)
-class Looks:
+class PageViews:
     """The events of a request, and how many of a batch are left out for the payment card number in them."""
 
-    kept: list[Look]
+    kept: list[PageView]
     left_out: int = 0
 
 
-async def read_looks(request: Request) -> Looks:
+async def read_page_views(request: Request) -> PageViews:
     """A dependency: the events of a request. Raises `UnsupportedMedia` and `Invalid`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
@@ -88,15 +88,15 @@ async def read_looks(request: Request) -> Looks:
                 raise UnsupportedMedia
     except ValidationError as error:
         raise invalid_fields(error, "body") from None
-    return Looks([event.look() for event in events])
+    return PageViews([event.page_view() for event in events])
 
 
-def _without_cards(events: Sequence[BrowsingCloudEvent], sent: Sequence[Any]) -> Looks:
+def _without_cards(events: Sequence[BrowsingCloudEvent], sent: Sequence[Any]) -> PageViews:
     """One address of a page that somebody has typed a card number into does not cost the batch: its event goes alone."""
-    kept = [event.look() for event, item in zip(events, sent, strict=True) if find_card(item) is None]
+    kept = [event.page_view() for event, item in zip(events, sent, strict=True) if find_card(item) is None]
     left_out = len(events) - len(kept)
     CARD_NUMBERS_REFUSED.inc(left_out)
-    return Looks(kept, left_out)
+    return PageViews(kept, left_out)
 
 
 def _binary(request: Request, body: bytes) -> BrowsingCloudEvent:
