@@ -14,7 +14,7 @@ import asyncpg
 import uvicorn
 from fastapi import Depends, FastAPI
 
-from order_service.domain import Purchase
+from order_service.purchases import Purchase
 from servicekit.core.clock import Clock
 from servicekit.core.settings import Settings
 from servicekit.http.auth import Customer, Tokens, customer

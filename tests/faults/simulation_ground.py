@@ -29,6 +29,7 @@ from logistics_gateway import sending
 from logistics_gateway.app import SERVICE as GATEWAY
 from logistics_gateway.settings import GatewaySettings
 from order_service.app import SERVICE as ORDER
+from order_service.settings import OrderSettings
 from privacy_service.app import SERVICE as PRIVACY
 from privacy_service.settings import PrivacySettings
 from servicekit.core import faults
@@ -149,5 +150,7 @@ class Ground:
                     command_retry_seconds=1,
                     hold_check_seconds=60,
                 )
+            case "order":
+                return OrderSettings(**common)
             case _:
                 return Settings(**common)

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from order_service.domain import Purchase, order_number
+from order_service.domain import order_number
 from order_service.holdings import DELIVERIES, HOLDINGS, RECORDS
+from order_service.purchases import Purchase
 from servicekit.core import faults
 from servicekit.core.faults import Fault
 from servicekit.kit import body_digest

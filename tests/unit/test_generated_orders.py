@@ -16,7 +16,8 @@ from lanes.choice import check, choose_lane, make_routes
 from lanes.lane import in_force
 from lanes.loading import load_lanes
 from lanes.projection import project
-from order_service.domain import Purchase, split_purchase
+from order_service.domain import split_purchase
+from order_service.purchases import Purchase
 from tests.support.arrivals import differences
 from tests.support.purchases import Purchases
 

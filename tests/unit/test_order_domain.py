@@ -17,16 +17,15 @@ from pydantic import ValidationError
 from event_contracts.codes import MAX_MINOR
 from order_service.domain import (
     BEFORE,
-    MAX_PARCELS,
     PARCEL_GRAMS,
     Parts,
-    Purchase,
     Status,
     cancels,
     missing_customs,
     order_number,
     split_purchase,
 )
+from order_service.purchases import MAX_PARCELS, Purchase
 from servicekit.core.errors import Conflict, Invalid, InvalidFields
 
 ORDER_ID = UUID("2b0e4c1a-0a53-4c5e-9a61-7d1f3f6f1c11")

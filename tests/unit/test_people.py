@@ -6,7 +6,7 @@ from deploy.local.people import PLACES, Crowd
 from deploy.local.services import ROOT
 from lanes.choice import make_routes
 from lanes.loading import load_lanes
-from order_service.domain import Purchase
+from order_service.purchases import Purchase
 from order_service.quotes import quote
 
 ORDERS = 20 * len(PLACES)

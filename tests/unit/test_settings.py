@@ -13,10 +13,10 @@ from servicekit.core.settings import Settings
 def test_the_environment_is_read_and_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLICY_FILES", "a.yaml:b.yaml")
     monkeypatch.setenv("HTTP_PORT", "8123")
-    monkeypatch.setenv("LANES_DIR", "")
+    monkeypatch.setenv("ID_KEY_FILE", "")
     settings = Settings()
     assert settings.policy_files == (Path("a.yaml"), Path("b.yaml"))
-    assert (settings.http_port, settings.lanes_dir) == (8123, None)
+    assert (settings.http_port, settings.id_key_file) == (8123, None)
 
 
 def test_a_role_names_the_variables_that_it_lacks() -> None:

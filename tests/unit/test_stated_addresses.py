@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from account_service.schemas import AddressBody, EditBody, GuestBody, RegistrationBody, SignInBody
 from event_contracts.account import Address, ContactCorrection
 from event_contracts.order import Consignee
-from order_service.domain import Purchase, PurchaseConsignee, consignee_of
+from order_service.domain import consignee_of
+from order_service.purchases import Purchase, PurchaseConsignee
 from privacy_service.inventory.http import FindBody
 from privacy_service.requests.handlers import Corrections
 from privacy_service.requests.http import _corrections

@@ -14,7 +14,7 @@ from account_service.schemas import AddressBody, EditBody, FavouriteBody, GuestB
 from event_contracts import texts
 from event_contracts.account import Address, Line
 from event_contracts.texts import RECORDED, plain_text
-from order_service.domain import PurchaseConsignee, PurchaseLine
+from order_service.purchases import PurchaseConsignee, PurchaseLine
 from privacy_service.requests.schemas import DeliveryBody, RectificationBody
 
 GOOD = [

@@ -8,8 +8,11 @@ from servicekit import Settings
 
 
 class GatewaySettings(Settings):
-    """`carriers_dir`: each carrier's public JWK as `<carrier>.json`; `reply_key_file`: the gateway's private JWK."""
+    """`lanes_dir`: the folder of the lanes' YAML files; `carriers_dir`: each carrier's public JWK as `<carrier>.json`;
+    `reply_key_file`: the gateway's private JWK.
+    """
 
+    lanes_dir: Path | None = None
     carriers_dir: Path | None = None
     reply_key_file: Path | None = None
     # One key agreement with a carrier serves this long, or this many messages (docs/decisions.md#the-gateway-and-carriers).

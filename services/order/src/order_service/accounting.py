@@ -4,31 +4,22 @@ It can be read as long as tax law keeps it, also when the buyer's data is erased
 becomes a leaf of the evidence and a line of what the buyer is shown about themselves.
 """
 
-from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
 
 from event_contracts import Erased
 from event_contracts.order import OrderRecord, ReadReason, TaxRecordRead
 from order_service import store
 from order_service.holdings import RECORDS
+from order_service.schemas import TaxRecord
 from servicekit import Kit, Limit, Staff, Tx, limited, staff
 from servicekit.core.errors import Gone, NotFound
 
 PURPOSE: Final = "tax"
 LOOKS: Final = Limit("tax_records", 60, 60)
 Accountant = Annotated[Staff, Depends(staff("accounting"))]
-
-
-class TaxRecord(BaseModel):
-    """The record of one order, and when it was placed."""
-
-    order_id: UUID
-    placed_at: datetime
-    record: OrderRecord
 
 
 def accounting_router(kit: Kit) -> APIRouter:

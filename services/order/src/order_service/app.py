@@ -20,6 +20,7 @@ from order_service.holdings import HOLDINGS
 from order_service.http import make_router
 from order_service.quotes import open_context
 from order_service.rectification import apply_rectification, prepare_rectification
+from order_service.settings import OrderSettings
 from servicekit import Consumes, Service
 
 SHIPMENTS = Consumes(
@@ -55,6 +56,7 @@ SERVICE = Service(
     consumes=(SHIPMENTS, RECTIFICATION),
     holdings=HOLDINGS,
     router=make_router,
+    settings=OrderSettings,
     own=open_context,
     package="order-service",
 )

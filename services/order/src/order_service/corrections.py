@@ -7,8 +7,9 @@ from uuid import UUID
 from event_contracts import Sealed
 from event_contracts.order import Delivery, DeliveryCorrected
 from order_service import store
-from order_service.domain import PurchaseConsignee, Status, check_correctable, consignee_of, corrected
+from order_service.domain import Status, check_correctable, consignee_of, corrected
 from order_service.handlers import Order, read_order
+from order_service.purchases import PurchaseConsignee
 from order_service.quotes import OrderContext, check_correction
 from servicekit import Kit, Record, Tx
 from servicekit.core.errors import Conflict, NotFound

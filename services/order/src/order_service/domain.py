@@ -6,14 +6,10 @@ from datetime import date
 from enum import StrEnum
 from hashlib import sha256
 from math import ceil
-from typing import Annotated, Final
+from typing import Final
 from uuid import UUID
 
-from pydantic import Field
-
-from country_data.fields import CountryCode, CurrencyCode, Stated, StatedConsignee
-from event_contracts.account import Line
-from event_contracts.codes import MAX_MINOR, Currency, Grams, HsCode, Minor, Quantity
+from event_contracts.codes import MAX_MINOR, Currency
 from event_contracts.order import (
     Consignee,
     CustomsLine,
@@ -24,21 +20,17 @@ from event_contracts.order import (
     Parcel,
     Payment,
     Registration,
-    Service,
-    SkuText,
 )
-from order_service.numbers import Day, ShopNumber
-from order_service.registrations import PurchaseRegistration, registration_of
+from order_service.purchases import MAX_PARCELS, Purchase, PurchaseConsignee, PurchaseLine, QuotePurchase
+from order_service.registrations import registration_of
 from servicekit.core.errors import OTHER_FORM, Conflict, FieldProblem, Invalid, InvalidFields
 
 # What is assumed of goods whose parcels the buyer does not describe: a parcel weighs at most 30 kg, its packaging a tenth of
 # its goods and at least 100 g, and 1 kg fills 5,000 cm³, as in the carriers' volumetric weight (IATA TACT rule 3.9.4).
 PARCEL_GRAMS: Final = 30_000
 CUBIC_CM_PER_GRAM: Final = 5
-MAX_PARCELS: Final = 20
 _SHORTEST_SIDE: Final = 10
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no I, L, O, U
-_Centimetres = Annotated[int, Field(ge=1, le=1_000)]
 
 
 class Status(StrEnum):
@@ -93,77 +85,6 @@ def check_correctable(status: Status) -> None:
     """Raises `Conflict` for an order whose parcel can no longer be changed."""
     if not is_correctable(status):
         raise Conflict("The order is no longer under way to the carrier, so its consignee cannot be corrected.")
-
-
-class PurchaseLine(Stated):
-    """One line: amounts in minor units of the currency; `net_weight_g` and `tax` of all its pieces together.
-
-    Weight, origin and HS code are for customs: the lane says whether it needs them.
-    """
-
-    sku: SkuText
-    description: Line
-    quantity: Quantity
-    unit_price: Minor
-    tax: Minor = 0
-    net_weight_g: Grams | None = None
-    origin_country: CountryCode | None = None
-    hs_code: HsCode | None = None
-
-
-class PurchaseConsignee(StatedConsignee):
-    """To whom the goods go; `country_data` says what an address of the country needs."""
-
-
-class PurchaseParcel(Stated):
-    weight_g: Grams
-    length_cm: _Centimetres
-    width_cm: _Centimetres
-    height_cm: _Centimetres
-
-
-class PurchasePayment(Stated):
-    """The payment provider's verification token; never a card number (policy C1)."""
-
-    token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,128}$")]
-
-
-class PurchaseInvoice(Stated):
-    """The invoice that customs papers name."""
-
-    number: ShopNumber
-    issued_on: Day
-
-
-class QuotePurchase(Stated):
-    """What a buyer states to know whether a carrier takes it. `gift`: the consignee is another person.
-
-    Amounts in minor units: total = lines + `shipping` - `discount`, and + `tax` when `tax_included` is false. `tax` is that of
-    the whole order, by default that of the lines together. A stated `total` is compared. `parcels` follow from the lines'
-    weights when they are absent; the invoice has the order's number and day then.
-    """
-
-    shop_order_number: ShopNumber | None = None
-    lines: Annotated[list[PurchaseLine], Field(min_length=1, max_length=100)]
-    currency: CurrencyCode
-    shipping: Minor = 0
-    discount: Minor = 0
-    tax: Minor | None = None
-    tax_included: bool = True
-    total: Minor | None = None
-    consignee: PurchaseConsignee
-    gift: bool
-    service: Annotated[Service, Field(strict=False)]  # JSON has no enums
-    payment: PurchasePayment | None = None
-    parcels: Annotated[list[PurchaseParcel], Field(min_length=1, max_length=MAX_PARCELS)] | None = None
-    invoice: PurchaseInvoice | None = None
-    registration: PurchaseRegistration | None = None
-
-
-class Purchase(QuotePurchase):
-    """What a buyer states to place an order."""
-
-    payment: PurchasePayment
 
 
 @dataclass(frozen=True)

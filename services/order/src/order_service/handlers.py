@@ -13,8 +13,9 @@ from event_contracts.logistics_gateway import Tracking
 from event_contracts.moments import bounded
 from event_contracts.order import CancelReason, Delivery, OrderPlaced, OrderRecord, Registration
 from order_service import store
-from order_service.domain import Parts, Purchase, Status, cancels, split_purchase
+from order_service.domain import Parts, Status, cancels, split_purchase
 from order_service.holdings import DELIVERIES, RECORDS, REGISTRATIONS, TRACKING
+from order_service.purchases import Purchase
 from order_service.quotes import OrderContext, check_delivery
 from order_service.shipments import advance, cancelled
 from servicekit import Cursor, Holding, Kit, Paging, Record, Tx, get_log

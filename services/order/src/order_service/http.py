@@ -1,25 +1,22 @@
 """The order service's HTTP API: a buyer's own orders. Another person's order is answered like one that does not exist."""
 
-from datetime import datetime
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel
 
-from event_contracts.codes import Currency, FieldPath, LaneId, Minor, SystemName
-from event_contracts.order import Consignee, Invoice, OrderLine, Parcel, Registration, Service
 from order_service import corrections, handlers
 from order_service.accounting import accounting_router
-from order_service.domain import Purchase, PurchaseConsignee, QuotePurchase, Status
 from order_service.handlers import Order
+from order_service.purchases import Purchase, PurchaseConsignee, QuotePurchase
 from order_service.quotes import OrderContext, quote
+from order_service.schemas import DeliveryPart, OrderConfirmation, OrderDetail, OrderState, OrderSummary, QuoteAnswer
 from order_service.staff_http import staff_router
 from order_service.tracking import LdJsonResponse, ParcelDelivery, parcel_delivery
 from servicekit import Customer, Kit, Limit, Page, Paging, customer, limited, new_id, paging
 from servicekit.core.batcher import Batcher
-from servicekit.core.errors import Fenced, FieldProblem
+from servicekit.core.errors import Fenced
 
 ORDERS: Final = 100
 PLACED: Final = (Limit("orders", 30, 60), Limit("orders_a_day", 300, 86_400))
@@ -28,80 +25,6 @@ CHANGES: Final = Limit("changes", 60, 60)
 _buyer = customer()
 Buyer = Annotated[Customer, Depends(_buyer)]
 OrderId = Annotated[UUID, Depends(new_id(_buyer))]
-
-
-class ErasedPart(BaseModel):
-    """Stands for a part whose key is gone: its content cannot be read by anybody any more."""
-
-    erased: Literal[True] = True
-
-
-class OrderState(BaseModel):
-    """`status_at`: since when the order has this status. `gift`: the consignee is another person than the buyer.
-
-    `blocked`: why the order cannot leave now, such as `no_lane`. It leaves, or ends as cancelled after 14 days."""
-
-    order_id: UUID
-    status: Status
-    status_at: datetime
-    placed_at: datetime
-    gift: bool
-    blocked: FieldPath | None = None
-    blocked_since: datetime | None = None
-
-
-class RecordPart(BaseModel):
-    """Amounts in minor units of the currency; total = lines + shipping - discount, and + tax unless `tax_included`."""
-
-    order_number: str
-    shop_order_number: str | None = None
-    lines: list[OrderLine]
-    currency: Currency
-    shipping: Minor
-    discount: Minor
-    tax: Minor
-    tax_included: bool
-    total: Minor
-
-
-class DeliveryPart(BaseModel):
-    consignee: Consignee
-    service: Service
-    parcels: list[Parcel]
-    invoice: Invoice | None = None
-
-
-class OrderSummary(OrderState):
-    record: RecordPart | ErasedPart
-
-
-class OrderDetail(OrderSummary):
-    delivery: DeliveryPart | ErasedPart
-    registration: Registration | None = None
-
-
-class OrderConfirmation(OrderState):
-    """What was ordered, in one piece; `erased` when the order's record is gone, and then nothing of it is shown."""
-
-    order_number: str | None = None
-    shop_order_number: str | None = None
-    lines: list[OrderLine] | None = None
-    currency: Currency | None = None
-    shipping: Minor | None = None
-    discount: Minor | None = None
-    tax: Minor | None = None
-    tax_included: bool | None = None
-    total: Minor | None = None
-    erased: Literal[True] | None = None
-
-
-class QuoteAnswer(BaseModel):
-    """`lane` and `carrier` are absent where no carrier takes the parcel. `fields`: what the carrier would get."""
-
-    lane: LaneId | None = None
-    carrier: SystemName | None = None
-    fields: list[str]
-    problems: list[FieldProblem]
 
 
 def make_router(kit: Kit) -> APIRouter:

@@ -13,7 +13,9 @@ from event_contracts.order import Delivery
 from lanes.choice import Check, Routes, check, make_routes
 from lanes.fitting import Misfit
 from lanes.loading import load_lanes
-from order_service.domain import QuotePurchase, delivery_of, missing_customs, order_number, order_total
+from order_service.domain import delivery_of, missing_customs, order_number, order_total
+from order_service.purchases import QuotePurchase
+from order_service.settings import OrderSettings
 from servicekit import Kit
 from servicekit.core.errors import FieldProblem, InvalidFields, Misconfigured
 
@@ -39,9 +41,10 @@ class OrderContext:
 @asynccontextmanager
 async def open_context(kit: Kit) -> AsyncIterator[OrderContext]:
     """Loads the lanes. Raises `Misconfigured`."""
-    if kit.settings.lanes_dir is None:
+    settings = kit.settings
+    if not isinstance(settings, OrderSettings) or settings.lanes_dir is None:
         raise Misconfigured("The environment lacks LANES_DIR: set it and start again.")
-    yield OrderContext(make_routes(load_lanes(kit.settings.lanes_dir)))
+    yield OrderContext(make_routes(load_lanes(settings.lanes_dir)))
 
 
 class NoLane(InvalidFields):

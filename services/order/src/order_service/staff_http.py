@@ -1,45 +1,15 @@
 """What support may do with orders that are stuck: see how far they are, and end them. Nothing about a person is shown."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
 
-from event_contracts.codes import FieldPath
-from event_contracts.order import CloseReason
 from order_service import closing
-from order_service.domain import Status
-from order_service.numbers import ShopNumber
+from order_service.schemas import Closing, OrderNumber, StuckOrder
 from servicekit import Kit, Staff, staff
 
 Support = Annotated[Staff, Depends(staff("support"))]
-
-
-class OrderNumber(BaseModel):
-    """Ours, or the shop's own."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    order_number: ShopNumber
-
-
-class Closing(BaseModel):
-    """What became of the order."""
-
-    model_config = ConfigDict(extra="forbid")
-    reason: CloseReason
-
-
-class StuckOrder(BaseModel):
-    """How far an order is; nothing about a person."""
-
-    order_id: UUID
-    status: Status
-    status_at: datetime
-    placed_at: datetime
-    blocked: FieldPath | None
-    blocked_since: datetime | None
 
 
 def staff_router(kit: Kit) -> APIRouter:

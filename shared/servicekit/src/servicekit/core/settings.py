@@ -54,7 +54,6 @@ class Settings(BaseSettings):
     # All limits of docs/limits.md times this.
     limits_factor: float = Field(1, gt=0)
     policy_files: Annotated[tuple[Path, ...], NoDecode] = ()
-    lanes_dir: Path | None = None
     customer_public_key_file: Path | None = None
     staff_public_key_file: Path | None = None
     # The ids of what callers make are computed under it (`servicekit.http.ids`); only the role `api` needs it.
