@@ -1,4 +1,4 @@
-"""Rules about source files that no linter knows: where SQL may stand, what contracts may import, length, indexes."""
+"""Rules about source files that no linter knows: where SQL may stand, what contracts and third parties import, length, indexes."""
 
 import ast
 import re
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import servicekit
 from deploy.check.findings import ROOT, Finding, files
 
 MAX_LINES = 400
@@ -19,6 +20,8 @@ SQL_IN_KIT = frozenset(
 CONTRACTS_IMPORT = frozenset(
     ("event_contracts", "msgspec", "pybase64", "pydantic", "pydantic_core", *sys.stdlib_module_names)
 )
+# Each folder there with an app.py is a service of somebody else.
+THIRD_PARTIES = "tests/support"
 BUILD_FILES = (
     "Makefile",
     "requirements.in",
@@ -49,6 +52,9 @@ def find() -> Iterator[Finding]:
         tree = ast.parse(path.read_text())
         yield from _sql(path, tree)
         yield from _foreign_imports(path, tree)
+    for folder in {path.parent for path in ROOT.glob(f"{THIRD_PARTIES}/*/app.py")}:
+        for path in files("*.py", below=(str(folder.relative_to(ROOT)),)):
+            yield from _private_names(path, ast.parse(path.read_text()))
     for path in (path for pattern in BUILD_FILES for path in ROOT.glob(pattern)):
         yield from _indexes(path)
 
@@ -129,6 +135,22 @@ def _imported(node: ast.AST) -> Iterable[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def _private_names(path: Path, tree: ast.Module) -> Iterator[Finding]:
+    why = "A third party builds on the public names alone, so that what is below them can change."
+    do = "Take it from the names of `servicekit` (docs/storefront.md), or have one added there."
+    for node in ast.walk(tree):
+        for name in _imported(node):
+            package, _, rest = name.partition(".")
+            if package != "servicekit":
+                continue
+            if rest or isinstance(node, ast.Import):
+                yield Finding(path, getattr(node, "lineno", 1), f"A third party imports {name}.", why, do)
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    if alias.name not in servicekit.__all__:
+                        yield Finding(path, node.lineno, f"A third party imports servicekit.{alias.name}.", why, do)
 
 
 def _indexes(path: Path) -> Iterator[Finding]:

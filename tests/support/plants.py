@@ -183,6 +183,23 @@ OWN_RULES = [
         "import httpx",
         ["event_contracts imports httpx", "Keep I/O and crypto in servicekit"],
     ),
+    *(
+        Plant(
+            f"private name of servicekit in a third party: {number}",
+            OWN,
+            f"tests/support/reviews/planted_{number}.py",
+            f"{statement}\n",
+            statement,
+            [f"A third party imports {name}.", "Take it from the names of `servicekit`"],
+        )
+        for number, (statement, name) in enumerate(
+            (
+                ("from servicekit.core.clock import Clock", "servicekit.core.clock"),
+                ("from servicekit import kit", "servicekit.kit"),
+                ("import servicekit.kit", "servicekit.kit"),
+            )
+        )
+    ),
     Plant(
         "package index",
         OWN,
