@@ -6,11 +6,12 @@ is over; the vault gives the same answer again, and only the holder of the lease
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
+
+from msgspec.structs import replace
 
 from event_contracts.vault_api import KeyOutcome
 from evidence_log import handlers as evidence
