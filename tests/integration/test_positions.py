@@ -66,24 +66,24 @@ async def kit(
 
 def new_topic(kafka: KafkaServer, partitions: int = 1) -> str:
     name = f"counted.{uuid4().hex[:8]}"
-    create(client, name, partitions)
+    create(kafka, name, partitions)
     return name
 
 
 def create(kafka: KafkaServer, name: str, partitions: int = 1) -> None:
     topics = [Topic(name, SERVICE, "counter_id", partitions, 1, (SERVICE,))]
-    client.create_topics(topics)
-    client.create_acls(topics)
+    kafka.create_topics(topics)
+    kafka.create_acls(topics)
 
 
 async def make_anew(kafka: KafkaServer, name: str) -> None:
     """Deletes the topic, and creates it under its name as soon as Kafka lets it."""
 
     def work() -> None:
-        client.admin.delete_topics([name])[name].result()
-        while name in client.admin.list_topics(timeout=30).topics:
+        kafka.admin.delete_topics([name])[name].result()
+        while name in kafka.admin.list_topics(timeout=30).topics:
             pass
-        create(client, name)
+        create(kafka, name)
 
     await asyncio.to_thread(work)
 
@@ -91,7 +91,7 @@ async def make_anew(kafka: KafkaServer, name: str) -> None:
 async def delete_before(kafka: KafkaServer, topic: str, offset: int) -> None:
     """What retention does."""
     place = TopicPartition(topic, 0, offset)
-    await asyncio.to_thread(client.admin.delete_records([place])[place].result)
+    await asyncio.to_thread(kafka.admin.delete_records([place])[place].result)
 
 
 async def send(kit: Kit, topic: str, counter: UUID, *given: int) -> None:
@@ -151,11 +151,11 @@ async def numbers(kit: Kit) -> list[int]:
 async def transactional(kafka: KafkaServer) -> AsyncIterator[AIOKafkaProducer]:
     """A mirroring tool: it writes in transactions."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=client.bootstrap,
+        bootstrap_servers=kafka.bootstrap,
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="SCRAM-SHA-512",
-        sasl_plain_username=client.admin_user,
-        sasl_plain_password=client.admin_password,
+        sasl_plain_username=kafka.admin_user,
+        sasl_plain_password=kafka.admin_password,
         transactional_id=uuid4().hex,
     )
     await producer.start()
@@ -387,7 +387,7 @@ async def send_for_ever(producer: Producer, record: OutRecord) -> None:
 
 
 async def add_partitions(kafka: KafkaServer, topic: str, count: int) -> None:
-    await asyncio.to_thread(client.admin.create_partitions([NewPartitions(topic, count)])[topic].result)
+    await asyncio.to_thread(kafka.admin.create_partitions([NewPartitions(topic, count)])[topic].result)
 
 
 @pytest.mark.fault(31, "partitions are added while an outbox has rows")
