@@ -13,30 +13,40 @@ import pytest
 from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, HeldItem, TellRecipients
 from privacy_service.holds.domain import Basis, Hold, Item, KeyRef, Scope
 from privacy_service.requests.domain import Reason
-from privacy_service.sagas.definition import HOW, STEPS, How, Kind, Step
-from privacy_service.sagas.machine import (
-    Approved,
+from privacy_service.sagas.definition import (
+    DEFINITIONS,
+    SAGAS,
+    STEPS,
     Described,
     Destroyed,
     Drained,
-    Due,
-    Enter,
     Erased,
     Exported,
     Fenced,
-    Message,
-    Note,
+    How,
+    Kind,
+    Notified,
     Rectified,
+    Step,
+    StepDefinition,
+    Timeout,
+    Worked,
+)
+from privacy_service.sagas.machine import (
+    Advance,
+    Approved,
+    Begun,
+    Due,
+    Enter,
+    Message,
     Refuse,
     Rules,
+    SaveReply,
     Send,
     SendRectification,
     State,
     Stopped,
-    Told,
-    Worked,
     advance,
-    begin,
 )
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -75,6 +85,10 @@ def described(of: State, *items: Item, systems: frozenset[str] = SYSTEMS) -> Des
     return Described(of.question_id, systems, items)
 
 
+def begin(given: State, now: datetime, rules: Rules) -> Advance:
+    return advance(given, Begun(), now, rules)
+
+
 def run(given: State, *messages: Message, now: datetime = NOW) -> tuple[State, list[Any]]:
     commands: list[Any] = []
     for message in messages:
@@ -95,7 +109,16 @@ def test_each_kinds_steps_end_and_every_step_is_known() -> None:
     for steps in STEPS.values():
         assert steps[-1] is Step.DONE
         assert len(set(steps)) == len(steps)
-    assert set(HOW) == set(Step)
+    assert set(DEFINITIONS) == set(Step)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.step)
+def test_a_row_of_the_table_says_what_ends_its_step(definition: StepDefinition) -> None:
+    is_command = definition.how is How.REPLIES
+    assert (definition.command is not None) == is_command
+    assert definition.reply is not None or definition.how in (How.DECISION, How.TIME, How.END)
+    assert (definition.timeout is Timeout.NEVER) == (definition.how in (How.DECISION, How.END))
+    assert all(definition in steps for steps in SAGAS.values() if definition.step in [each.step for each in steps])
 
 
 def test_an_erasure_begins_with_the_question_what_everybody_holds() -> None:
@@ -108,10 +131,10 @@ def test_an_erasure_begins_with_the_question_what_everybody_holds() -> None:
 def test_a_preview_is_complete_when_all_have_answered() -> None:
     given = state()
     some, commands = run(given, described(given, systems=frozenset(["order", "account"])))
-    assert (some.step, commands) == (Step.PREVIEW, [Note("account", True), Note("order", True)])
+    assert (some.step, commands) == (Step.PREVIEW, [SaveReply("account", True), SaveReply("order", True)])
     done, commands = run(some, described(given))
     assert (done.step, done.next_try_at) == (Step.APPROVE, None)
-    assert commands == [Note("logistics-gateway", True), Enter(Step.APPROVE)]
+    assert commands == [SaveReply("logistics-gateway", True), Enter(Step.APPROVE)]
 
 
 @pytest.mark.parametrize("step", [Step.PREVIEW, Step.APPROVE])
@@ -164,7 +187,7 @@ def test_what_was_fenced_is_erased_drained_destroyed_told_probed_and_certified()
         *erased,
         Drained(frozenset()),
         Destroyed(8),
-        Told("logistics-gateway"),
+        Notified("logistics-gateway"),
         *probed,
         Worked(Step.CERTIFY),
     )
@@ -188,15 +211,15 @@ def test_an_answer_of_an_older_number_is_no_probe() -> None:
 def test_rows_that_are_left_are_no_end_and_take_back_an_earlier_answer() -> None:
     given = state(step=Step.ERASE, number=7)
     kept, commands = run(given, Erased("order", 7, 0, 0), Erased("order", 7, 1, 3))
-    assert kept.answered == frozenset()
-    assert commands == [Note("order", True), Note("order", False, 1, 3)]
+    assert kept.acknowledged == frozenset()
+    assert commands == [SaveReply("order", True), SaveReply("order", False, 1, 3)]
 
 
 def test_strangers_answers_are_dropped() -> None:
     given = state(step=Step.ERASE, number=7)
     assert run(given, Erased("nobody", 7, 0, 0)) == (given, [])
     told = state(step=Step.TELL)
-    assert run(told, Told("order")) == (told, [])
+    assert run(told, Notified("order")) == (told, [])
 
 
 def test_holders_are_polled_until_none_is_left() -> None:
@@ -273,7 +296,7 @@ def test_a_rectification_that_its_owner_refuses_ends_with_the_reason() -> None:
     given = state(Kind.RECTIFICATION, Step.RECTIFY)
     assert run(given, Rectified("order", Reason.EMAIL_TAKEN)) == (given, [])
     done, commands = run(given, Rectified("account", Reason.EMAIL_TAKEN))
-    assert commands == [Note("account", True), Refuse(Reason.EMAIL_TAKEN), Enter(Step.DONE)]
+    assert commands == [SaveReply("account", True), Refuse(Reason.EMAIL_TAKEN), Enter(Step.DONE)]
     assert done.step is Step.DONE
 
 
@@ -302,7 +325,7 @@ def test_a_retention_request_waits_for_those_that_hold_its_classes_and_nobody_el
     assert done.step is Step.DONE
     assert Step.TELL in entered(commands)  # passed: nobody who discloses has behaviour
     deliveries = state(Kind.RETENTION, Step.TELL, scope=Scope(None, frozenset([KeyRef("delivery", ORDER)])))
-    assert run(deliveries, Told("logistics-gateway"))[0].step is Step.PROBE
+    assert run(deliveries, Notified("logistics-gateway"))[0].step is Step.PROBE
 
 
 def _everything(given: State) -> list[Message]:
@@ -310,7 +333,7 @@ def _everything(given: State) -> list[Message]:
     assert given.question_id is not None
     replies = [Erased(system, number, 1, 0) for number in (7, 8) for system in SYSTEMS]
     work = [Fenced(7), Drained(frozenset()), Drained(frozenset(["order"])), Destroyed(8), Worked(Step.CERTIFY)]
-    return [described(given), *replies, Told("logistics-gateway"), *work, Approved(), Due()]
+    return [described(given), *replies, Notified("logistics-gateway"), *work, Approved(), Due()]
 
 
 @pytest.mark.parametrize("step", STEPS[Kind.ERASURE])
@@ -348,7 +371,7 @@ def test_in_any_order_with_duplicates_the_steps_are_taken_one_by_one_and_end(see
 @pytest.mark.parametrize("kind", Kind)
 def test_the_steps_that_ask_always_say_when_they_ask_again(kind: Kind) -> None:
     for step in STEPS[kind]:
-        if HOW[step] is How.ASK:
+        if DEFINITIONS[step].how is How.REPLIES:
             given = state(kind, step, next_try_at=NOW, attempts=3, question_id=uuid4())
             after, commands = run(given, Due())
             assert commands

@@ -38,7 +38,7 @@ HANDLERS: Final[Mapping[type[Event], tuple[Handler, ...]]] = {
     QuarantineDecided: (on_decided,),
     HoldingsDescribed: (retention.on_described, sagas.on_described),
     HoldingsErased: (sagas.on_erased,),
-    RecipientsTold: (sagas.on_told,),
+    RecipientsTold: (sagas.on_notified,),
     HoldingsExported: (sagas.on_exported,),
     HoldingsRectified: (sagas.on_rectified,),
     ExpiredFound: (retention.on_expired_found,),

@@ -30,8 +30,8 @@ from privacy_service.requests.domain import (
 )
 from privacy_service.sagas import policies, rectifications_store
 from privacy_service.sagas import store as saga_store
-from privacy_service.sagas.definition import Kind, first
-from privacy_service.sagas.machine import Approved, State, Stopped
+from privacy_service.sagas.definition import STEPS, Kind
+from privacy_service.sagas.machine import Approved, Begun, State, Stopped
 from privacy_service.sagas.runner import SagaRunner
 from servicekit import Kit, Tx
 from servicekit.core.errors import Invalid, KeyReused, NotFound
@@ -122,7 +122,7 @@ async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) ->
     """An erasure is previewed at once; everything else begins when the identity is confirmed."""
     if request.kind is Kind.ERASURE or request.status is Status.RUNNING:
         runner = await SagaRunner.of(kit, tx, states)
-        runner.begin()
+        runner.give_all(Begun())
         await runner.save(tx)
 
 
@@ -193,7 +193,7 @@ def _state(
     # Several subjects are destroyed one by one, so each has a revocation of its own.
     revocation_id = request.request_id if alone else uuid4()
     scope = Scope(request.data_classes, names)
-    step, policy = first(request.kind), kit.policy.digest
+    step, policy = STEPS[request.kind][0], kit.policy.digest
     return State(request.request_id, subject_id, revocation_id, request.kind, scope, step, request.opened_at, policy)
 
 
@@ -228,7 +228,7 @@ async def open_retentions(kit: Kit, tx: Tx, names: "dict[UUID, Sequence[KeyRef]]
     await saga_store.insert_subjects(tx, states)
     await record(kit, tx, [HistoryEntry(state.request_id, "opened") for state in states])
     runner = await SagaRunner.of(kit, tx, states)
-    runner.begin()
+    runner.give_all(Begun())
     await runner.save(tx)
     return [state.request_id for state in states]
 

@@ -41,7 +41,7 @@ from privacy_service.sagas import replies_store
 from privacy_service.sagas import store as saga_store
 from privacy_service.sagas.definition import Kind
 from privacy_service.sagas.machine import State
-from privacy_service.sagas.runner import rules_by_policy
+from privacy_service.sagas.policies import rules_by_policy
 from servicekit import Cursor, Customer, Kit, Limit, Page, Paging, Staff, Tx, customer, limited, new_id, paging, staff
 from servicekit.core.batcher import Batcher
 from servicekit.core.errors import Conflict, Forbidden, NotFound

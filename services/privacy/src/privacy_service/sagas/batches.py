@@ -1,4 +1,4 @@
-"""Work on a batch in which one request that fails by itself does not hold up the others: it is put off and tried again."""
+"""Work on a batch of requests. A request that fails by itself is put off and tried again; it does not hold up the others."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from privacy_service.sagas import store
 from privacy_service.sagas.machine import State, backoff
-from privacy_service.sagas.runner import rules_of
+from privacy_service.sagas.policies import rules_of
 from privacy_service.vault_revocations import DOUBTS, may_be_to_blame
 from servicekit import Kit, Tx, get_log
 from servicekit.core.errors import Doubtful
@@ -58,7 +58,7 @@ async def in_batches(
 
 
 async def put_off(kit: Kit, name: str, states: list[State], error: Exception) -> None:
-    """These are tried again after a pause that grows; where they stand names this service until then."""
+    """Try these again after a pause that grows. Until then their state names this service as the one that is waited for."""
     rules, now = rules_of(kit, kit.policy), kit.clock.now()
     for request_id in {state.request_id for state in states}:
         SET_ASIDE.labels(name).inc()

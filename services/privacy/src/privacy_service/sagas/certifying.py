@@ -1,4 +1,4 @@
-"""What a certificate says of a request: collected from what was answered. A fixed number of statements for any number."""
+"""What the certificates of requests say, collected from the replies: a few statements, however many requests there are."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ async def facts_of(kit: Kit, tx: Tx, requests: Sequence[Record]) -> list[Certifi
     """Of each request, in the same order."""
     ids = [request["request_id"] for request in requests]
     subjects = _grouped(await replies_store.read_subjects(tx, ids))
-    answers = _grouped(await replies_store.read_last_answers(tx, ids))
+    replies = _grouped(await replies_store.read_last_replies(tx, ids))
     keys = _grouped(await replies_store.read_destroyed(tx, ids))
     recipients = _grouped(await replies_store.read_recipients(tx, ids))
     holds = await store.read_holds(tx, ids)
@@ -31,7 +31,7 @@ async def facts_of(kit: Kit, tx: Tx, requests: Sequence[Record]) -> list[Certifi
             issued_at=kit.clock.now(),
             participants=[
                 ParticipantFact(row["system"], row["subject_id"], row["erased"], row["left_over"])
-                for row in answers[request["request_id"]]
+                for row in replies[request["request_id"]]
                 if row["step"] == Step.ERASE
             ],
             keys=[
@@ -57,7 +57,7 @@ async def facts_of(kit: Kit, tx: Tx, requests: Sequence[Record]) -> list[Certifi
             ],
             probes=[
                 ProbeFact(row["system"], row["subject_id"], row["left_over"], row["answered_at"])
-                for row in answers[request["request_id"]]
+                for row in replies[request["request_id"]]
                 if row["step"] == Step.PROBE
             ],
             horizon=max((row["horizon"] for row in subjects[request["request_id"]] if row["horizon"]), default=None),

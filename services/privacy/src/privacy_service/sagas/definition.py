@@ -1,8 +1,17 @@
-"""What is done for each kind of request, in order. Every subject of a request takes the steps by itself."""
+"""The sagas: for each kind of request its steps, in order. Every subject of a request takes the steps by itself.
 
-from collections.abc import Mapping
+`machine.py` interprets these tables, `runner.py` saves what follows, and `jobs.py` does this service's own work.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import Final
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from event_contracts.event import Event
+from event_contracts.privacy import DescribeHoldings, EraseHoldings, ExportHoldings, RectifyHoldings, TellRecipients
+from privacy_service.holds.domain import Item, ManualHold
 
 
 class Kind(StrEnum):
@@ -37,63 +46,200 @@ class Step(StrEnum):
     DONE = "done"
 
 
-class How(Enum):
-    """How a step ends: when others have answered, when somebody decides, when its time has come, or by our own work."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """All parts of the replies of `systems` to a question are there; `items` are all of them."""
 
-    ASK = auto()
-    DECIDE = auto()
-    TIME = auto()
-    WORK = auto()
+    question_id: UUID
+    systems: frozenset[str]
+    items: Sequence[Item] = ()
+    manual: Sequence[ManualHold] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The system has swept up to entry `number` of the list. It deleted `erased` rows; `left` rows remain."""
+
+    system: str
+    number: int
+    erased: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """The system says which recipients it has notified."""
+
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """These systems have handed over all they hold."""
+
+    systems: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rectified:
+    """`refused`: why the owner of the data does not correct it; `misfits`: which fields do not fit, as codes."""
+
+    system: str
+    refused: str | None = None
+    misfits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The vault has fenced and held the keys. `number` is that of the list's last entry about them."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The systems that still work with the keys. When it is empty, the keys may be destroyed."""
+
+    waiting_for: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Destroyed:
+    """The vault has destroyed the keys. `number` is that of the list's last entry about them."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """The step's own work (a certificate, a package) is done, or the package was fetched or has expired."""
+
+    step: Step
+
+
+# What participants reply, and what the vault or this service's own work results in.
+Reply: TypeAlias = Described | Erased | Notified | Exported | Rectified
+Result: TypeAlias = Fenced | Drained | Destroyed | Worked
+
+
+class How(Enum):
+    """What ends a step."""
+
+    REPLIES = auto()  # all systems that must reply to the command have done so
+    DECISION = auto()  # somebody decides
+    TIME = auto()  # a time comes
+    WORK = auto()  # this service's own work, or the vault's, is done
     END = auto()
 
 
-HOW: Final[Mapping[Step, How]] = {
-    Step.PREVIEW: How.ASK,  # everybody says what they hold, so that whoever decides sees what goes and what stays
-    Step.APPROVE: How.DECIDE,
-    Step.WAIT: How.TIME,  # the person may think again
-    Step.DESCRIBE: How.ASK,  # the same question again: much may have happened since, and the holds follow from it
-    Step.FENCE: How.WORK,  # the vault fences and holds the keys: the point of no return
-    Step.ERASE: How.ASK,  # everybody has waited out its writers and swept
-    Step.DRAIN: How.WORK,  # nobody works with the keys any longer
-    Step.DESTROY: How.WORK,
-    Step.TELL: How.ASK,  # whoever disclosed something says which recipients know; their own answers may come later
-    Step.PROBE: How.ASK,  # everybody looks again and has nothing left
-    Step.CERTIFY: How.WORK,  # once all subjects of the request are here
-    Step.HELD: How.TIME,  # what is held goes when its hold ends: from `describe` on again
-    Step.EXPORT: How.ASK,
-    Step.PACKAGE: How.WORK,
-    Step.READY: How.TIME,  # until it was fetched, or has expired
-    Step.RECTIFY: How.ASK,
-    Step.DONE: How.END,
-}
+class Systems(Enum):
+    """Which systems must reply to the command of a step."""
+
+    CONCERNED = auto()  # all participants; of a request about some keys only, those that hold their classes
+    DISCLOSERS = auto()  # of those, the ones that give data to recipients
+    RECTIFIERS = auto()  # the systems that own the data to correct
+
+
+class Timeout(Enum):
+    """When something happens without a reply."""
+
+    NEVER = auto()
+    RETRY = auto()  # after a pause of the settings, which grows: the command is sent again
+    AT_ONCE = auto()  # the step's work is due; when it fails, it is tried again after the same pauses
+    ERASURE_WAIT = auto()  # after the settings' wait: the next step
+    HOLD_END = auto()  # when a hold may have ended: another round
+
+
+class Refusal(Enum):
+    """What happens when a reply says that something was not done."""
+
+    ASK_AGAIN = auto()  # the reply does not count; the step waits for another one
+    END_REQUEST = auto()  # the request is denied with the reason of the reply
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """One step. `command` goes to `systems`, or the vault or `jobs.py` does the work; a `reply` of another type is ignored.
+
+    `is_stoppable`: nothing is gone and nothing has left yet, so the request may be denied or cancelled.
+    """
+
+    step: Step
+    how: How
+    command: type[Event] | None = None
+    reply: type[Reply | Result] | None = None
+    timeout: Timeout = Timeout.NEVER
+    refusal: Refusal | None = None
+    systems: Systems = Systems.CONCERNED
+    is_stoppable: bool = False
+
 
 _ERASING: Final = (
-    Step.DESCRIBE,
-    Step.FENCE,
-    Step.ERASE,
-    Step.DRAIN,
-    Step.DESTROY,
-    Step.TELL,
-    Step.PROBE,
-    Step.CERTIFY,
-    Step.HELD,
-    Step.DONE,
+    # Every system says what it holds, since much may have happened since the preview. The holds follow from the replies.
+    StepDefinition(Step.DESCRIBE, How.REPLIES, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
+    # The vault fences the keys, and holds those that a hold keeps. From here on there is no way back.
+    StepDefinition(Step.FENCE, How.WORK, reply=Fenced, timeout=Timeout.AT_ONCE),
+    # Every system waits out its writers, sweeps its tables, and says what is left. As long as rows are left, it is asked again.
+    StepDefinition(Step.ERASE, How.REPLIES, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
+    # The vault is asked until no process works with the keys any more: leases are dropped, or run out.
+    StepDefinition(Step.DRAIN, How.WORK, reply=Drained, timeout=Timeout.AT_ONCE, refusal=Refusal.ASK_AGAIN),
+    # The vault destroys the keys that are fenced. The evidence log records each of them.
+    StepDefinition(Step.DESTROY, How.WORK, reply=Destroyed, timeout=Timeout.AT_ONCE),
+    # Systems that gave data to recipients notify them. What recipients reply later amends the certificate.
+    StepDefinition(Step.TELL, How.REPLIES, TellRecipients, Notified, timeout=Timeout.RETRY, systems=Systems.DISCLOSERS),
+    # Verify: every system sweeps once more after the keys are gone, and must have nothing left.
+    StepDefinition(Step.PROBE, How.REPLIES, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
+    # The certificate is issued when all subjects of the request have come this far.
+    StepDefinition(Step.CERTIFY, How.WORK, reply=Worked, timeout=Timeout.AT_ONCE),
+    # What a hold keeps waits here. When a hold may have ended, another round begins at `describe`. Without holds: done.
+    StepDefinition(Step.HELD, How.TIME, timeout=Timeout.HOLD_END),
+    StepDefinition(Step.DONE, How.END),
 )
-_HANDING_OVER: Final = (Step.EXPORT, Step.PACKAGE, Step.READY, Step.DONE)
 
-STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
-    Kind.ERASURE: (Step.PREVIEW, Step.APPROVE, Step.WAIT, *_ERASING),
+_ERASURE: Final = (
+    # Every system says what it holds, so that the person who approves sees what goes and what stays.
+    StepDefinition(Step.PREVIEW, How.REPLIES, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
+    # A second person approves; they may do so before all systems have replied to the preview.
+    StepDefinition(Step.APPROVE, How.DECISION, is_stoppable=True),
+    # The person may still change their mind.
+    StepDefinition(Step.WAIT, How.TIME, timeout=Timeout.ERASURE_WAIT, is_stoppable=True),
+    *_ERASING,
+)
+
+_HANDING_OVER: Final = (
+    # Every system hands over what it holds, sealed, part by part.
+    StepDefinition(Step.EXPORT, How.REPLIES, ExportHoldings, Exported, timeout=Timeout.RETRY, is_stoppable=True),
+    # The parts of all subjects are there: the package may be fetched.
+    StepDefinition(Step.PACKAGE, How.WORK, reply=Worked, timeout=Timeout.AT_ONCE),
+    # Until the package was fetched or has expired, and its key is destroyed.
+    StepDefinition(Step.READY, How.TIME, reply=Worked, timeout=Timeout.RETRY),
+    StepDefinition(Step.DONE, How.END),
+)
+
+_RECTIFYING: Final = (
+    # The system that owns the data corrects it, or refuses: then the request is denied. An order's delivery goes with
+    # `RectifyDelivery` instead.
+    StepDefinition(
+        Step.RECTIFY,
+        How.REPLIES,
+        RectifyHoldings,
+        Rectified,
+        timeout=Timeout.RETRY,
+        refusal=Refusal.END_REQUEST,
+        systems=Systems.RECTIFIERS,
+        is_stoppable=True,
+    ),
+    StepDefinition(Step.DONE, How.END),
+)
+
+SAGAS: Final[Mapping[Kind, tuple[StepDefinition, ...]]] = {
+    Kind.ERASURE: _ERASURE,
     Kind.RETENTION: _ERASING,
     Kind.ACCESS: _HANDING_OVER,
     Kind.PORTABILITY: _HANDING_OVER,
-    Kind.RECTIFICATION: (Step.RECTIFY, Step.DONE),
+    Kind.RECTIFICATION: _RECTIFYING,
 }
-
-
-def first(kind: Kind) -> Step:
-    return STEPS[kind][0]
-
-
-def after(kind: Kind, step: Step) -> Step:
-    steps = STEPS[kind]
-    return steps[steps.index(step) + 1]
+DEFINITIONS: Final[Mapping[Step, StepDefinition]] = {each.step: each for steps in SAGAS.values() for each in steps}
+STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
+    kind: tuple(each.step for each in steps) for kind, steps in SAGAS.items()
+}

@@ -1,7 +1,7 @@
-"""The sagas' own work, in the role `jobs`: due steps are leased in batches, and a batch and step is one call of the vault.
+"""This service's own work for the sagas, in the role `jobs`. It leases due steps in batches and calls the vault once per batch.
 
-Any number of workers may run. A step that was begun and not ended (a kill, a vault that is away) is done again once its lease
-is over; the vault gives the same answer again, and only the holder of the lease may carry on with it.
+Any number of workers may run. When a step was begun and not ended (a kill, the vault is unavailable), it is done again after
+its lease is over. The vault then gives the same reply again, and only the worker with the lease may use it.
 """
 
 from collections import defaultdict
@@ -24,9 +24,10 @@ from privacy_service.holds.domain import KeyRef, names_of
 from privacy_service.sagas import replies_store, store
 from privacy_service.sagas.batches import in_batches, put_off
 from privacy_service.sagas.certifying import facts_of
-from privacy_service.sagas.definition import Step
-from privacy_service.sagas.machine import Destroyed, Drained, Due, Fenced, Message, State, Worked, backoff
-from privacy_service.sagas.runner import JOB, SagaRunner, rules_of
+from privacy_service.sagas.definition import DEFINITIONS, Destroyed, Drained, Fenced, Result, Step, Timeout, Worked
+from privacy_service.sagas.machine import Due, State, backoff
+from privacy_service.sagas.policies import rules_of
+from privacy_service.sagas.runner import JOB, SagaRunner
 from privacy_service.vault_revocations import (
     DOUBTS,
     NOT_TO_BLAME,
@@ -45,25 +46,20 @@ CERTIFICATES: Final = 100
 # A lease lasts so many of the settings' pauses: longer than the vault usually takes, as short as a restart may wait.
 LEASE_PAUSES: Final = 5
 EVERY: Final = timedelta(milliseconds=200)
-_TIMED: Final = (
-    Step.WAIT,
-    Step.HELD,
-    Step.PREVIEW,
-    Step.DESCRIBE,
-    Step.ERASE,
-    Step.TELL,
-    Step.PROBE,
-    Step.EXPORT,
-    Step.RECTIFY,
+# The steps whose time comes without work of ours: waits, holds to check, commands to send again.
+_TIMED: Final = tuple(
+    each.step
+    for each in DEFINITIONS.values()
+    if each.timeout in (Timeout.ERASURE_WAIT, Timeout.HOLD_END) or each.command is not None
 )
 
 declare("rights.leased", "rights.vault_answered", "rights.certified", "rights.packaged")
 
-Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Message], list[Revoked]]]]
+Work = Callable[[Kit, Sequence[State]], Awaitable[tuple[dict[UUID, Result], list[Revoked]]]]
 
 
 async def carry_on(kit: Kit) -> None:
-    """One run: whatever is due, step by step. A part that fails leaves the others to go on, and fails the run."""
+    """One run: everything that is due, step by step. When a part fails, the others still run, and then the run fails."""
     due, is_amended = await store.read_due(kit.db, kit.clock.now())
     parts = [part for part, steps in _PARTS.items() if due & steps]
     if is_amended:
@@ -93,7 +89,7 @@ async def _destroy(kit: Kit) -> bool:
 
 
 async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
-    """Leases what is due at a step, asks the vault once for all, and carries on. True if there may be more."""
+    """Lease the sagas that are due at a step, call the vault once for all, and give them the result. True if there may be more."""
     rules, lease_id, now = rules_of(kit, kit.policy), uuid4(), kit.clock.now()
 
     async def take(tx: Tx) -> list[State]:
@@ -107,25 +103,25 @@ async def _with_vault(kit: Kit, step: Step, work: Work) -> bool:
         return False
     faultpoint("rights.leased")
     try:
-        await _ask_vault(kit, step, work, lease_id, leased)
+        await _call_vault(kit, step, work, lease_id, leased)
     except Exception as error:
         again = kit.clock.now() + max(backoff(state, rules) for state in leased)
         if not await may_be_to_blame(kit, error, max(state.attempts for state in leased)):
             await kit.run_tx(f"give back {step}", lambda tx: store.give_back(tx, lease_id, again))
             raise
         log.warning("batch_failed", work=code(step), error=error, taken=len(leased))
-        await _ask_alone(kit, step, work, lease_id, leased, again)
+        await _call_alone(kit, step, work, lease_id, leased, again)
     return len(leased) == BATCH
 
 
-async def _ask_alone(
+async def _call_alone(
     kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State], again: datetime
 ) -> None:
-    """Asks for each alone, and puts off what fails then. After `DOUBTS` that fail as in an outage it gives back the rest."""
+    """Call the vault for each alone, and put off those that fail. After `DOUBTS` failures as in an outage, give back the rest."""
     doubts = 0
     for state in leased:
         try:
-            await _ask_vault(kit, step, work, lease_id, [state])
+            await _call_vault(kit, step, work, lease_id, [state])
         except Exception as error:
             await put_off(kit, step, [state], error)
             doubts += isinstance(error, NOT_TO_BLAME)
@@ -134,14 +130,14 @@ async def _ask_alone(
                 raise
 
 
-async def _ask_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State]) -> None:
+async def _call_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: Sequence[State]) -> None:
     messages, revoked = await work(kit, leased)
     faultpoint("rights.vault_answered")
 
     async def carry(tx: Tx) -> None:
         locked = await store.lock_leased(tx, lease_id, leased)
         mine = [state for state in locked if state.revocation_id in messages]
-        await _save_vault_answer(kit, tx, mine, revoked, step)
+        await _save_vault_reply(kit, tx, mine, revoked, step)
         runner = await SagaRunner.of(kit, tx, mine)
         for state in mine:
             runner.give(state, messages[state.revocation_id])
@@ -150,17 +146,17 @@ async def _ask_vault(kit: Kit, step: Step, work: Work, lease_id: UUID, leased: S
     await kit.run_tx(f"carry {step}", carry)
 
 
-async def _call_revoke(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
+async def _call_revoke(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Result], list[Revoked]]:
     revocations = [revocation for state in states for revocation in revocations_of(state)]
-    answers = await vault_revocations.revoke(kit, revocations)
+    replies = await vault_revocations.revoke(kit, revocations)
     numbers: dict[UUID, int] = defaultdict(int)
-    for answer in answers:
-        numbers[answer.request_id] = max(numbers[answer.request_id], answer.number)
-    return {state.revocation_id: Fenced(numbers[state.revocation_id]) for state in states}, answers
+    for reply in replies:
+        numbers[reply.request_id] = max(numbers[reply.request_id], reply.number)
+    return {state.revocation_id: Fenced(numbers[state.revocation_id]) for state in states}, replies
 
 
 def revocations_of(state: State) -> list[Revocation]:
-    """What the vault is to fence: all of some classes, or exactly the names of a retention request, one class at a time."""
+    """What the vault must fence: all keys of some classes, or exactly those of a retention request, one class at a time."""
     held = tuple((name.data_class, name.anchor) for name in sorted(names_of(state.holds)))
     if state.scope.names is None:
         return [Revocation(state.revocation_id, state.subject_id, state.scope.data_classes, None, held)]
@@ -173,51 +169,51 @@ def revocations_of(state: State) -> list[Revocation]:
     ]
 
 
-async def _call_drained(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
+async def _call_drained(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Result], list[Revoked]]:
     holders = await vault_revocations.drained(kit, max(state.number for state in states))
     return {
         state.revocation_id: Drained(frozenset(h.system for h in holders if h.done < state.number)) for state in states
     }, []
 
 
-async def _call_destroy(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Message], list[Revoked]]:
-    answers = await vault_revocations.destroy(kit, [state.revocation_id for state in states])
-    numbers = {answer.request_id: answer.number for answer in answers}
-    return {state.revocation_id: Destroyed(numbers.get(state.revocation_id, 0)) for state in states}, answers
+async def _call_destroy(kit: Kit, states: Sequence[State]) -> tuple[dict[UUID, Result], list[Revoked]]:
+    replies = await vault_revocations.destroy(kit, [state.revocation_id for state in states])
+    numbers = {reply.request_id: reply.number for reply in replies}
+    return {state.revocation_id: Destroyed(numbers.get(state.revocation_id, 0)) for state in states}, replies
 
 
-async def _save_vault_answer(kit: Kit, tx: Tx, states: Sequence[State], revoked: Sequence[Revoked], step: Step) -> None:
+async def _save_vault_reply(kit: Kit, tx: Tx, states: Sequence[State], revoked: Sequence[Revoked], step: Step) -> None:
     of = {state.revocation_id: state for state in states}
-    mine = [answer for answer in revoked if answer.request_id in of]
+    mine = [reply for reply in revoked if reply.request_id in of]
     keys: dict[tuple[UUID, UUID], tuple[State, KeyOutcome]] = {}
-    for answer in mine:
-        for key in answer.keys:
-            state = of[answer.request_id]
+    for reply in mine:
+        for key in reply.keys:
+            state = of[reply.request_id]
             # What is gone before this request fenced it, by another one or by itself before this database was restored, goes on
-            # record with the answer to `destroy`, as the rest does.
+            # record with the reply to `destroy`, as the rest does.
             known = replace(key, state="fenced") if step is not Step.DESTROY and key.state == "destroyed" else key
             keys[state.request_id, key.key_id] = (state, known)
     new = await replies_store.save_keys(tx, list(keys.values())) if keys else set()
     if step is not Step.DESTROY:
         return
-    horizons = [(of[answer.request_id], answer.horizon) for answer in mine if answer.horizon and answer.keys]
+    horizons = [(of[reply.request_id], reply.horizon) for reply in mine if reply.horizon and reply.keys]
     if horizons:
         await replies_store.save_horizons(tx, horizons)
     leaves: list[Leaf] = []
-    for answer in mine:
-        state = of[answer.request_id]
+    for reply in mine:
+        state = of[reply.request_id]
         gone = [
             KeyFact(key.key_id, state.subject_id, key.data_class, key.anchor, key.fingerprint)
-            for key in answer.keys
-            # A second round's answer names those of the first as well, which are on record.
+            for key in reply.keys
+            # A second round's reply names those of the first as well, which are on record.
             if key.state == "destroyed" and (state.request_id, key.key_id) in new
         ]
-        leaves += key_destructions(state.request_id, answer.number, gone, kit.clock.now())
+        leaves += key_destructions(state.request_id, reply.number, gone, kit.clock.now())
     await evidence.append(tx, leaves)
 
 
 async def _time(kit: Kit) -> bool:
-    """Waits that are over, holds to look at again, and commands that nobody has answered."""
+    """Waits that are over, holds to check again, and commands without a reply."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
         taken += await store.lock_due(tx, _TIMED, kit.clock.now(), limit)
@@ -230,7 +226,7 @@ async def _time(kit: Kit) -> bool:
 
 
 async def _certify(kit: Kit) -> bool:
-    """Requests of which all subjects are through get their certificate, or an amendment of it, and end."""
+    """Requests whose subjects have all come to this step get their certificate, or an amendment of it, and end."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
         due = await store.lock_together(tx, Step.CERTIFY, kit.clock.now(), limit)
@@ -247,7 +243,7 @@ async def _certify(kit: Kit) -> bool:
 
 
 async def _amend(kit: Kit) -> bool:
-    """Certificates about which a recipient has said something since."""
+    """Certificates to amend, since a recipient has replied after the end."""
 
     async def work(tx: Tx, limit: int, taken: list[UUID]) -> None:
         taken += await replies_store.take_amended(tx, kit.clock.now(), limit)
@@ -271,7 +267,7 @@ async def _issue(kit: Kit, tx: Tx, request_ids: Sequence[UUID]) -> None:
 
 
 async def _package(kit: Kit) -> bool:
-    """Exports of which all parts are there may be fetched."""
+    """Exports whose parts have all arrived may be fetched."""
 
     async def work(tx: Tx, limit: int, taken: list[State]) -> None:
         due = await store.lock_together(tx, Step.PACKAGE, kit.clock.now(), limit)

@@ -1,11 +1,11 @@
-"""What the answers of participants do to the sagas: a batch of a type is a few statements."""
+"""What replies of participants do to the sagas: a batch of one type is a few statements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 from event_contracts.privacy import (
+    DescribeHoldings,
     HeldItem,
     HoldingsDescribed,
     HoldingsErased,
@@ -18,9 +18,8 @@ from privacy_service.holds import store as holds_store
 from privacy_service.holds.domain import Basis, Item, KeyRef
 from privacy_service.participants import note_out_of_scope
 from privacy_service.sagas import rectifications_store, replies_store, store
-from privacy_service.sagas.definition import Step
-from privacy_service.sagas.machine import Described, Erased, Exported, Rectified, Rules, State, Told
-from privacy_service.sagas.machine import asked as wanted
+from privacy_service.sagas.definition import DEFINITIONS, Described, Erased, Exported, Notified, Rectified, Step
+from privacy_service.sagas.machine import Rules, State, must_reply
 from privacy_service.sagas.runner import SagaRunner
 from servicekit import Kit, Received, Tx, get_log
 from servicekit.core.logs import code
@@ -32,63 +31,70 @@ log = get_log("rights")
 
 
 async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:
-    """Parts of answers to the question what is held; the saga goes on when all parts of all systems are there."""
-    asked = await store.lock_of_questions(tx, {each.event.request_id for each in received})
-    runner = await SagaRunner.of(kit, tx, asked)
-    asking = [state for state in asked if state.step in (Step.PREVIEW, Step.DESCRIBE)]
-    by_question = {state.question_id: state for state in asking if state.question_id is not None}
-    answers = []
-    for each in received:
-        state = _asked(by_question, each.event)
-        if state is not None and each.event.system in wanted(state, rules := runner.rules(state)):
-            kept = tuple(item for item in each.event.items if _counts(rules, each.event.system, item))
-            note_out_of_scope(each.event.system, "described", len(each.event.items) - len(kept))
-            answers.append(each.event.model_copy(update={"items": kept}))
-    if not answers:
+    """Parts of replies to the question what is held. A saga goes on when all parts of all systems are there."""
+    states = await store.lock_of_questions(tx, {each.event.request_id for each in received})
+    runner = await SagaRunner.of(kit, tx, states)
+    by_question = {
+        state.question_id: state
+        for state in states
+        if state.question_id is not None and DEFINITIONS[state.step].command is DescribeHoldings
+    }
+    parts = []
+    for event in (each.event for each in received):
+        state = by_question.get(event.request_id)
+        if state is None or state.subject_id != event.subject_id:
+            continue
+        rules = runner.rules(state)
+        if event.system in must_reply(state, rules):
+            kept = tuple(item for item in event.items if _counts(rules, event.system, item))
+            note_out_of_scope(event.system, "described", len(event.items) - len(kept))
+            parts.append(event.model_copy(update={"items": kept}))
+    if not parts:
         return
-    await replies_store.save_parts(tx, answers)
-    questions = {answer.request_id for answer in answers}
-    complete = await replies_store.read_complete(tx, questions)
+    await replies_store.save_parts(tx, parts)
+    complete = await replies_store.read_complete(tx, {part.request_id for part in parts})
     ready = [
         question
         for question, systems in complete.items()
-        if wanted(state := by_question[question], runner.rules(state)) <= systems
+        if must_reply(state := by_question[question], runner.rules(state)) <= systems
     ]
     items = await replies_store.read_items(tx, ready)
-    by_hand = await holds_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
+    manual = await holds_store.read_manual_holds(tx, [by_question[question].subject_id for question in ready])
     for question, systems in complete.items():
         state = by_question[question]
         _warn_of_open(state, items.get(question, ()), runner.rules(state), kit.clock.now())
-        message = Described(question, systems, items.get(question, ()), by_hand.get(state.subject_id, ()))
+        message = Described(question, systems, items.get(question, ()), manual.get(state.subject_id, ()))
         runner.give(state, message)
     await runner.save(tx)
 
 
 async def on_erased(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsErased]]) -> None:
-    states = _by_revocation(await store.lock_of_revocations(tx, {each.event.request_id for each in received}))
-    runner = await SagaRunner.of(kit, tx, states.values())
-    for each in received:
-        event = each.event
-        state = _asked(states, event)
+    """A reply about another subject than the command's counts nowhere; nor does one to no command of ours."""
+    states = await store.lock_of_revocations(tx, {each.event.request_id for each in received})
+    runner = await SagaRunner.of(kit, tx, states)
+    by_revocation = {(state.revocation_id, state.subject_id): state for state in states}
+    for event in (each.event for each in received):
+        state = by_revocation.get((event.request_id, event.subject_id))
         if state is not None:
             runner.give(state, Erased(event.system, event.number, event.erased, event.left))
     await runner.save(tx)
 
 
-async def on_told(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]) -> None:
-    """What comes after the end amends the certificate."""
-    states = _by_revocation(await store.lock_of_revocations(tx, {each.event.request_id for each in received}))
-    runner = await SagaRunner.of(kit, tx, states.values())
-    told = []
-    for each in received:
-        state = _asked(states, each.event)
-        if state is not None and each.event.system in runner.rules(state).disclosers:
-            told.append((state, each.event))
-        else:
-            note_out_of_scope(each.event.system, "told", 1 if state is not None else 0)
-    changed = await replies_store.save_recipients(tx, told)
-    for state, event in told:
-        runner.give(state, Told(event.system))
+async def on_notified(kit: Kit, tx: Tx, received: Sequence[Received[RecipientsTold]]) -> None:
+    """What recipients reply after the end amends the certificate."""
+    states = await store.lock_of_revocations(tx, {each.event.request_id for each in received})
+    runner = await SagaRunner.of(kit, tx, states)
+    by_revocation = {(state.revocation_id, state.subject_id): state for state in states}
+    kept = []
+    for event in (each.event for each in received):
+        state = by_revocation.get((event.request_id, event.subject_id))
+        if state is not None and event.system in runner.rules(state).disclosers:
+            kept.append((state, event))
+        elif state is not None:
+            note_out_of_scope(event.system, "told", 1)
+    changed = await replies_store.save_recipients(tx, kept)
+    for state, event in kept:
+        runner.give(state, Notified(event.system))
     await runner.save(tx)
     if changed:
         await replies_store.mark_amended(tx, changed, kit.clock.now())
@@ -136,13 +142,3 @@ def _warn_of_open(state: State, items: Sequence[Item], rules: Rules, now: dateti
             owner = rules.owners[hold.data_class]
             OPEN_TOO_LONG.labels(owner).inc()
             log.warning("anchor_open_too_long", owner=code(owner), data_class=code(hold.data_class), anchor=hold.anchor)
-
-
-def _by_revocation(states: Sequence[State]) -> dict[UUID, State]:
-    return {state.revocation_id: state for state in states}
-
-
-def _asked(states: Mapping[UUID, State], event: Any) -> State | None:
-    """Whom the answer is about; an answer about somebody else than was asked about is none."""
-    state = states.get(event.request_id)
-    return state if state is not None and state.subject_id == event.subject_id else None

@@ -1,4 +1,4 @@
-"""SQL of what participants, recipients and the vault answer, and of holds set by hand. All of it takes batches."""
+"""SQL of the replies of participants, recipients and the vault. Every statement takes a batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,15 +9,15 @@ from event_contracts.moments import bounded
 from event_contracts.privacy import HeldItem, HoldingsDescribed, RecipientsTold
 from event_contracts.vault_api import KeyOutcome
 from privacy_service.holds.domain import Item
-from privacy_service.sagas.machine import Note, State
+from privacy_service.sagas.machine import SaveReply, State
 from servicekit import Record, Tx
 from servicekit.db.postgres import Database
 
 
-async def save_notes(tx: Tx, notes: Sequence[tuple[State, Note]], now: datetime) -> None:
-    """The last answer of a system at a step counts. No two are of the same system and step."""
+async def save_replies(tx: Tx, replies: Sequence[tuple[State, SaveReply]], now: datetime) -> None:
+    """The last reply of a system at a step counts. No two are of the same system and step."""
     await tx.execute(
-        """-- save_notes
+        """-- save_replies
         INSERT INTO rights_answers
             (request_id, subject_id, round, step, system, is_final, erased, left_over, answered_at)
         SELECT r, s, round, step::rights_step, system, is_final, erased, left_over, $9
@@ -25,20 +25,20 @@ async def save_notes(tx: Tx, notes: Sequence[tuple[State, Note]], now: datetime)
              AS u(r, s, round, step, system, is_final, erased, left_over)
         ON CONFLICT (request_id, subject_id, round, step, system) DO UPDATE SET is_final = excluded.is_final,
             erased = excluded.erased, left_over = excluded.left_over, answered_at = excluded.answered_at""",
-        [state.request_id for state, _ in notes],
-        [state.subject_id for state, _ in notes],
-        [state.round for state, _ in notes],
-        [state.step for state, _ in notes],
-        [note.system for _, note in notes],
-        [note.is_final for _, note in notes],
-        [note.erased for _, note in notes],
-        [note.left for _, note in notes],
+        [state.request_id for state, _ in replies],
+        [state.subject_id for state, _ in replies],
+        [state.round for state, _ in replies],
+        [state.step for state, _ in replies],
+        [reply.system for _, reply in replies],
+        [reply.is_final for _, reply in replies],
+        [reply.erased for _, reply in replies],
+        [reply.left for _, reply in replies],
         now,
     )
 
 
-async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
-    """The first answer of a system to a question counts, part by part.
+async def save_parts(tx: Tx, replies: Sequence[HoldingsDescribed]) -> None:
+    """The first reply of a system to a question counts, part by part.
 
     A name cannot have closed before an event named it for the first time: a system that says so is not believed.
     """
@@ -46,18 +46,18 @@ async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
         """-- save_parts
         INSERT INTO rights_parts SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[])
         ON CONFLICT DO NOTHING RETURNING question_id, system, part""",
-        [answer.request_id for answer in answers],
-        [answer.system for answer in answers],
-        [answer.part for answer in answers],
-        [answer.parts for answer in answers],
+        [reply.request_id for reply in replies],
+        [reply.system for reply in replies],
+        [reply.part for reply in replies],
+        [reply.parts for reply in replies],
     )
     fresh = {tuple(row) for row in rows}
     items = []
-    for answer in answers:
-        place = (answer.request_id, answer.system, answer.part)
+    for reply in replies:
+        place = (reply.request_id, reply.system, reply.part)
         if place in fresh:
             fresh.remove(place)  # the same part may stand in one batch twice
-            items += [(place, item, answer.subject_id) for item in answer.items]
+            items += [(place, item, reply.subject_id) for item in reply.items]
     await tx.execute(
         """-- save_items
         INSERT INTO rights_items
@@ -81,7 +81,7 @@ async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
 
 
 async def forget_questions(tx: Tx, states: Sequence[State]) -> None:
-    """What was answered to the questions of these states, which were asked again since."""
+    """Delete the replies to the questions of these states, which have been asked anew."""
     await tx.execute(
         """-- forget_questions
         WITH u AS (
@@ -161,11 +161,11 @@ async def save_horizons(tx: Tx, horizons: Sequence[tuple[State, date]]) -> None:
     )
 
 
-async def save_recipients(tx: Tx, told: Sequence[tuple[State, RecipientsTold]]) -> set[UUID]:
+async def save_recipients(tx: Tx, replies: Sequence[tuple[State, RecipientsTold]]) -> set[UUID]:
     """The whole state of each recipient, the last one of a batch. Returns the requests of which something changed."""
     last = {
         (state.request_id, state.subject_id, event.system, each.recipient): each
-        for state, event in told
+        for state, event in replies
         for each in event.recipients
     }
     rows = await tx.fetch(
@@ -226,10 +226,10 @@ async def read_recipients(db: Database | Tx, request_ids: Sequence[UUID]) -> lis
     )
 
 
-async def read_last_answers(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
-    """What each system said last of each subject at the steps `erase` and `probe`."""
+async def read_last_replies(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
+    """The last reply of each system about each subject at the steps `erase` and `probe`."""
     return await tx.fetch(
-        """-- read_last_answers
+        """-- read_last_replies
         SELECT DISTINCT ON (request_id, subject_id, step, system) * FROM rights_answers
         WHERE request_id = ANY($1::uuid[]) AND step IN ('erase', 'probe')
         ORDER BY request_id, subject_id, step, system, round DESC""",

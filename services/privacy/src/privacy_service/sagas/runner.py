@@ -1,43 +1,33 @@
-"""Carries messages to sagas and what follows from them to the database and the outbox: a few statements for any number."""
+"""Gives messages to the sagas of a batch and saves what follows: a few statements, however many sagas there are."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Literal, Self
-from uuid import uuid4
+from uuid import UUID
 
-from event_contracts.account import ACCOUNT_EVENTS
 from event_contracts.event import Event
-from event_contracts.logistics_gateway import SHIPMENT_EVENTS
-from event_contracts.order import ORDER_EVENTS
 from event_contracts.personal import Sealed
 from event_contracts.privacy import RectifyDelivery, RectifyHoldings
 from privacy_service.export import begin_export
 from privacy_service.history import store as history_store
 from privacy_service.history.domain import HistoryEntry
 from privacy_service.history.handlers import record
-from privacy_service.participants import participants, systems_holding
 from privacy_service.sagas import policies, rectifications_store, replies_store, store
-from privacy_service.sagas.definition import HOW, How, Kind, Step
+from privacy_service.sagas.definition import DEFINITIONS, How, Kind, Step
 from privacy_service.sagas.machine import (
-    ACCOUNT_CLASSES,
-    Advance,
     Command,
     Enter,
     Message,
-    Note,
     Refuse,
     Rules,
+    SaveReply,
     Send,
     SendRectification,
     State,
     advance,
-    begin,
 )
-from privacy_service.settings import settings_of
 from servicekit import Kit, Record, Tx
-from servicekit.core.policy import Policy
-from servicekit.db.postgres import Database
 
 # The name of the job that does the sagas' own work.
 JOB: Final = "rights"
@@ -45,64 +35,23 @@ COMPLETED: Final = "completed"
 REFUSED: Final = "refused"
 
 
-def rules_of(kit: Kit, policy: Policy) -> Rules:
-    """What a policy and the settings say to the sagas."""
-    settings = settings_of(kit)
-    return Rules(
-        participants=frozenset(participants(policy)),
-        holders={name: frozenset(systems_holding(policy, name)) for name in policy.classes},
-        disclosers=_owner(policy, SHIPMENT_EVENTS),
-        rectifiers={
-            **dict.fromkeys(ACCOUNT_CLASSES, _owner(policy, ACCOUNT_EVENTS)),
-            "delivery": _owner(policy, ORDER_EVENTS),
-        },
-        duties={
-            name: timedelta(days=rule.retention.days)
-            for name, rule in policy.classes.items()
-            if rule.retention.obligation
-        },
-        erasure_wait=timedelta(seconds=settings.erasure_wait_seconds),
-        command_retry=timedelta(seconds=settings.command_retry_seconds),
-        hold_check=timedelta(seconds=settings.hold_check_seconds),
-        new_id=uuid4,
-        owners={name: owner for name in policy.classes if (owner := policy.owner(name)) is not None},
-        longest_open={
-            name: timedelta(days=rule.longest_open_days)
-            for name, rule in policy.classes.items()
-            if rule.longest_open_days is not None
-        },
-    )
-
-
-def _owner(policy: Policy, topic: str) -> frozenset[str]:
-    """Who publishes the topic, and so knows what its events are about."""
-    return frozenset([policy.topics[topic].owner]) if topic in policy.topics else frozenset()
-
-
-async def rules_by_policy(kit: Kit, db: Database | Tx, states: Iterable[State]) -> dict[str, Rules]:
-    """The rules of the policy in force and of those that these go by, by the policy's digest."""
-    current = rules_of(kit, kit.policy)
-    others = {state.policy for state in states} - {kit.policy.digest, policies.UNKNOWN}
-    found = await policies.read(db, others) if others else []
-    return {policies.UNKNOWN: current, kit.policy.digest: current} | {p.digest: rules_of(kit, p) for p in found}
-
-
+@dataclass(frozen=True, slots=True)
 class SagaRunner:
-    """The subjects of one locked batch on their way. `save` writes whatever the messages given to it have changed."""
+    """The sagas of one locked batch. `save` writes what the messages given to it have changed."""
 
-    def __init__(self, kit: Kit, states: Iterable[State], rules: Mapping[str, Rules]) -> None:
-        self._kit = kit
-        self._rules = rules
-        self._now = kit.clock.now()
-        self._before = {(state.request_id, state.subject_id): state for state in states}
-        self._after = dict(self._before)
-        self._commands: list[tuple[State, Command]] = []
+    _kit: Kit
+    _now: datetime
+    _rules: Mapping[str, Rules]
+    _before: Mapping[tuple[UUID, UUID], State]
+    _after: dict[tuple[UUID, UUID], State]
+    _commands: list[tuple[State, Command]]
 
     @classmethod
-    async def of(cls, kit: Kit, tx: Tx, states: Iterable[State]) -> Self:
-        """Each of them goes by the policy under which its round began, whatever policy is in force by now."""
-        states = list(states)
-        return cls(kit, states, await rules_by_policy(kit, tx, states))
+    async def of(cls, kit: Kit, tx: Tx, states: Sequence[State]) -> Self:
+        """Each saga follows the policy under which its round began, even when another one is in force by now."""
+        rules = await policies.rules_by_policy(kit, tx, states)
+        before = {(state.request_id, state.subject_id): state for state in states}
+        return cls(kit, kit.clock.now(), rules, before, dict(before), [])
 
     def rules(self, state: State) -> Rules:
         return self._rules[state.policy]
@@ -111,95 +60,89 @@ class SagaRunner:
         """Where all of them stand at this moment."""
         return list(self._after.values())
 
-    def begin(self) -> None:
-        """All of them take their first step."""
-        for state in self.states():
-            self._took(state, begin(state, self._now, self.rules(state)))
-
     def give(self, state: State, message: Message) -> None:
-        """A message for one of them, wherever it stands by now."""
+        """Give a message to the saga of this state, at the step where it is by now."""
         current = self._after[state.request_id, state.subject_id]
-        self._took(current, advance(current, message, self._now, self.rules(current)))
+        following, commands = advance(current, message, self._now, self._rules[current.policy])
+        if following.round != current.round:
+            following = replace(following, policy=self._kit.policy.digest)
+        self._after[state.request_id, state.subject_id] = following
+        self._commands.extend((current, command) for command in commands)
 
     def give_all(self, message: Message) -> None:
         for state in self.states():
             self.give(state, message)
 
-    def _took(self, state: State, outcome: Advance) -> None:
-        following, commands = outcome
-        if following.round != state.round:
-            following = replace(following, policy=self._kit.policy.digest)
-        self._after[state.request_id, state.subject_id] = following
-        self._commands += [(state, command) for command in commands]
-
     async def save(self, tx: Tx) -> None:
-        """States, answers, holds, history, commands, and the ends of requests."""
-        changed = [state for key, state in self._after.items() if state != self._before[key]]
-        if any(state.policy != self._before[state.request_id, state.subject_id].policy for state in changed):
+        """Save states, replies, holds, history and commands, and end requests."""
+        changed = [(self._before[key], state) for key, state in self._after.items() if state != self._before[key]]
+        if any(new.policy != old.policy for old, new in changed):
             await policies.keep(tx, self._kit.policy)
         if changed:
-            await store.save_states(tx, changed)
-        await self._save_answers(tx, changed)
-        entered = [(state, command.step) for state, command in self._commands if isinstance(command, Enter)]
-        if entered:
-            lines = [HistoryEntry(state.request_id, step, subject_id=state.subject_id) for state, step in entered]
-            await history_store.write_history(tx, lines, self._now)
-        await self._send(tx)
-        await self._refuse(tx)
-        if any(HOW[step] is How.WORK for _, step in entered):
-            tx.wake(self._kit.wakes[JOB])
-        if running := {state.request_id for state, step in entered if step is Step.FENCE}:
-            await store.start_running(tx, running)
-        if through := {state.request_id for state, step in entered if step in (Step.HELD, Step.DONE)}:
-            ended = await store.complete(tx, through, self._now)
-            await record(self._kit, tx, [HistoryEntry(request_id, COMPLETED) for request_id in ended])
-
-    async def _save_answers(self, tx: Tx, changed: Sequence[State]) -> None:
-        notes = {
+            await store.save_states(tx, [new for _, new in changed])
+        # The last reply of a system at a step counts.
+        replies = {
             (state.request_id, state.subject_id, state.round, state.step, command.system): (state, command)
             for state, command in self._commands
-            if isinstance(command, Note)
+            if isinstance(command, SaveReply)
         }
-        if notes:
-            await replies_store.save_notes(tx, list(notes.values()), self._now)
-        before = [self._before[state.request_id, state.subject_id] for state in changed]
-        held = [new for old, new in zip(before, changed, strict=True) if _rows(old) != _rows(new)]
+        if replies:
+            await replies_store.save_replies(tx, list(replies.values()), self._now)
+        # Two holds are equal whatever their ends and rows, so these are compared as well.
+        held = [
+            new
+            for old, new in changed
+            if [(hold, hold.until, hold.rows) for hold in old.holds]
+            != [(hold, hold.until, hold.rows) for hold in new.holds]
+        ]
         if held:
             await store.save_holds(tx, held)
-        forgotten = [
-            old
-            for old, new in zip(before, changed, strict=True)
-            if old.question_id is not None and old.question_id != new.question_id
-        ]
-        if forgotten:
-            await replies_store.forget_questions(tx, forgotten)
+        asked_anew = [old for old, new in changed if old.question_id not in (None, new.question_id)]
+        if asked_anew:
+            await replies_store.forget_questions(tx, asked_anew)
+        entered = [(state, command.step) for state, command in self._commands if isinstance(command, Enter)]
+        if entered:
+            entries = [HistoryEntry(state.request_id, step, subject_id=state.subject_id) for state, step in entered]
+            await history_store.write_history(tx, entries, self._now)
+        if any(isinstance(command, Send | SendRectification) for _, command in self._commands):
+            await self._send(tx)
+        # Requests that the owner of the data refuses end before they count as fulfilled.
+        refused = {state.request_id: command for state, command in self._commands if isinstance(command, Refuse)}
+        if refused:
+            await self._refuse(tx, refused)
+        if entered:
+            await self._enter(tx, entered)
 
     async def _send(self, tx: Tx) -> None:
         events: list[Event] = [command.event for _, command in self._commands if isinstance(command, Send)]
         rectified = [state.request_id for state, c in self._commands if isinstance(c, SendRectification)]
         if rectified:
             events += [_rectification(row) for row in await rectifications_store.read_rectifications(tx, rectified)]
-        await self._begin_exports(tx)
         if events:
             await tx.emit(*events)
 
-    async def _refuse(self, tx: Tx) -> None:
-        """Requests that the owner of the data refuses end before they count as fulfilled."""
-        refused = {state.request_id: command for state, command in self._commands if isinstance(command, Refuse)}
-        if refused:
-            await store.refuse(tx, {request_id: refuse.reason for request_id, refuse in refused.items()}, self._now)
-            lines = [
-                HistoryEntry(request_id, REFUSED, reason=reason)
-                for request_id, refuse in refused.items()
-                for reason in (refuse.reason, *refuse.misfits)
-            ]
-            await record(self._kit, tx, lines)
+    async def _refuse(self, tx: Tx, refused: Mapping[UUID, Refuse]) -> None:
+        await store.refuse(tx, {request_id: refuse.reason for request_id, refuse in refused.items()}, self._now)
+        entries = [
+            HistoryEntry(request_id, REFUSED, reason=reason)
+            for request_id, refuse in refused.items()
+            for reason in (refuse.reason, *refuse.misfits)
+        ]
+        await record(self._kit, tx, entries)
 
-    async def _begin_exports(self, tx: Tx) -> None:
-        for request_id in {s.request_id for s, c in self._commands if isinstance(c, Enter) and c.step is Step.EXPORT}:
+    async def _enter(self, tx: Tx, entered: Sequence[tuple[State, Step]]) -> None:
+        """What begins or ends with these steps: exports, the job's work, the point of no return, whole requests."""
+        for request_id in {state.request_id for state, step in entered if step is Step.EXPORT}:
             subjects = [state for state in self._after.values() if state.request_id == request_id]
             kind: Literal["access", "portability"] = "portability" if subjects[0].kind is Kind.PORTABILITY else "access"
             await begin_export(tx, request_id, kind, [state.subject_id for state in subjects], self._now)
+        if any(DEFINITIONS[step].how is How.WORK for _, step in entered):
+            tx.wake(self._kit.wakes[JOB])
+        if running := {state.request_id for state, step in entered if step is Step.FENCE}:
+            await store.start_running(tx, running)
+        if through := {state.request_id for state, step in entered if step in (Step.HELD, Step.DONE)}:
+            ended = await store.complete(tx, through, self._now)
+            await record(self._kit, tx, [HistoryEntry(request_id, COMPLETED) for request_id in ended])
 
 
 def _rectification(row: Record) -> Event:
@@ -216,7 +159,3 @@ def _rectification(row: Record) -> Event:
         identity=None if row["identity"] is None else Sealed(row["identity"]),
         contact=None if row["contact"] is None else Sealed(row["contact"]),
     )
-
-
-def _rows(state: State) -> list[tuple[object, ...]]:
-    return [(hold, hold.until, hold.rows) for hold in state.holds]

@@ -112,50 +112,45 @@ async def _states(db: Database | Tx, sql: str, *args: object) -> list[State]:
         return []
     ids = list({row["request_id"] for row in rows})
     # Read after the locks are held, so nobody changes them meanwhile.
-    answered: dict[tuple[UUID, UUID], set[str]] = defaultdict(set)
+    acknowledged: dict[tuple[UUID, UUID], set[str]] = defaultdict(set)
     for each in await db.fetch(
-        """-- read_answered
+        """-- read_acknowledged
         SELECT a.request_id, a.subject_id, a.system FROM rights_answers a
         JOIN rights_subjects s USING (request_id, subject_id, round, step)
         WHERE a.request_id = ANY($1::uuid[]) AND a.is_final""",
         ids,
     ):
-        answered[each["request_id"], each["subject_id"]].add(each["system"])
+        acknowledged[each["request_id"], each["subject_id"]].add(each["system"])
     holds = await read_holds(db, ids)
     names: dict[tuple[UUID, UUID], set[KeyRef]] = defaultdict(set)
     if any(row["kind"] == Kind.RETENTION for row in rows):
         for each in await db.fetch("-- read_names\nSELECT * FROM rights_names WHERE request_id = ANY($1::uuid[])", ids):
             names[each["request_id"], each["subject_id"]].add(KeyRef(each["data_class"], each["anchor"]))
-    return [_state(row, answered, holds, names) for row in rows]
-
-
-def _state(
-    row: Record,
-    answered: dict[tuple[UUID, UUID], set[str]],
-    holds: dict[tuple[UUID, UUID], list[Hold]],
-    names: dict[tuple[UUID, UUID], set[KeyRef]],
-) -> State:
-    key = (row["request_id"], row["subject_id"])
-    kind = Kind(row["kind"])
-    classes = None if row["data_classes"] is None else tuple(row["data_classes"])
-    return State(
-        request_id=row["request_id"],
-        subject_id=row["subject_id"],
-        revocation_id=row["revocation_id"],
-        kind=kind,
-        scope=Scope(classes, frozenset(names[key]) if kind is Kind.RETENTION else None),
-        step=Step(row["step"]),
-        since=row["since"],
-        policy=row["policy"],
-        next_try_at=row["next_try_at"],
-        attempts=row["attempts"],
-        round=row["round"],
-        number=row["number"],
-        question_id=row["question_id"],
-        answered=frozenset(answered.get(key, ())),
-        waiting_for=frozenset(row["waiting_for"]),
-        holds=tuple(holds.get(key, ())),
-    )
+    states = []
+    for row in rows:
+        key, kind = (row["request_id"], row["subject_id"]), Kind(row["kind"])
+        classes = None if row["data_classes"] is None else tuple(row["data_classes"])
+        states.append(
+            State(
+                request_id=row["request_id"],
+                subject_id=row["subject_id"],
+                revocation_id=row["revocation_id"],
+                kind=kind,
+                scope=Scope(classes, frozenset(names[key]) if kind is Kind.RETENTION else None),
+                step=Step(row["step"]),
+                since=row["since"],
+                policy=row["policy"],
+                next_try_at=row["next_try_at"],
+                attempts=row["attempts"],
+                round=row["round"],
+                number=row["number"],
+                question_id=row["question_id"],
+                acknowledged=frozenset(acknowledged.get(key, ())),
+                waiting_for=frozenset(row["waiting_for"]),
+                holds=tuple(holds.get(key, ())),
+            )
+        )
+    return states
 
 
 async def read_holds(db: Database | Tx, request_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], list[Hold]]:
@@ -316,3 +311,24 @@ async def read_requests(tx: Tx, request_ids: Sequence[UUID]) -> list[Record]:
         WHERE request_id = ANY($1::uuid[])""",
         list(request_ids),
     )
+
+
+async def knows_policy(tx: Tx, digest: str) -> bool:
+    return bool(await tx.fetchval("-- knows_policy\nSELECT true FROM rights_policies WHERE policy = $1", digest))
+
+
+async def write_policy(tx: Tx, digest: str, version: str, document: str) -> None:
+    await tx.execute(
+        "-- write_policy\nINSERT INTO rights_policies VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        digest,
+        version,
+        document,
+    )
+
+
+async def read_policies(db: Database | Tx, digests: Sequence[str]) -> list[tuple[str, str]]:
+    """(digest, document) of those that are known."""
+    rows = await db.fetch(
+        "-- read_policies\nSELECT policy, document FROM rights_policies WHERE policy = ANY($1::text[])", list(digests)
+    )
+    return [(row["policy"], row["document"]) for row in rows]
