@@ -54,7 +54,7 @@ SYSTEMS = frozenset(("account", "order", "logistics-gateway"))
 ME, ORDER = uuid4(), uuid4()
 RULES = Rules(
     participants=SYSTEMS,
-    holders={"delivery": frozenset(("order", "logistics-gateway")), "behaviour": frozenset(["account"])},
+    systems_holding={"delivery": frozenset(("order", "logistics-gateway")), "behaviour": frozenset(["account"])},
     disclosers=frozenset(["logistics-gateway"]),
     rectifiers={"identity": frozenset(["account"]), "delivery": frozenset(["order"])},
     duties={"order_record": timedelta(days=3650)},

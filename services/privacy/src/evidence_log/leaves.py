@@ -39,7 +39,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class AccessRecord:
     """A staff member looked at data of these people; of nobody when a search found none. `reason`: where one must be stated."""
 
     kind: ClassVar[str] = "look"
@@ -161,7 +161,7 @@ class OrderClosing:
 
 Leaf = (
     Decision
-    | Look
+    | AccessRecord
     | Disclosure
     | KeyDestruction
     | CertificateIssued

@@ -1,6 +1,6 @@
-"""What the rights sagas ask of the vault: fence and hold keys, destroy them, and who still works with them.
+"""Calls of the vault: fence and hold keys, destroy them, and list who still works with them.
 
-All calls may be repeated: an answer that was lost is given again, and nothing happens twice.
+All calls may be repeated: a reply that was lost is given again, and nothing happens twice.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Revocation:
 class Revoked:
     """All keys under one request and person; `number` is that of the last entry of the list about them (0: none).
 
-    `horizon`: the day from which on not even raw copies of the vault open them; only `destroy` answers it.
+    `horizon`: the day from which on not even raw copies of the vault open them; only `destroy` returns it.
     """
 
     request_id: UUID
@@ -78,7 +78,7 @@ async def revoke(kit: Kit, wanted: Sequence[Revocation]) -> list[Revoked]:
 
 
 async def destroy(kit: Kit, request_ids: Sequence[UUID]) -> list[Revoked]:
-    """Destroy what is fenced (not what is held) under these requests; one answer per request and person, for requests
+    """Destroy what is fenced (not what is held) under these requests; one reply per request and person, for requests
     in the same order. Raises Forbidden, Unavailable.
     """
     found: list[Revoked] = []
@@ -96,9 +96,9 @@ async def drained(kit: Kit, number: int) -> list[Holder]:
 
 
 async def may_be_to_blame(kit: Kit, error: Exception, attempts: int = 0) -> bool:
-    """Whether one request may be the cause. What all need is not away: the database answers another statement.
+    """Whether one request may be the cause: the database still executes another statement, so it is not unavailable.
 
-    With `DOUBTS` `attempts` it may also be what the vault cannot do in time, if that answers another question.
+    After `DOUBTS` attempts it may also be a call that the vault cannot do in time, if the vault replies to another call.
     """
     if isinstance(error, Doubtful):
         return await is_up(kit.db)

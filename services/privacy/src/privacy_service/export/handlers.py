@@ -26,7 +26,7 @@ from privacy_service.export.domain import Facts
 from privacy_service.export.packages import build
 from privacy_service.export.rows import Kind
 from privacy_service.export.sources import Parts
-from privacy_service.inventory.access_records import write_looks
+from privacy_service.inventory.access_records import record_access
 from privacy_service.vault_revocations import Revocation, Revoked, may_be_to_blame
 from servicekit import Customer, Job, Kit, Received, Record, Staff, Tx, get_log
 from servicekit.core.errors import Conflict, NotFound, Poison
@@ -54,7 +54,7 @@ class Link:
 
 
 async def begin_export(tx: Tx, request_id: UUID, kind: Kind, subject_ids: Sequence[UUID], now: datetime) -> None:
-    """To be called with the command `ExportHoldings`; parts that nobody asked for are dropped."""
+    """Call it in the transaction that sends `ExportHoldings`. Parts without an export are dropped."""
     await store.write_export(tx, request_id, kind, subject_ids, now)
 
 
@@ -113,7 +113,7 @@ async def make_link(kit: Kit, who: Staff | Customer, request_id: UUID) -> Link:
         if expires is None:
             raise Conflict("There is nothing to fetch: the export is not ready yet, or it was fetched, or it is over.")
         if isinstance(who, Staff):
-            await write_looks(tx, who.staff_id, who.role, now, "export_link", subjects)
+            await record_access(tx, who.staff_id, who.role, now, "export_link", subjects)
         return expires
 
     expires = await kit.run_tx("make_link", work)

@@ -81,7 +81,7 @@ def names_of(holds: Sequence[Hold]) -> frozenset[KeyRef]:
 
 def holds_on(
     items: Sequence[Item],
-    by_hand: Sequence[ManualHold],
+    manual: Sequence[ManualHold],
     scope: Scope,
     duties: Mapping[str, timedelta],
     now: datetime,
@@ -103,7 +103,7 @@ def holds_on(
             continue
         longest = longest_open.get(held.data_class)
         open_until = ends.get(KeyRef(held.data_class, held.anchor), None if longest is None else now + longest)
-        for basis, until in _bases(held, by_hand, duties, now, open_until):
+        for basis, until in _bases(held, manual, duties, now, open_until):
             hold = Hold(held.data_class, held.anchor, basis, until, held.row_count)
             found[hold] = _longer(found[hold], hold) if hold in found else hold
     return tuple(sorted(found.values()))
@@ -120,7 +120,7 @@ def _open_ends(before: Sequence[Hold], duties: Mapping[str, timedelta]) -> dict[
 
 def _bases(
     held: HeldItem,
-    by_hand: Sequence[ManualHold],
+    manual: Sequence[ManualHold],
     duties: Mapping[str, timedelta],
     now: datetime,
     open_until: datetime | None,
@@ -136,7 +136,7 @@ def _bases(
         until = None if closed_at is None else later(closed_at, duty)
         if until is None or until > now:
             yield Basis.LEGAL_OBLIGATION, until
-    for hold in by_hand:
+    for hold in manual:
         is_here = hold.data_class == held.data_class and hold.anchor in (None, held.anchor)
         if is_here and (hold.until is None or hold.until > now):
             yield hold.basis, hold.until

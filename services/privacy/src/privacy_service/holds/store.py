@@ -52,7 +52,7 @@ async def read_hold(tx: Tx, hold_id: UUID) -> tuple[UUID, ManualHold]:
 
 
 async def lift_hold(tx: Tx, hold_id: UUID, now: datetime) -> UUID | None:
-    """Ends it; whoever waits for that is checked at once. Returns whose it was, None if there is no such hold."""
+    """End the hold. Returns the id of its person, or None if there is no such hold."""
     subject: UUID | None = await tx.fetchval(
         "-- lift_hold\nUPDATE holds SET lifted_at = coalesce(lifted_at, $2) WHERE hold_id = $1 RETURNING subject_id",
         hold_id,

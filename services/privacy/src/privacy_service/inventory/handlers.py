@@ -1,4 +1,4 @@
-"""What the inventory does: notes what the headers of events say, and answers staff, whose every look is recorded."""
+"""The inventory keeps what the headers of events say. Staff search it, and each access is recorded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
@@ -12,7 +12,7 @@ from event_contracts.order import ORDER_EVENTS, OrderClosed, TaxRecordRead
 from evidence_log.handlers import append
 from evidence_log.leaves import Disclosure, OrderClosing, leaf_id_of
 from privacy_service.inventory import store
-from privacy_service.inventory.access_records import note_looks, write_looks
+from privacy_service.inventory.access_records import record_access, record_reported_access
 from privacy_service.inventory.domain import (
     Fact,
     NoMatch,
@@ -146,7 +146,7 @@ async def write_inventory(kit: Kit, tx: Tx, events: Sequence[Received[Noted]], _
     if receipts:
         await store.write_receipts(tx, receipts)
     await append(tx, [each.evidence for each in noted if each.evidence is not None])
-    await note_looks(tx, [each.look for each in noted if each.look is not None])
+    await record_reported_access(tx, [each.look for each in noted if each.look is not None])
 
 
 async def _of_the_living(
@@ -163,7 +163,7 @@ async def _of_the_living(
 
 
 async def find_subjects(kit: Kit, who: Staff, by: Term, term: str) -> dict[UUID, list[KeyName]]:
-    """Who stands behind the term, with what of theirs names it. The look is committed before the answer.
+    """The people behind the term, with what of theirs names it. The access is committed before the response.
 
     Raises `Forbidden`, `TooMany`, `Unavailable`.
     """
@@ -173,7 +173,7 @@ async def find_subjects(kit: Kit, who: Staff, by: Term, term: str) -> dict[UUID,
         found.setdefault(name.subject, []).append(name)
 
     async def work(tx: Tx) -> None:
-        await write_looks(tx, who.staff_id, who.role, kit.clock.now(), f"find_{by}", list(found))
+        await record_access(tx, who.staff_id, who.role, kit.clock.now(), f"find_{by}", list(found))
 
     await kit.run_tx("find_subjects", work)
     return found
@@ -182,10 +182,10 @@ async def find_subjects(kit: Kit, who: Staff, by: Term, term: str) -> dict[UUID,
 async def look_up_inventory(
     kit: Kit, who: Staff, subject_id: UUID, paging: Paging
 ) -> tuple[Sequence[Record], Sequence[Record]]:
-    """A page of the person's inventory and the recipients of what is on it; the look is committed with it."""
+    """A page of the person's inventory and the recipients of what is on it; the access is recorded with it."""
 
     async def work(tx: Tx) -> tuple[list[Record], list[Record]]:
-        await write_looks(tx, who.staff_id, who.role, kit.clock.now(), "inventory", [subject_id])
+        await record_access(tx, who.staff_id, who.role, kit.clock.now(), "inventory", [subject_id])
         rows = await store.read_inventory(tx, subject_id, paging)
         return rows, await store.read_recipients(tx, subject_id, [row["anchor"] for row in rows])
 

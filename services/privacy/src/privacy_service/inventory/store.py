@@ -99,12 +99,12 @@ async def read_recipients(tx: Tx, subject_id: UUID, anchors: Sequence[UUID]) -> 
     )
 
 
-async def insert_looks(
+async def insert_access_records(
     tx: Tx, staff_id: UUID, role: str, looked_at: datetime, kind: str, subject_ids: Sequence[UUID]
 ) -> None:
     """One row for each person seen; one without a person when nobody was."""
     await tx.execute(
-        """-- insert_looks
+        """-- insert_access_records
         INSERT INTO staff_looks (staff_id, role, looked_at, kind, subject_id)
         SELECT $1, $2, $3, $4, seen FROM unnest($5::uuid[]) AS seen""",
         staff_id,
@@ -115,10 +115,10 @@ async def insert_looks(
     )
 
 
-async def insert_reported_looks(tx: Tx, kind: str, reported: Sequence[Received[TaxRecordRead]]) -> None:
+async def insert_reported_access(tx: Tx, kind: str, reported: Sequence[Received[TaxRecordRead]]) -> None:
     """One row for each event; none for one that has a row already."""
     await tx.execute(
-        """-- insert_reported_looks
+        """-- insert_reported_access
         INSERT INTO staff_looks (staff_id, role, looked_at, kind, subject_id, event_id)
         SELECT staff_id, role, looked_at, $1, subject_id, event_id
         FROM unnest($2::uuid[], $3::varchar[], $4::timestamptz[], $5::uuid[], $6::uuid[])

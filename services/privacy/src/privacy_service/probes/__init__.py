@@ -1,1 +1,1 @@
-"""Probes: every participant says itself how much it holds about a person, and whoever is silent is named."""
+"""Probes: every participant says how much it holds about a person, and silent ones are named."""

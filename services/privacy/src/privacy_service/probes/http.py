@@ -1,4 +1,4 @@
-"""Staff ask what is really held, and read the answers as they come."""
+"""Staff ask what is really held, and read the replies as they come."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -51,9 +51,9 @@ def make_router(kit: Kit) -> APIRouter:
             request_id=probe.request_id,
             subject_id=probe.subject_id,
             asked_at=probe.asked_at,
-            complete=all(answer.row_count is not None for answer in probe.answers),
+            complete=all(reply.row_count is not None for reply in probe.replies),
             items=[
-                ProbeAnswer(system=a.system, row_count=a.row_count, answered_at=a.answered_at) for a in probe.answers
+                ProbeAnswer(system=a.system, row_count=a.row_count, answered_at=a.answered_at) for a in probe.replies
             ],
         )
 

@@ -1,4 +1,4 @@
-"""What people do to a request: open it, decide it, and set holds. Each is one transaction with the request locked."""
+"""What people do to a request: open it and decide it. Each is one transaction that locks the request."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ async def open_request(kit: Kit, by: Person, request_id: UUID, wanted: Wanted) -
 
 
 async def _begin(kit: Kit, tx: Tx, request: Request, states: Sequence[State]) -> None:
-    """An erasure is previewed at once; everything else begins when the identity is confirmed."""
+    """A preview of an erasure begins at once, everything else when the identity is confirmed."""
     if request.kind is Kind.ERASURE or request.status is Status.RUNNING:
         runner = await SagaRunner.of(kit, tx, states)
         runner.give_all(Begun())
@@ -319,7 +319,7 @@ async def _stop(
 
 
 async def _decide(kit: Kit, request_id: UUID, work: Callable[[Tx, Request], Awaitable[Request]]) -> Request:
-    """Whoever comes second sees what the first has decided."""
+    """Decide with the request locked: the second of two sees what the first has decided."""
 
     async def locked(tx: Tx) -> Request:
         requests = await store.lock_requests(tx, [request_id])

@@ -1,4 +1,4 @@
-"""Rights requests over HTTP: staff open and decide them, customers their own. Whoever may not see one gets 404."""
+"""Rights requests over HTTP: staff open and decide them, customers their own. A caller that may not see one gets 404."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from privacy_service.history.domain import CUSTOMER, Person
 from privacy_service.holds import handlers as holds
 from privacy_service.holds import store as holds_store
 from privacy_service.holds.domain import Basis, ManualHold
-from privacy_service.inventory.access_records import write_looks
+from privacy_service.inventory.access_records import record_access
 from privacy_service.inventory.http import LOOKS
 from privacy_service.requests import handlers, store
 from privacy_service.requests.domain import Check, Request, Status
@@ -92,15 +92,15 @@ def _add_staff_routes(router: APIRouter, kit: Kit) -> None:
 
     @router.get("/v1/requests/{request_id}/preview", openapi_extra=limited(LOOKS))
     async def preview(request_id: UUID, who: _Staff) -> Preview:
-        """What would go, what stays, why and until when. The look is recorded."""
+        """What would go, what stays, why and until when. The access is recorded."""
         await _found(kit, request_id)
         states = await saga_store.read_states(kit.db, request_id)
         subjects = [state.subject_id for state in states]
 
-        async def look(tx: Tx) -> None:
-            await write_looks(tx, who.staff_id, who.role, kit.clock.now(), "preview", subjects)
+        async def record(tx: Tx) -> None:
+            await record_access(tx, who.staff_id, who.role, kit.clock.now(), "preview", subjects)
 
-        await kit.run_tx("preview", look)
+        await kit.run_tx("preview", record)
         return await _preview(kit, states)
 
 
@@ -249,8 +249,8 @@ async def _own(kit: Kit, request_id: UUID, who: Customer) -> tuple[Request, list
 async def _preview(kit: Kit, states: Sequence[State]) -> Preview:
     questions = [state.question_id for state in states if state.question_id is not None]
     items = await replies_store.read_items(kit.db, questions)
-    by_hand = await holds_store.read_manual_holds(kit.db, [state.subject_id for state in states])
-    return preview_of(states, items, by_hand, await rules_by_policy(kit, kit.db, states), kit.clock.now())
+    manual = await holds_store.read_manual_holds(kit.db, [state.subject_id for state in states])
+    return preview_of(states, items, manual, await rules_by_policy(kit, kit.db, states), kit.clock.now())
 
 
 async def _state(kit: Kit, request: Request) -> RequestState:

@@ -96,7 +96,7 @@ class HoldId(BaseModel):
 
 
 class Silent(BaseModel):
-    """Who has not answered yet, since when it is waited for, and when it is asked again."""
+    """A system that has not replied yet, since when the step waits for it, and when the command is sent again."""
 
     system: str
     since: datetime
@@ -123,7 +123,7 @@ class HoldState(BaseModel):
 
 
 class Outstanding(BaseModel):
-    """What is still to come after the end: a hold's end (`hold`), or what a recipient answers (`recipient`)."""
+    """What is still to come after the end: a hold's end (`hold`), or the reply of a recipient (`recipient`)."""
 
     what: Literal["hold", "recipient"]
     subject_id: UUID
@@ -251,7 +251,7 @@ def _outstanding(states: Sequence[State], recipients: Sequence[Record]) -> list[
         if state.step is Step.HELD
         for hold in state.holds
     ]
-    answers = [
+    recipients_left = [
         Outstanding(
             what="recipient",
             subject_id=row["subject_id"],
@@ -264,7 +264,7 @@ def _outstanding(states: Sequence[State], recipients: Sequence[Record]) -> list[
         for row in recipients
         if row["answered"] < row["shipments"]
     ]
-    return [*holds, *answers]
+    return [*holds, *recipients_left]
 
 
 def step_of(state: State, rules: Rules) -> StepState:
@@ -286,7 +286,7 @@ def step_of(state: State, rules: Rules) -> StepState:
 def preview_of(
     states: Sequence[State],
     items: Mapping[UUID, Sequence[Item]],
-    by_hand: Mapping[UUID, Sequence[ManualHold]],
+    manual: Mapping[UUID, Sequence[ManualHold]],
     rules: Mapping[str, Rules],
     now: datetime,
 ) -> Preview:
@@ -297,7 +297,7 @@ def preview_of(
         described = items.get(state.question_id, ()) if state.question_id is not None else ()
         by = rules[state.policy]
         holds = holds_on(
-            described, by_hand.get(state.subject_id, ()), state.scope, by.duties, now, by.longest_open, state.holds
+            described, manual.get(state.subject_id, ()), state.scope, by.duties, now, by.longest_open, state.holds
         )
         for item in described:
             if not state.scope.covers(item.held.data_class, item.held.anchor):

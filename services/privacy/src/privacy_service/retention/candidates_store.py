@@ -171,18 +171,18 @@ async def insert_suspects(tx: Tx, suspects: Sequence[tuple[UUID, str, UUID]]) ->
     )
 
 
-async def clear_suspects(tx: Tx, answers: Sequence[HoldingsDescribed], now: datetime, again_at: datetime) -> None:
+async def clear_suspects(tx: Tx, replies: Sequence[HoldingsDescribed], now: datetime, again_at: datetime) -> None:
     """What somebody holds is in use, whatever events have said of it. Its key is looked at again at a later date.
 
     Not later when it was released since it was asked about: then it is due already.
     """
-    held = [(each.request_id, item.data_class, item.anchor) for each in answers for item in each.items]
+    held = [(each.request_id, item.data_class, item.anchor) for each in replies for item in each.items]
     await tx.execute(
         """-- clear_suspects: looks
         UPDATE key_looks k SET look_at = $5
         FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS u(subject_id, data_class, anchor)
         WHERE (k.subject_id, k.data_class, k.anchor) = (u.subject_id, u.data_class, u.anchor) AND k.look_at > $4""",
-        [each.subject_id for each in answers for _ in each.items],
+        [each.subject_id for each in replies for _ in each.items],
         [each[1] for each in held],
         [each[2] for each in held],
         now,

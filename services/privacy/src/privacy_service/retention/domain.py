@@ -21,7 +21,7 @@ _ONE_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Cursor:
     """Where a page ends: the time and the anchor of its last item."""
 
     closed_at: datetime
@@ -37,7 +37,7 @@ class Question:
     data_class: str | None = None
     closed_before: datetime | None = None
     is_unused: bool = False
-    after: Place | None = None
+    after: Cursor | None = None
     subject_id: UUID | None = None
 
     @property
@@ -84,7 +84,7 @@ def scans_of(policy: Policy, now: datetime, unnamed: timedelta) -> dict[str, dat
     return scans
 
 
-def next_place(ends: Sequence[Place], after: Place | None) -> Place | None:
+def next_cursor(ends: Sequence[Cursor], after: Cursor | None) -> Cursor | None:
     """Where the next page begins, when these systems had more than a page: behind the earliest of their ends.
 
     None when that is no further: a system that repeats itself gets no other question.

@@ -1,6 +1,6 @@
-"""What a retention run does: asks which anchors are past their time, hears the answers, and gives up what it found.
+"""A retention run: it asks which anchors are past their time, reads the replies, and lets erase what it found.
 
-`begin` → every system answers, page by page → keys that no event names and nobody holds → `give_up`: requests of the kind
+`begin` → every system replies, page by page → keys that no event names and nobody holds → `give_up`: requests of the kind
 retention, which run as any other saga → the end. A dry run is the same without the requests. A run that only looks at keys
 (`look_again`) asks about those that systems have released, and about those that were held at the last look.
 """
@@ -22,7 +22,7 @@ from privacy_service.requests.handlers import open_retentions
 from privacy_service.retention import candidates_store as found_store
 from privacy_service.retention import store
 from privacy_service.retention.candidates_store import Found, KeyToLook
-from privacy_service.retention.domain import EXPORT, QUARANTINE, Question, next_place, rules_of, scans_of
+from privacy_service.retention.domain import EXPORT, QUARANTINE, Question, next_cursor, rules_of, scans_of
 from privacy_service.retention.store import Run, Scan
 from privacy_service.retention.vault_keys import KEYS_A_PAGE
 from privacy_service.settings import settings_of
@@ -37,7 +37,7 @@ NAMES_A_REQUEST: Final = 1000
 BATCH: Final = 500
 _LONGEST_BACKOFF: Final = 8
 JOB: Final = "retention"
-# When a key is looked at again: one that not everybody has answered about, and one that is still held.
+# When a key is checked again: one about which not all systems have replied, and one that is still held.
 UNANSWERED_LOOK: Final = timedelta(days=1)
 HELD_LOOK: Final = timedelta(days=30)
 LOOK_RUNS_AT_ONCE: Final = 8
@@ -120,13 +120,13 @@ async def _ask(kit: Kit, tx: Tx, questions: Sequence[Question]) -> None:
 
 
 def _pause(kit: Kit, attempts: int) -> timedelta:
-    """Until a question is asked again that was asked so often."""
+    """The pause after a question was sent `attempts` times."""
     longer = min(1 << min(attempts - 1, 10), _LONGEST_BACKOFF)
     return timedelta(seconds=settings_of(kit).command_retry_seconds * longer)
 
 
 async def ask_again(kit: Kit) -> bool:
-    """Questions that not everybody has answered. True if there may be more."""
+    """Send questions again to which not all systems have replied. True if there may be more."""
 
     async def work(tx: Tx) -> bool:
         now = kit.clock.now()
@@ -145,28 +145,28 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
     Of a class with an owner only the owner knows when an anchor closed, so only its items count.
     """
     questions = await store.lock_questions(tx, {each.event.request_id for each in received})
-    answers: dict[tuple[UUID, str], ExpiredFound] = {}
+    replies: dict[tuple[UUID, str], ExpiredFound] = {}
     for each in received:
         question = questions.get(each.event.request_id)
         if not kit.policy.holds(each.event.system, each.event.data_class):
             # A system that does not hold a class cannot have it erased.
             note_out_of_scope(each.event.system, "expired", 1)
         elif question is not None and question.data_class == each.event.data_class:
-            answers.setdefault((each.event.request_id, each.event.system), each.event)
-    fresh = await store.save_pages(tx, list(answers.values()))
+            replies.setdefault((each.event.request_id, each.event.system), each.event)
+    fresh = await store.save_pages(tx, list(replies.values()))
     found = [
         (question.run_id, item.subject_id, item.data_class, item.anchor, question.closed_before)
-        for place, answer in answers.items()
+        for place, reply in replies.items()
         if place in fresh
-        and (question := questions[answer.request_id]).closed_before is not None
-        and kit.policy.owner(answer.data_class) in (None, answer.system)
-        for item in answer.items
+        and (question := questions[reply.request_id]).closed_before is not None
+        and kit.policy.owner(reply.data_class) in (None, reply.system)
+        for item in reply.items
         if item.data_class == question.data_class and item.closed_at < question.closed_before
     ]
     await found_store.insert_expired(tx, found)
-    for question in await _answered(kit, tx, questions):
-        said = (await store.read_answers(tx, [question.question_id]))[question.question_id]
-        after = next_place([place for place in said.values() if place is not None], question.after)
+    for question in await _end_answered(kit, tx, questions):
+        said = (await store.read_replies(tx, [question.question_id]))[question.question_id]
+        after = next_cursor([place for place in said.values() if place is not None], question.after)
         if after is not None:
             following = Question(
                 uuid4(), question.run_id, question.data_class, question.closed_before, question.is_unused, after
@@ -177,32 +177,32 @@ async def on_expired_found(kit: Kit, tx: Tx, received: Sequence[Received[Expired
 async def on_described(kit: Kit, tx: Tx, received: Sequence[Received[HoldingsDescribed]]) -> None:
     """What is held of people with a key that no event has named. Answers to the sagas' questions change nothing here."""
     questions = await store.lock_questions(tx, {each.event.request_id for each in received})
-    answers = []
+    replies = []
     for each in received:
         question = questions.get(each.event.request_id)
         if question is not None and question.subject_id == each.event.subject_id:
             items = tuple(i for i in each.event.items if kit.policy.holds(each.event.system, i.data_class))
             note_out_of_scope(each.event.system, "described", len(each.event.items) - len(items))
-            answers.append(each.event.model_copy(update={"items": items}))
-    if not answers:
+            replies.append(each.event.model_copy(update={"items": items}))
+    if not replies:
         return
     now = kit.clock.now()
-    await found_store.clear_suspects(tx, answers, now, now + HELD_LOOK)
-    await store.save_parts(tx, answers)
-    done = await _answered(kit, tx, questions)
+    await found_store.clear_suspects(tx, replies, now, now + HELD_LOOK)
+    await store.save_parts(tx, replies)
+    done = await _end_answered(kit, tx, questions)
     await found_store.convict(tx, [question.question_id for question in done])
 
 
-async def _answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
-    """Those that everybody has answered who holds what they ask about: they are not asked again."""
-    said = await store.read_answers(tx, questions)
+async def _end_answered(kit: Kit, tx: Tx, questions: dict[UUID, Question]) -> list[Question]:
+    """End the questions to which all systems have replied that hold what they ask about. Returns those."""
+    said = await store.read_replies(tx, questions)
     done = [q for each, q in questions.items() if _wanted(kit, q.data_class) <= said.get(each, {}).keys()]
     await store.end_questions(tx, [question.question_id for question in done])
     return done
 
 
 def _wanted(kit: Kit, data_class: str | None) -> frozenset[str]:
-    """Who must answer a question about a class; None: about a person."""
+    """The systems that must reply to a question about a class; None: about a person."""
     return frozenset(participants(kit.policy) if data_class is None else systems_holding(kit.policy, data_class))
 
 
@@ -238,7 +238,7 @@ async def on_released(kit: Kit, tx: Tx, received: Sequence[Received[KeyReleased]
 
 
 async def look_again(kit: Kit) -> bool:
-    """Asks about keys that are due for a look. True if there may be more.
+    """Ask about keys that are due to be checked. True if there may be more.
 
     While systems are silent only so many of these runs are begun; the rest waits for them.
     """
@@ -266,7 +266,7 @@ async def look_again(kit: Kit) -> bool:
 
 
 async def look_at_keys(kit: Kit, scan: Scan, keys: Sequence[AgedKey]) -> None:
-    """A page of the vault's keys: whoever has one that no event has named is asked about. The scan goes on behind it."""
+    """Ask all systems about people with a key on this page of the vault's keys that no event has named. Then move the scan on."""
 
     async def work(tx: Tx) -> None:
         to = (keys[-1].created_at, keys[-1].key_id) if keys else None
@@ -302,9 +302,9 @@ async def _ask_about(kit: Kit, tx: Tx, run_id: UUID, keys: Iterable[AgedKey | Ke
 
 
 async def give_up(kit: Kit, run_id: UUID) -> bool:
-    """Opens requests for what was found of some people; the run ends when everything is answered and nothing is left.
+    """Open requests for what was found of some people. The run ends when all systems have replied and nothing is left.
 
-    Whoever did not answer when asked for the first time holds up nothing but what only they know of. True if there may
+    A system that does not reply to the first question delays only what it alone knows. True if there may
     be more. A dry run counts only.
     """
 
@@ -353,7 +353,7 @@ def _requests(found: Sequence[Found]) -> Iterable[dict[UUID, Sequence[KeyRef]]]:
 
 
 def _all_wanted(kit: Kit) -> list[tuple[str | None, str]]:
-    """Who must answer: (class, system), and (None, system) for questions about a person."""
+    """The systems that must reply: (class, system), and (None, system) for questions about a person."""
     classes: list[str | None] = [None, *kit.policy.classes]
     return [(each, system) for each in classes for system in sorted(_wanted(kit, each))]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from event_contracts.moments import bounded
 from event_contracts.privacy import ExpiredFound, HoldingsDescribed
-from privacy_service.retention.domain import Place, Question
+from privacy_service.retention.domain import Cursor, Question
 from servicekit import Record, Tx
 from servicekit.db.postgres import Database
 
@@ -74,7 +74,7 @@ async def insert_run(
 
 
 async def insert_scans(tx: Tx, run_id: UUID, before: Mapping[str, datetime]) -> None:
-    """Each goes on where that of the last real run ended: what it found is noted (`key_looks`), whoever did not answer."""
+    """Each scan continues where that of the last real run ended. What that one found is in `key_looks`, replies or not."""
     await tx.execute(
         """-- insert_scans
         INSERT INTO retention_scans (run_id, data_class, created_before, after_at, after_key, is_done)
@@ -221,7 +221,7 @@ async def lock_due_questions(tx: Tx, now: datetime, limit: int) -> list[tuple[Qu
 
 
 def _question(row: Record) -> Question:
-    after = None if row["after_anchor"] is None else Place(bounded(row["after_closed_at"]), row["after_anchor"])
+    after = None if row["after_anchor"] is None else Cursor(bounded(row["after_closed_at"]), row["after_anchor"])
     return Question(
         row["question_id"],
         row["run_id"],
@@ -251,48 +251,48 @@ async def end_questions(tx: Tx, question_ids: Sequence[UUID]) -> None:
     )
 
 
-async def save_pages(tx: Tx, answers: Sequence[ExpiredFound]) -> set[tuple[UUID, str]]:
-    """Each system's first answer to a question counts. Returns (question, system) of those that are."""
+async def save_pages(tx: Tx, replies: Sequence[ExpiredFound]) -> set[tuple[UUID, str]]:
+    """Each system's first reply to a question counts. Returns (question, system) of those that are."""
     rows = await tx.fetch(
         """-- save_pages
         INSERT INTO retention_answers SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[])
         ON CONFLICT DO NOTHING RETURNING question_id, system""",
-        [each.request_id for each in answers],
-        [each.system for each in answers],
-        [each.items[-1].closed_at if each.items and not each.is_all else None for each in answers],
-        [each.items[-1].anchor if each.items and not each.is_all else None for each in answers],
+        [each.request_id for each in replies],
+        [each.system for each in replies],
+        [each.items[-1].closed_at if each.items and not each.is_all else None for each in replies],
+        [each.items[-1].anchor if each.items and not each.is_all else None for each in replies],
     )
     return {(row["question_id"], row["system"]) for row in rows}
 
 
-async def save_parts(tx: Tx, answers: Sequence[HoldingsDescribed]) -> None:
+async def save_parts(tx: Tx, replies: Sequence[HoldingsDescribed]) -> None:
     """Notes the parts of what systems say that they hold; a system with all of its parts has answered."""
     await tx.execute(
         """-- save_parts
         INSERT INTO retention_parts SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[])
         ON CONFLICT DO NOTHING""",
-        [each.request_id for each in answers],
-        [each.system for each in answers],
-        [each.part for each in answers],
-        [each.parts for each in answers],
+        [each.request_id for each in replies],
+        [each.system for each in replies],
+        [each.part for each in replies],
+        [each.parts for each in replies],
     )
     await tx.execute(
         """-- save_parts: whole
         INSERT INTO retention_answers (question_id, system)
         SELECT question_id, system FROM retention_parts WHERE question_id = ANY($1::uuid[])
         GROUP BY question_id, system HAVING count(*) >= max(parts) ON CONFLICT DO NOTHING""",
-        [each.request_id for each in answers],
+        [each.request_id for each in replies],
     )
 
 
-async def read_answers(tx: Tx, question_ids: Iterable[UUID]) -> dict[UUID, dict[str, Place | None]]:
+async def read_replies(tx: Tx, question_ids: Iterable[UUID]) -> dict[UUID, dict[str, Cursor | None]]:
     """By question and system: where a page ended that was not all, None where it was."""
     rows = await tx.fetch(
-        "-- read_answers\nSELECT * FROM retention_answers WHERE question_id = ANY($1::uuid[])", list(question_ids)
+        "-- read_replies\nSELECT * FROM retention_answers WHERE question_id = ANY($1::uuid[])", list(question_ids)
     )
-    found: dict[UUID, dict[str, Place | None]] = {}
+    found: dict[UUID, dict[str, Cursor | None]] = {}
     for row in rows:
-        place = None if row["last_anchor"] is None else Place(bounded(row["last_closed_at"]), row["last_anchor"])
+        place = None if row["last_anchor"] is None else Cursor(bounded(row["last_closed_at"]), row["last_anchor"])
         found.setdefault(row["question_id"], {})[row["system"]] = place
     return found
 
@@ -302,7 +302,7 @@ async def read_silent(
 ) -> list[Record]:
     """The systems that have not answered, by run, each with the earliest question and when it is asked again.
 
-    `wanted` are (class, system): who must answer a question about a class, and (None, system) about a person.
+    `wanted` are (class, system): who must reply to a question about a class, and (None, system) about a person.
     """
     return await db.fetch(
         """-- read_silent

@@ -25,7 +25,7 @@ async def in_batches(
     """One transaction for a batch. When it fails, one for each of it, and what fails alone is put off.
 
     True if there may be more. Raises what is in `NOT_TO_BLAME`, but a statement that times out for one request alone is
-    put off as well while the database answers others.
+    put off as well while the database executes others.
     """
     taken: list[T] = []
 

@@ -15,7 +15,7 @@ from privacy_service.holds.domain import Item, ManualHold
 
 
 class Kind(StrEnum):
-    """What is asked for. A retention request is opened by the retention run, never by a person."""
+    """What a request is for. Only a retention run opens a retention request."""
 
     ACCESS = "access"
     PORTABILITY = "portability"

@@ -46,11 +46,12 @@ FIRST_DRAIN_POLL: Final = timedelta(milliseconds=100)
 class Rules:
     """What a saga goes by: the systems of its policy that must reply, the duties to keep, and the settings' pauses.
 
-    `holders` hold a class; `rectifiers` correct it; `owners` say whether its anchors are open, for `longest_open` at most.
+    By class: `systems_holding` hold it; `rectifiers` correct it; `owners` say whether its anchors are open, for `longest_open` at
+    most.
     """
 
     participants: frozenset[str]
-    holders: Mapping[str, frozenset[str]]
+    systems_holding: Mapping[str, frozenset[str]]
     disclosers: frozenset[str]
     rectifiers: Mapping[str, frozenset[str]]
     duties: Mapping[str, timedelta]
@@ -165,7 +166,7 @@ def must_reply(state: State, rules: Rules) -> frozenset[str]:
     if state.scope.names is not None:
         # A system that does not hold the classes of these keys cannot have any of them.
         concerned = frozenset().union(
-            *(rules.holders.get(name.data_class, rules.participants) for name in state.scope.names)
+            *(rules.systems_holding.get(name.data_class, rules.participants) for name in state.scope.names)
         )
     return concerned & rules.disclosers if definition.systems is Systems.DISCLOSERS else concerned
 

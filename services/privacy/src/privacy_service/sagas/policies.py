@@ -53,7 +53,7 @@ def rules_of(kit: Kit, policy: Policy) -> Rules:
 def _rules_of(policy: Policy, settings: PrivacySettings) -> Rules:
     return Rules(
         participants=frozenset(participants(policy)),
-        holders={name: frozenset(systems_holding(policy, name)) for name in policy.classes},
+        systems_holding={name: frozenset(systems_holding(policy, name)) for name in policy.classes},
         disclosers=_owner(policy, SHIPMENT_EVENTS),
         rectifiers={
             **dict.fromkeys(ACCOUNT_CLASSES, _owner(policy, ACCOUNT_EVENTS)),

@@ -130,7 +130,7 @@ def _refusal(reply: HoldingsRectified) -> str | None:
 
 def _counts(rules: Rules, system: str, held: HeldItem) -> bool:
     """Whether what the system says of this item counts: it holds the class, and an open anchor is the owner's to say."""
-    is_holder = system in rules.holders.get(held.data_class, ())
+    is_holder = system in rules.systems_holding.get(held.data_class, ())
     return is_holder and (not held.is_open or rules.owners.get(held.data_class) == system)
 
 

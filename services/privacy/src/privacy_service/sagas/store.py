@@ -15,7 +15,7 @@ from servicekit.db.postgres import Database
 
 _STATES: Final = """
     SELECT s.*, r.kind::text AS kind, r.data_classes FROM rights_subjects s JOIN rights_requests r USING (request_id)"""
-# The request's row first: whoever changes anything of a request locks it, and always in this order.
+# The request's row first: every change of a request locks it, always in this order.
 _LOCKED: Final = " ORDER BY s.request_id, s.subject_id FOR UPDATE OF r, s"
 
 
@@ -291,7 +291,7 @@ async def complete(tx: Tx, request_ids: Iterable[UUID], now: datetime) -> list[U
 
 
 async def refuse(tx: Tx, reasons: Mapping[UUID, str], now: datetime) -> None:
-    """Ends requests as denied: those whose data it is refuse what was asked for."""
+    """End requests as denied, since the owners of the data refuse."""
     await tx.execute(
         """-- refuse
         UPDATE rights_requests r SET status = 'denied', reason = u.reason::request_reason, ended_at = $3
