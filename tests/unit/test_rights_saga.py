@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -23,10 +23,11 @@ from privacy_service.sagas.definition import (
     Erased,
     Exported,
     Fenced,
-    How,
     Kind,
     Notified,
     Rectified,
+    Reply,
+    Result,
     Step,
     StepDefinition,
     Timeout,
@@ -113,11 +114,13 @@ def test_each_kinds_steps_end_and_every_step_is_known() -> None:
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.step)
-def test_a_row_of_the_table_says_what_ends_its_step(definition: StepDefinition) -> None:
-    is_command = definition.how is How.REPLIES
-    assert (definition.command is not None) == is_command
-    assert definition.reply is not None or definition.how in (How.DECISION, How.TIME, How.END)
-    assert (definition.timeout is Timeout.NEVER) == (definition.how in (How.DECISION, How.END))
+def test_a_row_of_the_table_says_what_its_step_waits_for(definition: StepDefinition) -> None:
+    assert (definition.command is not None) == (definition.reply in get_args(Reply))
+    assert definition.command is None or definition.timeout is Timeout.RETRY
+    assert (definition.timeout is Timeout.AT_ONCE) == (
+        definition.reply in get_args(Result) and definition.step is not Step.READY
+    )
+    assert (definition.timeout is Timeout.NEVER) == (definition.step in (Step.APPROVE, Step.DONE))
     assert all(definition in steps for steps in SAGAS.values() if definition.step in [each.step for each in steps])
 
 
@@ -371,7 +374,7 @@ def test_in_any_order_with_duplicates_the_steps_are_taken_one_by_one_and_end(see
 @pytest.mark.parametrize("kind", Kind)
 def test_the_steps_that_ask_always_say_when_they_ask_again(kind: Kind) -> None:
     for step in STEPS[kind]:
-        if DEFINITIONS[step].how is How.REPLIES:
+        if DEFINITIONS[step].command is not None:
             given = state(kind, step, next_try_at=NOW, attempts=3, question_id=uuid4())
             after, commands = run(given, Due())
             assert commands

@@ -15,7 +15,7 @@ from event_contracts.moments import Moment
 from privacy_service.holds.domain import Basis, Hold, Item, ManualHold, holds_on
 from privacy_service.requests.domain import Check, Extension, Reason, Regime, Request, Status
 from privacy_service.requests.handlers import MOST_SUBJECTS
-from privacy_service.sagas.definition import DEFINITIONS, How, Kind, Step
+from privacy_service.sagas.definition import DEFINITIONS, Kind, Step, Timeout
 from privacy_service.sagas.machine import Rules, State, must_reply
 from servicekit import Record
 
@@ -268,14 +268,14 @@ def _outstanding(states: Sequence[State], recipients: Sequence[Record]) -> list[
 
 
 def step_of(state: State, rules: Rules) -> StepState:
-    how = DEFINITIONS[state.step].how
-    if how is How.REPLIES and state.next_try_at is not None:
+    definition = DEFINITIONS[state.step]
+    if definition.command is not None and state.next_try_at is not None:
         silent = must_reply(state, rules) - state.acknowledged
     elif state.step is Step.DRAIN and state.waiting_for:
         silent = state.waiting_for
     elif state.step in (Step.FENCE, Step.DRAIN, Step.DESTROY):
         silent = frozenset(["vault"])
-    elif how is How.WORK and state.attempts:
+    elif definition.timeout is Timeout.AT_ONCE and state.attempts:
         silent = frozenset(["privacy"])  # this service's own work failed: it is tried again
     else:
         silent = frozenset()

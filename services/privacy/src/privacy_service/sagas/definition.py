@@ -122,16 +122,6 @@ Reply: TypeAlias = Described | Erased | Notified | Exported | Rectified
 Result: TypeAlias = Fenced | Drained | Destroyed | Worked
 
 
-class How(Enum):
-    """What ends a step."""
-
-    REPLIES = auto()  # all systems that must reply to the command have done so
-    DECISION = auto()  # somebody decides
-    TIME = auto()  # a time comes
-    WORK = auto()  # this service's own work, or the vault's, is done
-    END = auto()
-
-
 class Systems(Enum):
     """Which systems must reply to the command of a step."""
 
@@ -145,7 +135,9 @@ class Timeout(Enum):
 
     NEVER = auto()
     RETRY = auto()  # after a pause of the settings, which grows: the command is sent again
-    AT_ONCE = auto()  # the step's work is due; when it fails, it is tried again after the same pauses
+    AT_ONCE = (
+        auto()
+    )  # work of this service or of the vault is due; when it fails, it is tried again after the same pauses
     ERASURE_WAIT = auto()  # after the settings' wait: the next step
     HOLD_END = auto()  # when a hold may have ended: another round
 
@@ -159,13 +151,13 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StepDefinition:
-    """One step. `command` goes to `systems`, or the vault or `jobs.py` does the work; a `reply` of another type is ignored.
+    """One step. It ends when all `systems` have replied to its `command`, when the work of `jobs.py` has a result, or at a time.
 
+    `reply` is the type of the replies, or of the result; the step ignores all others.
     `is_stoppable`: nothing is gone and nothing has left yet, so the request may be denied or cancelled.
     """
 
     step: Step
-    how: How
     command: type[Event] | None = None
     reply: type[Reply | Result] | None = None
     timeout: Timeout = Timeout.NEVER
@@ -174,46 +166,46 @@ class StepDefinition:
     is_stoppable: bool = False
 
 
-_ERASING: Final = (
-    # Every system says what it holds, since much may have happened since the preview. The holds follow from the replies.
-    StepDefinition(Step.DESCRIBE, How.REPLIES, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
-    # The vault fences the keys, and holds those that a hold keeps. From here on there is no way back.
-    StepDefinition(Step.FENCE, How.WORK, reply=Fenced, timeout=Timeout.AT_ONCE),
-    # Every system waits out its writers, sweeps its tables, and says what is left. As long as rows are left, it is asked again.
-    StepDefinition(Step.ERASE, How.REPLIES, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
-    # The vault is asked until no process works with the keys any more: leases are dropped, or run out.
-    StepDefinition(Step.DRAIN, How.WORK, reply=Drained, timeout=Timeout.AT_ONCE, refusal=Refusal.ASK_AGAIN),
-    # The vault destroys the keys that are fenced. The evidence log records each of them.
-    StepDefinition(Step.DESTROY, How.WORK, reply=Destroyed, timeout=Timeout.AT_ONCE),
-    # Systems that gave data to recipients notify them. What recipients reply later amends the certificate.
-    StepDefinition(Step.TELL, How.REPLIES, TellRecipients, Notified, timeout=Timeout.RETRY, systems=Systems.DISCLOSERS),
-    # Verify: every system sweeps once more after the keys are gone, and must have nothing left.
-    StepDefinition(Step.PROBE, How.REPLIES, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
-    # The certificate is issued when all subjects of the request have come this far.
-    StepDefinition(Step.CERTIFY, How.WORK, reply=Worked, timeout=Timeout.AT_ONCE),
-    # What a hold keeps waits here. When a hold may have ended, another round begins at `describe`. Without holds: done.
-    StepDefinition(Step.HELD, How.TIME, timeout=Timeout.HOLD_END),
-    StepDefinition(Step.DONE, How.END),
+# An erasure: first it is decided, then done. A retention run has decided already.
+_DECIDING: Final = (
+    # Every system says what it holds, so that the person who approves sees what goes and what stays.
+    StepDefinition(Step.PREVIEW, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
+    # A second person approves; they may do so before all systems have replied to the preview.
+    StepDefinition(Step.APPROVE, is_stoppable=True),
+    # The person may still change their mind.
+    StepDefinition(Step.WAIT, timeout=Timeout.ERASURE_WAIT, is_stoppable=True),
 )
 
-_ERASURE: Final = (
-    # Every system says what it holds, so that the person who approves sees what goes and what stays.
-    StepDefinition(Step.PREVIEW, How.REPLIES, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
-    # A second person approves; they may do so before all systems have replied to the preview.
-    StepDefinition(Step.APPROVE, How.DECISION, is_stoppable=True),
-    # The person may still change their mind.
-    StepDefinition(Step.WAIT, How.TIME, timeout=Timeout.ERASURE_WAIT, is_stoppable=True),
-    *_ERASING,
+_ERASING: Final = (
+    # Every system says what it holds, since much may have happened since the preview. The holds follow from the replies.
+    StepDefinition(Step.DESCRIBE, DescribeHoldings, Described, timeout=Timeout.RETRY, is_stoppable=True),
+    # The vault fences the keys, and holds those that a hold keeps. From here on there is no way back.
+    StepDefinition(Step.FENCE, reply=Fenced, timeout=Timeout.AT_ONCE),
+    # Every system waits out its writers, sweeps its tables, and says what is left. As long as rows are left, it is asked again.
+    StepDefinition(Step.ERASE, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
+    # The vault is asked until no process works with the keys any more: leases are dropped, or run out.
+    StepDefinition(Step.DRAIN, reply=Drained, timeout=Timeout.AT_ONCE, refusal=Refusal.ASK_AGAIN),
+    # The vault destroys the keys that are fenced. The evidence log records each of them.
+    StepDefinition(Step.DESTROY, reply=Destroyed, timeout=Timeout.AT_ONCE),
+    # Systems that gave data to recipients notify them. What recipients reply later amends the certificate.
+    StepDefinition(Step.TELL, TellRecipients, Notified, timeout=Timeout.RETRY, systems=Systems.DISCLOSERS),
+    # Verify: every system sweeps once more after the keys are gone, and must have nothing left.
+    StepDefinition(Step.PROBE, EraseHoldings, Erased, timeout=Timeout.RETRY, refusal=Refusal.ASK_AGAIN),
+    # The certificate is issued when all subjects of the request have come this far.
+    StepDefinition(Step.CERTIFY, reply=Worked, timeout=Timeout.AT_ONCE),
+    # What a hold keeps waits here. When a hold may have ended, another round begins at `describe`. Without holds: done.
+    StepDefinition(Step.HELD, timeout=Timeout.HOLD_END),
+    StepDefinition(Step.DONE),
 )
 
 _HANDING_OVER: Final = (
     # Every system hands over what it holds, sealed, part by part.
-    StepDefinition(Step.EXPORT, How.REPLIES, ExportHoldings, Exported, timeout=Timeout.RETRY, is_stoppable=True),
+    StepDefinition(Step.EXPORT, ExportHoldings, Exported, timeout=Timeout.RETRY, is_stoppable=True),
     # The parts of all subjects are there: the package may be fetched.
-    StepDefinition(Step.PACKAGE, How.WORK, reply=Worked, timeout=Timeout.AT_ONCE),
+    StepDefinition(Step.PACKAGE, reply=Worked, timeout=Timeout.AT_ONCE),
     # Until the package was fetched or has expired, and its key is destroyed.
-    StepDefinition(Step.READY, How.TIME, reply=Worked, timeout=Timeout.RETRY),
-    StepDefinition(Step.DONE, How.END),
+    StepDefinition(Step.READY, reply=Worked, timeout=Timeout.RETRY),
+    StepDefinition(Step.DONE),
 )
 
 _RECTIFYING: Final = (
@@ -221,7 +213,6 @@ _RECTIFYING: Final = (
     # `RectifyDelivery` instead.
     StepDefinition(
         Step.RECTIFY,
-        How.REPLIES,
         RectifyHoldings,
         Rectified,
         timeout=Timeout.RETRY,
@@ -229,11 +220,11 @@ _RECTIFYING: Final = (
         systems=Systems.RECTIFIERS,
         is_stoppable=True,
     ),
-    StepDefinition(Step.DONE, How.END),
+    StepDefinition(Step.DONE),
 )
 
 SAGAS: Final[Mapping[Kind, tuple[StepDefinition, ...]]] = {
-    Kind.ERASURE: _ERASURE,
+    Kind.ERASURE: (*_DECIDING, *_ERASING),
     Kind.RETENTION: _ERASING,
     Kind.ACCESS: _HANDING_OVER,
     Kind.PORTABILITY: _HANDING_OVER,

@@ -22,7 +22,6 @@ from privacy_service.sagas.definition import (
     Erased,
     Exported,
     Fenced,
-    How,
     Kind,
     Notified,
     Rectified,
@@ -157,7 +156,7 @@ Advance: TypeAlias = tuple[State, list[Command]]
 def must_reply(state: State, rules: Rules) -> frozenset[str]:
     """The systems whose reply this step needs."""
     definition = DEFINITIONS[state.step]
-    if definition.how is not How.REPLIES:
+    if definition.command is None:
         return frozenset()
     if definition.systems is Systems.RECTIFIERS:
         classes = state.scope.data_classes or ACCOUNT_CLASSES

@@ -14,7 +14,7 @@ from privacy_service.history import store as history_store
 from privacy_service.history.domain import HistoryEntry
 from privacy_service.history.handlers import record
 from privacy_service.sagas import policies, rectifications_store, replies_store, store
-from privacy_service.sagas.definition import DEFINITIONS, How, Kind, Step
+from privacy_service.sagas.definition import DEFINITIONS, Kind, Step, Timeout
 from privacy_service.sagas.machine import (
     Command,
     Enter,
@@ -136,7 +136,7 @@ class SagaRunner:
             subjects = [state for state in self._after.values() if state.request_id == request_id]
             kind: Literal["access", "portability"] = "portability" if subjects[0].kind is Kind.PORTABILITY else "access"
             await begin_export(tx, request_id, kind, [state.subject_id for state in subjects], self._now)
-        if any(DEFINITIONS[step].how is How.WORK for _, step in entered):
+        if any(DEFINITIONS[step].timeout is Timeout.AT_ONCE for _, step in entered):
             tx.wake(self._kit.wakes[JOB])
         if running := {state.request_id for state, step in entered if step is Step.FENCE}:
             await store.start_running(tx, running)
