@@ -135,9 +135,7 @@ class Timeout(Enum):
 
     NEVER = auto()
     RETRY = auto()  # after a pause of the settings, which grows: the command is sent again
-    AT_ONCE = (
-        auto()
-    )  # work of this service or of the vault is due; when it fails, it is tried again after the same pauses
+    AT_ONCE = auto()  # work of this service or the vault is due; when it fails, it is tried again after such pauses
     ERASURE_WAIT = auto()  # after the settings' wait: the next step
     HOLD_END = auto()  # when a hold may have ended: another round
 
