@@ -4,17 +4,15 @@
 its public key, and keeps what it signed in an append-only file.
 """
 
-import asyncio
 import base64
 import fcntl
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
-import uvloop
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 
@@ -31,11 +29,10 @@ from evidence_log.checkpoint import (
 from evidence_log.merkle import verify_consistency
 from servicekit import Settings, get_log
 from servicekit.app.probes import STARTING, serving_probes
+from servicekit.app.process import run_process, stop_signal
 from servicekit.core.clock import Clock
-from servicekit.core.errors import KitError, Misconfigured
+from servicekit.core.errors import Misconfigured
 from servicekit.core.health import Health
-from servicekit.core.logs import configure_logs
-from servicekit.core.process import harden
 from servicekit.http.app import make_app
 from servicekit.http.serving import serving
 
@@ -179,9 +176,7 @@ def open_witness(settings: WitnessSettings, clock: Clock) -> Witness:
 
 async def run(settings: WitnessSettings) -> None:
     """Serves until SIGTERM or SIGINT. Raises `Misconfigured`."""
-    stop, clock = asyncio.Event(), Clock()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, clock = stop_signal(), Clock()
     witness = open_witness(settings, clock)
     health = Health("witness", "all", "1", clock)
     app = make_app(settings, clock, health, [make_router(witness)], refuse_cards=False)
@@ -197,15 +192,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m evidence_log.witness all", file=sys.stderr)
         return 2
     settings = WitnessSettings()
-    configure_logs("witness", "all", settings.log_level)
-    try:
-        harden()
-        uvloop.run(run(settings))
-    except KitError as error:
-        log.error("cannot_run", error=error)
-        print(error.detail, file=sys.stderr)
-        return 1
-    return 0
+    return run_process("witness", "all", settings.log_level, partial(run, settings))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The vault's process: settings → parts → roles. It holds no key of its own but the KEK."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,20 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-import uvloop
 from fastapi import FastAPI
 
 from servicekit import Tx, get_log
 from servicekit.app.probes import STARTING, connect_once_up, serving_probes
+from servicekit.app.process import run_process, stop_signal
 from servicekit.app.republish import REPUBLISH, since_of
 from servicekit.core.clock import Clock
-from servicekit.core.errors import KitError, Misconfigured
 from servicekit.core.faults import check_armed
 from servicekit.core.gc_settings import settle
 from servicekit.core.health import Health
-from servicekit.core.logs import configure_logs
 from servicekit.core.policy import Policy
-from servicekit.core.process import harden
 from servicekit.db.migrate import check_schema, migrate
 from servicekit.db.postgres import Database
 from servicekit.db.writers import OldestWriter, check_writers, read_writers
@@ -67,9 +63,7 @@ log = get_log("vault")
 
 async def run(role: str, settings: VaultSettings) -> None:
     """One process in one role, until SIGTERM or SIGINT. Raises Misconfigured."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signal()
     async with running(role, settings, Clock(), stop):
         settle()
         log.info("started")
@@ -205,23 +199,19 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m vault_service {'|'.join((*known, REPUBLISH))}", file=sys.stderr)
         return 2
     settings = VaultSettings()
-    configure_logs("vault", role, settings.log_level)
-    try:
-        if role == "migrate":
-            settings.require("migrations_dsn")
-            applied = uvloop.run(migrate(settings.migrations_dsn, MIGRATIONS))
-            log.info("migrated", applied=len(applied))
-        elif since is not None:
-            uvloop.run(_republish(settings, since))
-        elif role in epoch_commands.COMMANDS:
-            harden()
-            return uvloop.run(epoch_commands.run(role, settings, Clock()))
-        else:
-            harden()
-            uvloop.run(run(role, settings))
-    except KitError as error:
-        log.error("cannot_run", error=error)
-        if isinstance(error, Misconfigured):
-            print(error.detail, file=sys.stderr)
-        return 1
-    return 0
+    has_keys = role not in ("migrate", "republish")
+    return run_process("vault", role, settings.log_level, partial(_run, role, settings, since), has_keys=has_keys)
+
+
+async def _run(role: str, settings: VaultSettings, since: datetime | None) -> int | None:
+    if role == "migrate":
+        settings.require("migrations_dsn")
+        applied = await migrate(settings.migrations_dsn, MIGRATIONS)
+        log.info("migrated", applied=len(applied))
+    elif since is not None:
+        await _republish(settings, since)
+    elif role in epoch_commands.COMMANDS:
+        return await epoch_commands.run(role, settings, Clock())
+    else:
+        await run(role, settings)
+    return None

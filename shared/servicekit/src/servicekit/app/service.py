@@ -14,22 +14,21 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import uvloop
 from fastapi import APIRouter
 
 from event_contracts import Event
 from event_contracts.privacy import PRIVACY_COMMANDS
 from servicekit.app.probes import STARTING, connect_once_up, serving_probes
+from servicekit.app.process import run_process, stop_signal
 from servicekit.app.republish import REPUBLISH, SayAgain, republish, since_of
 from servicekit.core.clock import Clock, pause_until_any
 from servicekit.core.errors import KitError
 from servicekit.core.faults import check_armed
 from servicekit.core.gc_settings import settle
 from servicekit.core.health import Health, Progress
-from servicekit.core.logs import code, configure_logs, get_log
+from servicekit.core.logs import code, get_log
 from servicekit.core.metrics import JOB_RUNS
 from servicekit.core.policy import Policy
-from servicekit.core.process import harden
 from servicekit.core.settings import Settings
 from servicekit.db import outbox as outboxes
 from servicekit.db.migrate import KIT_MIGRATIONS, check_schema, migrate
@@ -135,13 +134,10 @@ def main(service: Service, arguments: Sequence[str] | None = None) -> None:
         print(f"usage: {service.name} {known}", file=sys.stderr)
         raise SystemExit(2)
     settings = service.settings()
-    configure_logs(service.name, given[0], settings.log_level)
-    try:
-        uvloop.run(_run(service, settings, given[0], since, tool))
-    except KitError as error:
-        log.error("stopped", error=error)
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from None
+    has_keys = given[0] != "migrate"
+    work = partial(_run, service, settings, given[0], since, tool)
+    if run_process(service.name, given[0], settings.log_level, work, has_keys=has_keys):
+        raise SystemExit(1)
 
 
 def _tool(service: Service, given: Sequence[str]) -> Tool | None:
@@ -162,10 +158,7 @@ async def _run(
         applied = await migrate(settings.migrations_dsn, service.migration_folders)
         log.info("migrated", migrations=len(applied))
         return
-    harden()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = stop_signal()
     if role in (*ROLES, "all"):
         await _serve(service, settings, ROLES if role == "all" else (role,), role, stopping)
         return
