@@ -199,6 +199,21 @@ class PartitionsDiffer(Unavailable):
         self.topics = topics
 
 
+class KafkaRefuses(Unavailable):
+    """Kafka does not let this process's user write to a topic, or read it: the topic's entry in the list of topics lacks it."""
+
+    code = "kafka_refuses"
+
+    def __init__(self, user: str, topics: Sequence[str], *, writes: bool) -> None:
+        entry = f'"owner": "{user}"' if writes else f'"{user}" among its "consumers"'
+        super().__init__(
+            f"Kafka refuses the user {user} to {'write to' if writes else 'read'} {', '.join(topics)}. In the list of topics "
+            f"(ours or your topics.json) the entry of each lacks {entry}: add it and create the ACLs from the list again. "
+            f"If it is there, the ACLs are older than the list, or KAFKA_USER is another system's."
+        )
+        self.topics = tuple(topics)
+
+
 class PositionLost(KitError):
     """Another process has moved this reader's position, so this one has lost its partitions:
     it rolls back and rejoins.

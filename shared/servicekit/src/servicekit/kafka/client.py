@@ -12,13 +12,18 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from faststream.kafka import KafkaBroker
 from faststream.security import SASLScram512
 from msgspec import Struct
 
 from event_contracts.topics import TOPICS, load_topics
-from servicekit.core.errors import PartitionsDiffer
+from servicekit.core.errors import KafkaRefuses, PartitionsDiffer
 from servicekit.core.logs import code, get_log
 from servicekit.core.metrics import PRODUCER_REBUILDS
 from servicekit.core.settings import Settings
@@ -86,7 +91,7 @@ class Producer:
     After any failure the client is thrown away, because it can be wedged (aiokafka#1017); the next `send` builds a new one.
     """
 
-    ERRORS: ClassVar[tuple[type[Exception], ...]] = (KafkaError, TimeoutError, OSError, PartitionsDiffer)
+    ERRORS: ClassVar[tuple[type[Exception], ...]] = (KafkaError, TimeoutError, OSError, PartitionsDiffer, KafkaRefuses)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -97,8 +102,8 @@ class Producer:
     async def send(self, records: Sequence[OutRecord]) -> None:
         """Returns when all records are acknowledged by all replicas in sync.
 
-        Raises `PartitionsDiffer` before anything is sent, or another one of `ERRORS`; then some records may have been
-        written.
+        Raises `PartitionsDiffer` before anything is sent, `KafkaRefuses` for a topic that is not this user's to write, or
+        another one of `ERRORS`; then some records may have been written.
         """
         if not records:
             return
@@ -108,8 +113,11 @@ class Producer:
                 await asyncio.gather(*futures)
         except PartitionsDiffer:
             raise  # nothing was given to the client
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(self._discard())
+            refusal = refusal_of(error, self._settings, {record.topic for record in records}, writes=True)
+            if refusal is not None:
+                raise refusal from None
             raise
 
     async def _submit(self, records: Sequence[OutRecord]) -> list[Any]:
@@ -139,8 +147,15 @@ class Producer:
 
     async def check(self, topics: Iterable[str]) -> None:
         """Raises `PartitionsDiffer`, which names all that have another number of partitions than declared, or one of `ERRORS`."""
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await self._partitions_of(await self._started(), topics)
+        topics = set(topics)
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await self._partitions_of(await self._started(), topics)
+        except KafkaError as error:
+            refusal = refusal_of(error, self._settings, topics, writes=True)
+            if refusal is not None:
+                raise refusal from None
+            raise
 
     async def _partitions_of(self, client: Any, topics: Iterable[str]) -> dict[str, int]:
         """By topic. Asks the client each time: it learns of a change within METADATA_SECONDS."""
@@ -188,6 +203,26 @@ class Producer:
         client, self._client = self._client, None
         if client is not None:
             await _end(client)
+
+
+# Kafka names the topic, the group, or nothing: a user who may write nowhere may not even begin to write.
+_REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
+
+
+def refusal_of(error: BaseException, settings: Settings, topics: Iterable[str], *, writes: bool) -> KafkaRefuses | None:
+    """What a refusal of this process's user means, and a line of the log about each topic; None for any other error.
+
+    `topics` are those that it wanted to write to or read.
+    """
+    if not isinstance(error, _REFUSALS):
+        return None
+    named = error.args[0] if isinstance(error, TopicAuthorizationFailedError) and error.args else topics
+    refused = [named] if isinstance(named, str) else sorted(named)
+    user = settings.kafka_user
+    for topic in refused:
+        lacks = code(f"{'owner' if writes else 'consumers'}:{user}")
+        log.error("kafka_refuses", user=code(user), topic=code(topic), entry_lacks=lacks)
+    return KafkaRefuses(user, refused, writes=writes)
 
 
 def declared_partitions(settings: Settings) -> dict[str, int]:

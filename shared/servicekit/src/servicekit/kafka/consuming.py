@@ -24,7 +24,7 @@ from servicekit.core.logs import code, get_log
 from servicekit.core.metrics import CONSUMER_LAG, READER_STOPPED
 from servicekit.db.inbox import Place, Position, load_places, move_positions
 from servicekit.kafka.batches import AWAY, LONGEST_PAUSE, UNHELPED, Applier, Batch, Consumes
-from servicekit.kafka.client import FEW, GATHER_SECONDS, make_broker, to_raw
+from servicekit.kafka.client import FEW, GATHER_SECONDS, make_broker, refusal_of, to_raw
 from servicekit.kafka.cloudevents import RawRecord, Received, RecordId
 from servicekit.kafka.places import Standing, begin_of, judge, look
 from servicekit.kafka.quarantine import waiting
@@ -73,7 +73,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def subscribe(self, broker: KafkaBroker) -> None:
         self._subscriber = subscribe(
-            broker, self._kit.name, self._consumes, self._take, self, self._kit.settings.kafka_member
+            broker, self._kit.name, self._consumes, self._take, self, self._kit.settings.kafka_member, self._fail
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -382,7 +382,8 @@ async def run_reader(kit: Kit, consumes: Consumes, stopping: asyncio.Event, prog
             # Every rejoin stops the whole group for a moment, so a reader that fails at once comes back slowly.
             if kit.clock.boottime() - began > STEADY_SECONDS:
                 pause.reset()
-            log.error("reader_rejoins", reader=code(consumes.reader), error=error, pause=pause.seconds)
+            why = refusal_of(error, kit.settings, consumes.topics, writes=False) or error
+            log.error("reader_rejoins", reader=code(consumes.reader), error=why, pause=pause.seconds)
             progress.beat(lag=1)
             await pause_until(stopping, pause.next())
         finally:

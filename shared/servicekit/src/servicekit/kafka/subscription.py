@@ -5,11 +5,12 @@ See docs/decisions.md#events-outbox-and-kafka.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Union
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
@@ -40,7 +41,9 @@ def subscribe(
     take: Any,
     listener: ConsumerRebalanceListener | None,
     member: str = "",
+    fail: Callable[[Exception], None] | None = None,
 ) -> Any:
+    """`fail` hears of what FastStream would meet by trying again in silence: Kafka refuses this user the topic or group."""
     subscriber: Any = broker.subscriber(
         *consumes.topics,
         group_id=f"{service}.{consumes.reader}",
@@ -63,7 +66,12 @@ def subscribe(
     )
 
     async def get_batch(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
-        found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        try:
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+            if fail is not None:
+                fail(error)
+            raise
         return tuple(chain.from_iterable(found.values()))
 
     # FastStream's own sleeps for another POLL_MS after each poll that found nothing: what came then had to wait.
