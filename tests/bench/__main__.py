@@ -20,7 +20,19 @@ from deploy.local.postgres import SETTINGS
 from deploy.local.services import ROOT
 from deploy.local.stack import Stack
 from servicekit.core import gc_settings
-from tests.bench import disturbed, erasures, exports, gateway, growth, inventory, orders, raw, roles, sealing
+from tests.bench import (
+    disturbed,
+    erasures,
+    exports,
+    gateway,
+    growth,
+    inventory,
+    orders,
+    raw,
+    revocation_lock,
+    roles,
+    sealing,
+)
 from tests.bench.figures import Figure, print_table, write_growth_svg, write_json, write_svg
 from tests.bench.hall import without
 
@@ -67,6 +79,7 @@ ON_THE_STACK = {
 BY_THEMSELVES: dict[str, tuple[Callable[[], AsyncIterator[Figure]], tuple[str, ...]]] = {
     "roles": (roles.run, ("start_s", "rss_mb", "idle_cpu_percent", "privacyctl_help_ms")),
     "sealing": (lambda: sealing.run(ROUNDS), ("seal_vs_aws_esdk",)),
+    "revocation_lock": (revocation_lock.run, tuple(revocation_lock.WRITERS)),
     "growth": (
         lambda: growth.run(ROUNDS, SUBJECTS, OLD_ROWS, CONSOLE.print),
         ("growth_erasure", "growth_lookup", "growth_lease", "growth_relay", "growth_inbox", "bytes_per_subject"),
