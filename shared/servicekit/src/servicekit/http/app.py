@@ -105,7 +105,7 @@ class _Edge:
     ) -> None:
         self._app, self._health, self._admission, self._work = app, health, admission, work
         self._most, self._most_each = most, most_each
-        self._answering: Counter[Any] = Counter()  # by caller
+        self._answering, self._by_caller = 0, Counter[Any]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -139,15 +139,17 @@ class _Edge:
     @contextmanager
     def _one_more(self, caller: Any) -> Iterator[None]:
         """Counts what is whole and under way: a request that has not arrived keeps nobody out. Raises `Unavailable`."""
-        if self._answering.total() >= self._most or self._answering[caller] >= self._most_each:
+        if self._answering >= self._most or self._by_caller[caller] >= self._most_each:
             raise Unavailable(_BUSY)
-        self._answering[caller] += 1
+        self._answering += 1
+        self._by_caller[caller] += 1
         try:
             yield
         finally:
-            self._answering[caller] -= 1
-            if not self._answering[caller]:
-                del self._answering[caller]
+            self._answering -= 1
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a request that may go on. Raises a `KitError` for one that may not."""
