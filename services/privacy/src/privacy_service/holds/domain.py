@@ -1,4 +1,4 @@
-"""What of an erased person stays: by law, since an order is still open, or since staff set a hold. Pure."""
+"""Holds: the data of an erased person that stays, because of a law, an open order or a hold of staff. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ class KeyRef:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a person a request concerns: some classes (None: all) and, of a retention request, some names only."""
+    """The data that a request concerns: the classes (None: all), and for a retention request the key names."""
 
     data_classes: tuple[str, ...] | None = None
     names: frozenset[KeyRef] | None = None
@@ -88,7 +88,7 @@ def holds_on(
     longest_open: Mapping[str, timedelta] = MappingProxyType({}),
     before: Sequence[Hold] = (),
 ) -> tuple[Hold, ...]:
-    """What of these items stays.
+    """The holds on these items.
 
     `longest_open` says how long an open anchor of a class holds an erasure up, from the first of the holds `before` on.
 
