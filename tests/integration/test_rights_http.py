@@ -181,7 +181,8 @@ async def test_the_identity_comes_first_and_a_denial_has_a_reason(shop: Shop) ->
         assert (await approve(shop, client, opened["request_id"])).status_code == 409
         confirmed = await client.post(f"{url}/identity", json={"check": "callback"}, headers=shop.staff())
         assert confirmed.json()["status"] == "awaiting_approval"
-        assert (await client.post(f"{url}/deny", json={"reason": "fulfilled"}, headers=shop.staff())).status_code == 422
+        refused = await client.post(f"{url}/deny", json={"reason": "fulfilled"}, headers=shop.staff())
+        assert (refused.status_code, refused.json()["detail"]) == (422, "A denial has a reason of its own. Name one.")
         denied = await client.post(f"{url}/deny", json={"reason": "suspected_fraud"}, headers=shop.staff())
         assert (denied.json()["status"], denied.json()["reason"]) == ("denied", "suspected_fraud")
         assert (await approve(shop, client, opened["request_id"])).status_code == 409

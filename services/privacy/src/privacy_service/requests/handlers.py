@@ -130,12 +130,12 @@ def _check(kit: Kit, wanted: Wanted) -> None:
     if wanted.kind is Kind.RETENTION:
         raise Invalid("Retention requests are made by the retention run. Ask for one of the other kinds.")
     if not wanted.subject_ids or len(wanted.subject_ids) > MOST_SUBJECTS:
-        raise Invalid(f"A request is about 1 to {MOST_SUBJECTS} people. KeyRef them.")
+        raise Invalid(f"A request is about 1 to {MOST_SUBJECTS} people. Name them.")
     if wanted.data_classes is not None:
         if wanted.kind is not Kind.ERASURE:
             raise Invalid("Only an erasure is limited to data classes. Leave them out.")
         if not wanted.data_classes or not set(wanted.data_classes) <= set(kit.policy.classes):
-            raise Invalid("The data classes are not classes of the policy. KeyRef those that are.")
+            raise Invalid("The data classes are not classes of the policy. Name those that are.")
     given = wanted.corrections or Corrections()
     if bool(given.classes) != (wanted.kind is Kind.RECTIFICATION):
         raise Invalid("A rectification says what is right, and nothing else does. Correct the request.")
@@ -271,7 +271,7 @@ async def approve_all(kit: Kit, approvals: Sequence[tuple[Person, UUID]]) -> lis
 async def deny(kit: Kit, by: Person, request_id: UUID, reason: Reason) -> Request:
     """Raises `NotFound`, `Conflict`."""
     if reason in NO_DENIAL:
-        raise Invalid("A denial has a reason of its own. KeyRef one.")
+        raise Invalid("A denial has a reason of its own. Name one.")
     return await _stop(kit, by, request_id, "denied", reason, lambda request, now: request.denied(reason, now))
 
 
