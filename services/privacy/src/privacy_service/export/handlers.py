@@ -8,7 +8,6 @@ sent its last byte. So a download that broke is tried again with a fresh link, a
 
 import hashlib
 import secrets
-from base64 import urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ async def make_link(kit: Kit, who: Staff | Customer, request_id: UUID) -> Link:
 
     A customer gets one for an export about nobody else. Raises `NotFound`; `Conflict` if it is not ready, or over.
     """
-    token = urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode("ascii")
+    token = secrets.token_urlsafe(32)
     now = kit.clock.now()
 
     async def work(tx: Tx) -> datetime:
